@@ -1,0 +1,186 @@
+//! One client, from accepted socket to its end: handshake, choice of protocol, service.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::error::{Refusal, Report, RequestError, Stage};
+use crate::dispatch::Handler;
+use crate::http::target::split_port;
+use crate::http::{h1, h2};
+use crate::metrics::{Close, HandshakeFailure};
+use crate::server::Service;
+use crate::stream::{Prefixed, Socket, Stream};
+use crate::tls::{self, Context};
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// IP address and port.
+    Inet(SocketAddr),
+    /// A Unix socket; its path where it has one.
+    Unix(Option<String>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.as_deref().unwrap_or("")),
+        }
+    }
+}
+
+/// Who is connected, and how.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// A number that no other connection of this server has.
+    pub id: u64,
+    /// The client's end.
+    pub peer: Address,
+    /// This end.
+    pub local: Address,
+    /// Whether it is TLS.
+    pub secure: bool,
+    /// The host name that the client asked for in the handshake (RFC 6066), in lower case.
+    pub sni: Option<String>,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub tls_version: Option<&'static str>,
+    /// The cipher suite by its IANA name.
+    pub cipher: Option<String>,
+    /// The key exchange group by its IANA name.
+    pub key_exchange: Option<String>,
+    /// The protocol chosen by ALPN (RFC 7301).
+    pub alpn: Option<String>,
+}
+
+/// A connection being served.
+pub(crate) struct Connection {
+    pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) service: Arc<Service>,
+    /// The certificate and handler that the handshake chose; none without TLS.
+    pub(crate) context: Option<Arc<Context>>,
+}
+
+impl Connection {
+    /// Who answers requests to that host on this connection.
+    ///
+    /// A TLS connection was made for one host and its rules. A request on it that names another one of this server's
+    /// hosts gets 421 (RFC 9110 section 15.5.20), upon which browsers open a connection for that one.
+    pub(crate) fn handler_for(&self, host: &str) -> Result<Arc<dyn Handler>, RequestError> {
+        let (name, _) = split_port(host.as_bytes());
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let hosts = self.service.hosts.read();
+        let named = hosts.find(name);
+        let own = match (&self.context, named) {
+            (Some(context), Some(named)) if named.name() != context.host() => {
+                let message = format!("host {name} on a connection that was made for another host");
+                return Err(RequestError::new(Refusal::Misdirected, message));
+            }
+            (Some(context), _) => context.handler().or_else(|| hosts.handler(context.host())),
+            (None, named) => named.or_else(|| hosts.default_host()).and_then(tls::Host::handler),
+        };
+        own.or_else(|| hosts.fallback())
+            .ok_or_else(|| RequestError::new(Refusal::NoHandler, format!("no handler for host {name}")))
+    }
+
+    /// Counts and reports a request that the server itself answers.
+    pub(crate) fn refused(&self, error: &RequestError) {
+        self.service.metrics.refused(error.refusal);
+        self.service.observer.report(Report {
+            stage: Stage::Request,
+            reason: error.refusal.label(),
+            message: format!("{error}; from {} on {}", self.info.peer, self.info.local),
+            status: Some(error.refusal.status()),
+        });
+    }
+}
+
+/// Serves one client to its end.
+pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, local: Address, secure: bool) {
+    let id = service.next_connection_id();
+    let mut info = ConnectionInfo {
+        id,
+        peer,
+        local,
+        secure,
+        sni: None,
+        tls_version: None,
+        cipher: None,
+        key_exchange: None,
+        alpn: None,
+    };
+    let (stream, context) = if secure {
+        // Boxed, so that its many states take no room once it is over.
+        let handshake = Box::pin(tls::accept(&service, socket, &mut info));
+        match handshake.await {
+            Ok((stream, context)) => (Stream::Tls(Box::new(stream)), Some(context)),
+            Err(error) => return handshake_failed(&service, &info, &error),
+        }
+    } else {
+        (Stream::Plain(socket), None)
+    };
+    let metrics = service.metrics.clone();
+    let by_alpn = info.alpn.as_deref() == Some("h2");
+    let connection = Arc::new(Connection { info: Arc::new(info), service, context });
+    let why = serve(stream, connection, by_alpn).await;
+    metrics.closed(why);
+}
+
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -> Close {
+    let config = &connection.service.config;
+    if by_alpn {
+        return Box::pin(h2::serve(Prefixed { read: BytesMut::new(), stream }, connection)).await;
+    }
+    let mut read = BytesMut::new();
+    if connection.context.is_none() && config.http2 {
+        let opened = Instant::now();
+        let sniffed = tokio::time::timeout(config.header_timeout, Box::pin(sniff(&mut stream, &mut read))).await;
+        match sniffed {
+            Ok(Ok(true)) => return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await,
+            Ok(Ok(false)) if !config.http1 => return Close::Refused,
+            Ok(Ok(false)) => {}
+            Ok(Err(_)) => return Close::Aborted,
+            // What came so far decides between a 408 and nothing.
+            Err(_) => return h1::serve::serve(stream, connection, read, opened).await,
+        }
+    }
+    h1::serve::serve(stream, connection, read, Instant::now()).await
+}
+
+/// How an HTTP/2 client begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until the preface is there or cannot be there any more.
+async fn sniff(stream: &mut Stream, read: &mut BytesMut) -> std::io::Result<bool> {
+    loop {
+        let known = read.len().min(PREFACE.len());
+        if read[..known] != PREFACE[..known] {
+            return Ok(false);
+        }
+        if known == PREFACE.len() {
+            return Ok(true);
+        }
+        if stream.read_some(|bytes| read.extend_from_slice(bytes)).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+fn handshake_failed(service: &Service, info: &ConnectionInfo, error: &tls::HandshakeError) {
+    service.metrics.handshake_failed(error.failure);
+    let host = match &info.sni {
+        Some(name) => format!(" for host {name:?}"),
+        None if error.failure == HandshakeFailure::UnknownName => " for no host name".to_string(),
+        None => String::new(),
+    };
+    service.observer.report(Report {
+        stage: Stage::Handshake,
+        reason: error.failure.label(),
+        message: format!("TLS handshake with {}{host} on {} failed: {}", info.peer, info.local, error.message),
+        status: None,
+    });
+}

@@ -1,0 +1,128 @@
+//! From a request to whoever answers it: the [`Handler`] trait is the seam between the core and a language.
+//!
+//! A handler is called on the thread that read the request. One that may block is wrapped in [`Pooled`].
+
+mod pool;
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+pub use pool::{Pool, Pooled};
+
+use crate::connection::Connection;
+use crate::error::{Refusal, RequestError};
+use crate::http::{Request, Response};
+use crate::metrics::Metrics;
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request by sending on `reply`, now or later, from any thread. It is called on an I/O thread and
+    /// must not block it.
+    fn call(&self, request: Request, reply: Reply);
+}
+
+impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
+    fn call(&self, request: Request, reply: Reply) {
+        reply.send(self(request));
+    }
+}
+
+/// Where the answer to one request goes. Dropped without one, it answers 500.
+#[derive(Debug)]
+pub struct Reply {
+    sender: Option<oneshot::Sender<Response>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reply {
+    /// Sends the answer. A client that has left meanwhile does not get it.
+    pub fn send(mut self, response: Response) {
+        self.finish(Some(response));
+    }
+
+    /// Answers 500: the handler failed. Whoever calls this has told why.
+    pub fn fail(self) {}
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn finish(&mut self, response: Option<Response>) {
+        let Some(sender) = self.sender.take() else { return };
+        // Before the answer is on its way, so that nobody who has it still sees its request in flight.
+        self.metrics.requests_in_flight.remove();
+        let response = response.unwrap_or_else(|| {
+            self.metrics.handler_failures.add();
+            Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
+        });
+        // An error means that the client has left.
+        let _ = sender.send(response);
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}
+
+/// What became of a request at once.
+pub(crate) enum Outcome {
+    /// It is answered.
+    Ready(Response),
+    /// A handler has it.
+    Waiting(Waiting),
+}
+
+/// A request in a handler's hands.
+pub(crate) struct Waiting {
+    receiver: oneshot::Receiver<Response>,
+    deadline: Option<Instant>,
+}
+
+impl Waiting {
+    /// Waits for the answer, at most for `handler_timeout`. May be dropped and called again.
+    pub(crate) async fn response(&mut self) -> Result<Response, RequestError> {
+        let answer = async {
+            let response = (&mut self.receiver).await;
+            // A Reply always sends; this is for the moment at which a whole server is torn down.
+            Ok(response.unwrap_or_else(|_| Response::plain(StatusCode::INTERNAL_SERVER_ERROR)))
+        };
+        match self.deadline {
+            None => answer.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, answer).await.unwrap_or_else(|_| {
+                Err(RequestError::new(Refusal::HandlerTimeout, "the handler took longer than handler_timeout"))
+            }),
+        }
+    }
+}
+
+/// Hands a request to its handler.
+///
+/// # Errors
+/// No handler, the wrong host for this connection, or too many in flight.
+pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome, RequestError> {
+    let service = &connection.service;
+    if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
+        return Ok(Outcome::Ready(Response::options()));
+    }
+    let handler = connection.handler_for(request.host())?;
+    let metrics = &service.metrics;
+    metrics.requests_in_flight.add();
+    if metrics.requests_in_flight.get() > service.config.max_in_flight as u64 {
+        metrics.requests_in_flight.remove();
+        let message = format!("{} requests are in flight (max_in_flight)", service.config.max_in_flight);
+        return Err(RequestError::new(Refusal::InFlight, message));
+    }
+    let (sender, mut receiver) = oneshot::channel();
+    let deadline = service.config.handler_timeout.map(|timeout| Instant::now() + timeout);
+    handler.call(request, Reply { sender: Some(sender), metrics: metrics.clone() });
+    match receiver.try_recv() {
+        Ok(response) => Ok(Outcome::Ready(response)),
+        Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline })),
+    }
+}

@@ -1,0 +1,116 @@
+//! Writing the head of a response (RFC 9112 section 4).
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{BufMut, BytesMut};
+use http::{Method, header};
+
+use crate::http::Response;
+
+/// What the server says about the connection after this response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persist {
+    /// Nothing: it stays open, as HTTP/1.1 connections do.
+    Open,
+    /// `keep-alive`: it stays open for an HTTP/1.0 client that asked.
+    KeepAlive,
+    /// `close`.
+    Close,
+}
+
+/// Appends the head of `response` to `out`.
+pub(super) fn head(out: &mut BytesMut, response: &Response, method: &Method, persist: Persist) {
+    let status = response.status;
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    out.put_slice(b"\r\n");
+    let mut dated = false;
+    for (name, value) in &response.headers {
+        if Response::is_framing(name) {
+            continue;
+        }
+        dated |= name == header::DATE;
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    if !dated {
+        out.put_slice(b"date: ");
+        with_date(|date| out.put_slice(date.as_bytes()));
+        out.put_slice(b"\r\n");
+    }
+    if let Some(length) = response.content_length(method) {
+        out.put_slice(b"content-length: ");
+        put_number(out, length);
+        out.put_slice(b"\r\n");
+    }
+    match persist {
+        Persist::Open => {}
+        Persist::KeepAlive => out.put_slice(b"connection: keep-alive\r\n"),
+        Persist::Close => out.put_slice(b"connection: close\r\n"),
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn put_number(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+}
+
+/// The current date as a header value, formatted once a second on each thread.
+fn with_date<T>(use_date: impl FnOnce(&str) -> T) -> T {
+    thread_local! {
+        static CACHE: RefCell<(Option<Instant>, String)> = const { RefCell::new((None, String::new())) };
+    }
+    CACHE.with(|cache| {
+        let mut cache = cache.borrow_mut();
+        let now = Instant::now();
+        if cache.0.is_none_or(|made| now.duration_since(made) >= Duration::from_millis(500)) {
+            *cache = (Some(now), httpdate::fmt_http_date(SystemTime::now()));
+        }
+        use_date(&cache.1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[test]
+    fn framing_headers_are_the_servers() {
+        let response = Response::new(StatusCode::OK, "hello")
+            .with(header::CONTENT_TYPE, "text/plain")
+            .with(header::CONNECTION, "upgrade")
+            .with(header::DATE, "then")
+            .with(header::CONTENT_LENGTH, "5");
+        let mut out = BytesMut::new();
+        head(&mut out, &response, &Method::GET, Persist::Close);
+        assert_eq!(
+            &out[..],
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: then\r\ncontent-length: 5\r\nconnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn numbers_and_dates() {
+        let mut out = BytesMut::new();
+        put_number(&mut out, 0);
+        put_number(&mut out, 12_345_678_901);
+        assert_eq!(&out[..], b"012345678901");
+        assert!(with_date(|date| date.ends_with(" GMT") && date.len() == 29));
+    }
+}

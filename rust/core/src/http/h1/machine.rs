@@ -1,0 +1,246 @@
+//! The protocol of one HTTP/1 connection as a state machine: bytes in, events out. It reads no clock and no socket,
+//! so every path through it can be tested, fuzzed and used by hand.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::chunked::{Decoded, Decoder};
+use super::head::{self, Framing, Head, Scan};
+use crate::config::Config;
+use crate::error::{Refusal, RequestError};
+
+/// What a peer may use of space and time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest head, in bytes.
+    pub max_header_bytes: usize,
+    /// The most header lines.
+    pub max_headers: usize,
+    /// The largest body, in bytes.
+    pub max_body_bytes: u64,
+    /// The longest a head may take.
+    pub header_timeout: Duration,
+    /// The longest a body may make no progress.
+    pub body_timeout: Duration,
+    /// The longest a connection may be idle between requests.
+    pub keepalive_timeout: Duration,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Limits {
+            max_header_bytes: config.max_header_bytes,
+            max_headers: config.max_headers,
+            max_body_bytes: config.max_request_read_bytes as u64,
+            header_timeout: config.header_timeout,
+            body_timeout: config.body_timeout,
+            keepalive_timeout: config.keepalive_timeout,
+        }
+    }
+}
+
+/// What the machine found in the bytes so far.
+#[derive(Debug)]
+pub enum Event {
+    /// Nothing whole: more bytes are needed.
+    NeedMore,
+    /// A head. Its body follows as events, also when it is empty.
+    Request(Box<Head>),
+    /// Some of the body.
+    Body(Bytes),
+    /// The body is whole. The machine waits for [`Machine::answered`].
+    EndOfBody,
+    /// The peer ended the connection; `clean` where no request was cut off by it.
+    End {
+        /// Whether it ended between two requests.
+        clean: bool,
+    },
+}
+
+/// What a peer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The first byte of the first request.
+    First,
+    /// The first byte of another request.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// More of a body.
+    Body,
+}
+
+impl Wait {
+    /// What a peer that let this time out gets: nothing between requests, a 408 within one.
+    pub fn refusal(self) -> Option<RequestError> {
+        match self {
+            Wait::First | Wait::Idle => None,
+            Wait::Head => {
+                Some(RequestError::new(Refusal::HeaderTimeout, "the head did not arrive in time (header_timeout)"))
+            }
+            Wait::Body => Some(RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)")),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between requests; `first` before there was any.
+    Idle { first: bool },
+    Head(Scan),
+    Length { left: u64 },
+    Chunked { decoder: Decoder, seen: u64 },
+    /// A whole request was handed out and is being answered.
+    Answering,
+}
+
+/// One connection's protocol state.
+#[derive(Debug)]
+pub struct Machine {
+    limits: Limits,
+    state: State,
+    /// Received and not yet understood. Without allocation while the connection is idle.
+    buffer: BytesMut,
+    ended: bool,
+    /// When the current wait began.
+    since: Instant,
+}
+
+impl Machine {
+    /// A machine for a connection that was opened at `now`.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Machine { limits, state: State::Idle { first: true }, buffer: BytesMut::new(), ended: false, since: now }
+    }
+
+    /// Takes bytes from the peer.
+    pub fn receive(&mut self, bytes: &[u8], now: Instant) {
+        self.buffer.extend_from_slice(bytes);
+        // The clock of a head runs from its first byte, that of a body from its last.
+        if matches!(self.state, State::Length { .. } | State::Chunked { .. }) {
+            self.since = now;
+        }
+    }
+
+    /// Notes that the peer will send nothing more.
+    pub fn receive_end(&mut self) {
+        self.ended = true;
+    }
+
+    /// How many bytes were received and not yet understood.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether the peer has ended its side.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next event.
+    ///
+    /// # Errors
+    /// A request that must be refused; the connection is of no use after it.
+    pub fn next_event(&mut self, now: Instant) -> Result<Event, RequestError> {
+        match &mut self.state {
+            State::Idle { .. } => {
+                if self.buffer.is_empty() {
+                    // An idle connection keeps no buffer.
+                    self.buffer = BytesMut::new();
+                    return Ok(if self.ended { Event::End { clean: true } } else { Event::NeedMore });
+                }
+                self.since = now;
+                self.state = State::Head(Scan::default());
+                self.next_event(now)
+            }
+            State::Head(scan) => {
+                let limits = &self.limits;
+                match scan.find_end(&mut self.buffer, limits.max_header_bytes, limits.max_headers)? {
+                    Some(length) => {
+                        let headers = scan.headers();
+                        let bytes = self.buffer.split_to(length);
+                        let head = head::parse(bytes, headers)?;
+                        self.since = now;
+                        self.state = self.body_state(head.framing)?;
+                        Ok(Event::Request(Box::new(head)))
+                    }
+                    None => Ok(self.more_or_end()),
+                }
+            }
+            State::Length { left: 0 } => {
+                self.state = State::Answering;
+                Ok(Event::EndOfBody)
+            }
+            State::Length { left } => {
+                if self.buffer.is_empty() {
+                    return Ok(self.more_or_end());
+                }
+                let take = (*left).min(self.buffer.len() as u64);
+                *left -= take;
+                Ok(Event::Body(self.buffer.split_to(take as usize).freeze()))
+            }
+            State::Chunked { decoder, seen } => match decoder.decode(&mut self.buffer)? {
+                Decoded::Data(data) => {
+                    *seen += data.len() as u64;
+                    if *seen > self.limits.max_body_bytes {
+                        return Err(body_too_large(self.limits.max_body_bytes));
+                    }
+                    Ok(Event::Body(data))
+                }
+                Decoded::End => {
+                    self.state = State::Answering;
+                    Ok(Event::EndOfBody)
+                }
+                Decoded::More => Ok(self.more_or_end()),
+            },
+            State::Answering => Ok(Event::NeedMore),
+        }
+    }
+
+    fn body_state(&self, framing: Framing) -> Result<State, RequestError> {
+        match framing {
+            Framing::Length(length) if length > self.limits.max_body_bytes => {
+                Err(body_too_large(self.limits.max_body_bytes))
+            }
+            Framing::Length(length) => Ok(State::Length { left: length }),
+            Framing::Chunked => {
+                Ok(State::Chunked { decoder: Decoder::new(self.limits.max_header_bytes), seen: 0 })
+            }
+        }
+    }
+
+    fn more_or_end(&self) -> Event {
+        if self.ended { Event::End { clean: false } } else { Event::NeedMore }
+    }
+
+    /// Notes that the request was answered and another may follow.
+    pub fn answered(&mut self, now: Instant) {
+        self.state = State::Idle { first: false };
+        self.since = now;
+    }
+
+    /// Whether the connection is between requests, so that closing it loses nothing.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle { .. }) && self.buffer.is_empty()
+    }
+
+    /// When the peer's time is over, and for what; none while the peer is not waited for.
+    pub fn deadline(&self) -> Option<(Instant, Wait)> {
+        let (allowed, wait) = match self.state {
+            State::Idle { first: true } => (self.limits.header_timeout, Wait::First),
+            State::Idle { first: false } => (self.limits.keepalive_timeout, Wait::Idle),
+            State::Head(_) => (self.limits.header_timeout, Wait::Head),
+            State::Length { .. } | State::Chunked { .. } => (self.limits.body_timeout, Wait::Body),
+            State::Answering => return None,
+        };
+        Some((self.since + allowed, wait))
+    }
+}
+
+fn body_too_large(limit: u64) -> RequestError {
+    RequestError::new(Refusal::BodyBytes, format!("a body of over {limit} bytes (max_request_read_bytes)"))
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

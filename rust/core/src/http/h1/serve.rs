@@ -1,0 +1,288 @@
+//! The I/O of an HTTP/1 connection: a page around the [`Machine`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Version, header};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+
+use super::encode::{self, Persist};
+use super::{Event, Head, Limits, Machine, Wait};
+use crate::connection::Connection;
+use crate::dispatch::{self, Outcome};
+use crate::error::RequestError;
+use crate::http::body::Collected;
+use crate::http::{Request, Response};
+use crate::metrics::Close;
+use crate::shutdown::{Phase, draining};
+use crate::stream::Stream;
+
+/// Bodies up to this size are copied behind their head, so that both leave in one write.
+const SMALL_BODY: usize = 16 * 1024;
+/// Answers to pipelined requests gather up to this size before they are written.
+const GATHER: usize = 64 * 1024;
+/// After the last response, how long a client may still send what nobody reads, in all and without progress.
+/// Closing at once would reset the connection and destroy the response on its way (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(10);
+const LINGER_IDLE: Duration = Duration::from_secs(2);
+
+/// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
+pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
+    let mut machine = Machine::new(Limits::from(&*connection.service.config), opened);
+    if !read.is_empty() {
+        machine.receive(&read, opened);
+    }
+    drop(read);
+    let phase = connection.service.lifecycle.subscribe();
+    let timer = Timer(Box::pin(tokio::time::sleep_until(opened.into())));
+    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new() };
+    io.run().await.unwrap_or_else(|close| close)
+}
+
+struct Io {
+    stream: Stream,
+    connection: Arc<Connection>,
+    machine: Machine,
+    phase: watch::Receiver<Phase>,
+    timer: Timer,
+    /// Written and not yet sent.
+    out: BytesMut,
+}
+
+impl Io {
+    /// Request after request. `Err` is a connection that can do nothing more.
+    async fn run(&mut self) -> Result<Close, Close> {
+        loop {
+            let (head, body) = match self.request().await {
+                Ok(Some(request)) => request,
+                Ok(None) => return self.goodbye(Close::Client).await,
+                Err(Stop::Quiet(close)) => return self.goodbye(close).await,
+                Err(Stop::Refuse(error)) => return self.refuse(&error).await,
+                Err(Stop::Gone(close)) => return Err(close),
+            };
+            let method = head.method.clone();
+            let (version, keep_alive) = (head.version, head.keep_alive);
+            let response = self.answer(head, body).await?;
+            let asked_to_close = response
+                .headers
+                .iter()
+                .any(|(name, value)| name == header::CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"close"));
+            let draining = *self.phase.borrow() != Phase::Serving;
+            let persist = match version {
+                _ if !keep_alive || asked_to_close || draining => Persist::Close,
+                Version::HTTP_10 => Persist::KeepAlive,
+                _ => Persist::Open,
+            };
+            self.write(&response, &method, persist).await?;
+            if persist == Persist::Close {
+                let why = if draining { Close::Shutdown } else { Close::Server };
+                return self.linger(why).await;
+            }
+            self.machine.answered(Instant::now());
+        }
+    }
+
+    /// Reads one request whole; none when the client is done.
+    async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes)>, Stop> {
+        let mut head: Option<Box<Head>> = None;
+        let mut body = Collected::default();
+        loop {
+            match self.machine.next_event(Instant::now()).map_err(Stop::Refuse)? {
+                Event::Request(new) => {
+                    if new.expects_continue && self.machine.buffered() == 0 {
+                        self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    }
+                    head = Some(new);
+                }
+                Event::Body(data) => body.push(data),
+                Event::EndOfBody => return Ok(head.map(|head| (head, body.finish()))),
+                Event::End { clean: true } => return Ok(None),
+                Event::End { clean: false } => return Err(Stop::Gone(Close::Aborted)),
+                Event::NeedMore => self.wait_for_more().await?,
+            }
+        }
+    }
+
+    async fn wait_for_more(&mut self) -> Result<(), Stop> {
+        self.flush().await.map_err(Stop::Gone)?;
+        let (deadline, wait) = self.machine.deadline().unwrap_or((Instant::now(), Wait::Idle));
+        let idle = self.machine.is_idle();
+        let machine = &mut self.machine;
+        tokio::select! {
+            biased;
+            read = self.stream.read_some(|bytes| receive(machine, bytes)) => match read {
+                Ok(_) => Ok(()),
+                Err(_) if idle => Err(Stop::Gone(Close::Client)),
+                Err(_) => Err(Stop::Gone(Close::Aborted)),
+            },
+            () = self.timer.until(deadline) => Err(match wait.refusal() {
+                Some(error) => Stop::Refuse(error),
+                None => Stop::Quiet(Close::Idle),
+            }),
+            () = draining(&mut self.phase), if idle => Err(Stop::Quiet(Close::Shutdown)),
+        }
+    }
+
+    /// Has a request answered. Meanwhile the client may send more, up to a bound, and is noticed when it leaves.
+    async fn answer(&mut self, head: Box<Head>, body: Bytes) -> Result<Response, Close> {
+        let Head { method, target, version, headers, .. } = *head;
+        let service = &self.connection.service;
+        service.metrics.request(version);
+        let room = service.config.max_read_buffer_size;
+        let request =
+            Request { method, target, version, headers, body, connection: self.connection.info.clone() };
+        let outcome = dispatch::begin(&self.connection, request);
+        let answer = match outcome {
+            Ok(Outcome::Ready(response)) => Ok(response),
+            Ok(Outcome::Waiting(mut waiting)) => {
+                self.flush().await?;
+                loop {
+                    let machine = &mut self.machine;
+                    let may_read = !machine.ended() && machine.buffered() < room;
+                    tokio::select! {
+                        biased;
+                        answer = waiting.response() => break answer,
+                        read = self.stream.read_some(|bytes| receive(machine, bytes)), if may_read => {
+                            read.map_err(|_| Close::Aborted)?;
+                        }
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        Ok(answer.unwrap_or_else(|error| {
+            self.connection.refused(&error);
+            Response::refusal(&error)
+        }))
+    }
+
+    /// Writes a response, or gathers it where another request is waiting already.
+    async fn write(&mut self, response: &Response, method: &Method, persist: Persist) -> Result<(), Close> {
+        self.connection.service.metrics.response(response.status);
+        encode::head(&mut self.out, response, method, persist);
+        if !response.is_bodiless(method) {
+            if response.body.len() <= SMALL_BODY {
+                self.out.extend_from_slice(&response.body);
+            } else {
+                self.flush().await?;
+                self.send(&response.body).await?;
+            }
+        }
+        if self.out.len() >= GATHER || self.machine.buffered() == 0 {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Close> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        // Taken, not borrowed: an idle connection keeps no write buffer.
+        let out = std::mem::take(&mut self.out);
+        self.send(&out).await
+    }
+
+    /// Sends bytes as fast as the client takes them, as long as it takes some.
+    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Close> {
+        let patience = self.connection.service.config.write_timeout;
+        while !bytes.is_empty() {
+            tokio::select! {
+                biased;
+                sent = self.stream.write(bytes) => match sent {
+                    Ok(0) | Err(_) => return Err(Close::Aborted),
+                    Ok(n) => bytes = &bytes[n..],
+                },
+                () = self.timer.until(Instant::now() + patience) => return Err(Close::WriteTimeout),
+            }
+        }
+        tokio::select! {
+            biased;
+            flushed = self.stream.flush() => flushed.map_err(|_| Close::Aborted),
+            () = self.timer.until(Instant::now() + patience) => Err(Close::WriteTimeout),
+        }
+    }
+
+    async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
+        self.connection.refused(error);
+        self.write(&Response::refusal(error), &Method::GET, Persist::Close).await?;
+        self.linger(Close::Refused).await
+    }
+
+    /// Ends a connection on which nothing is under way.
+    async fn goodbye(&mut self, why: Close) -> Result<Close, Close> {
+        self.flush().await?;
+        self.shut_down().await;
+        Ok(why)
+    }
+
+    /// Ends a connection after its last response, such that the client can read it.
+    async fn linger(&mut self, why: Close) -> Result<Close, Close> {
+        self.flush().await?;
+        self.shut_down().await;
+        let end = Instant::now() + LINGER;
+        while !self.machine.ended() {
+            let patience = end.min(Instant::now() + LINGER_IDLE);
+            tokio::select! {
+                biased;
+                read = self.stream.read_some(|_| ()) => if matches!(read, Ok(0) | Err(_)) { break },
+                () = self.timer.until(patience) => break,
+            }
+            if Instant::now() >= end {
+                break;
+            }
+        }
+        Ok(why)
+    }
+
+    /// Tells the client that nothing more comes: close_notify, then FIN.
+    async fn shut_down(&mut self) {
+        let patience = Instant::now() + LINGER_IDLE;
+        tokio::select! {
+            biased;
+            _ = self.stream.shutdown() => {}
+            () = self.timer.until(patience) => {}
+        }
+    }
+}
+
+fn receive(machine: &mut Machine, bytes: &[u8]) {
+    if bytes.is_empty() {
+        machine.receive_end();
+    } else {
+        machine.receive(bytes, Instant::now());
+    }
+}
+
+/// Why no request came.
+enum Stop {
+    /// Nothing was asked: close without a word.
+    Quiet(Close),
+    /// Tell the client what was wrong.
+    Refuse(RequestError),
+    /// The client cannot be told.
+    Gone(Close),
+}
+
+/// One timer for all waits of a connection. It is only ever moved forward when it fires: most waits end long before,
+/// and moving it each time would cost more than they do.
+struct Timer(Pin<Box<Sleep>>);
+
+impl Timer {
+    async fn until(&mut self, deadline: Instant) {
+        let deadline = deadline.into();
+        if self.0.deadline() > deadline {
+            self.0.as_mut().reset(deadline);
+        }
+        while {
+            self.0.as_mut().await;
+            self.0.deadline() < deadline
+        } {
+            self.0.as_mut().reset(deadline);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Request headers as one block of bytes and where each name and value stands in it: two allocations for
+//! any number of headers, and nothing is converted before somebody asks.
+
+use bytes::{Bytes, BytesMut};
+
+/// Where one header stands in its block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) name: (u32, u32),
+    pub(crate) value: (u32, u32),
+}
+
+/// The headers of a request, in the order in which they came, names in lower case.
+#[derive(Debug, Clone, Default)]
+pub struct Headers {
+    block: Bytes,
+    spans: Vec<Span>,
+}
+
+impl Headers {
+    /// Names must be lower-case ASCII in the block already.
+    pub(crate) fn new(block: Bytes, spans: Vec<Span>) -> Self {
+        Headers { block, spans }
+    }
+
+    /// Copies a header map into a block, `host` before it: HTTP/2 keeps that one outside.
+    pub(crate) fn from_map(host: Option<&str>, map: &http::HeaderMap) -> Self {
+        let host = host.map(|host| ("host", host.as_bytes()));
+        let headers = || host.into_iter().chain(map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        let size = headers().map(|(name, value)| name.len() + value.len()).sum();
+        let mut block = BytesMut::with_capacity(size);
+        let mut push = |bytes: &[u8]| {
+            let start = block.len() as u32;
+            block.extend_from_slice(bytes);
+            (start, block.len() as u32)
+        };
+        let spans =
+            headers().map(|(name, value)| Span { name: push(name.as_bytes()), value: push(value) }).collect();
+        Headers { block: block.freeze(), spans }
+    }
+
+    fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
+        self.block.get(start as usize..end as usize).unwrap_or_default()
+    }
+
+    /// Name and value of each, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+        self.spans.iter().map(|span| {
+            (std::str::from_utf8(self.slice(span.name)).unwrap_or_default(), self.slice(span.value))
+        })
+    }
+
+    /// The values of one header, by its lower-case name.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.spans
+            .iter()
+            .filter(move |span| self.slice(span.name) == name.as_bytes())
+            .map(|span| self.slice(span.value))
+    }
+
+    /// The first value of one header, by its lower-case name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.spans.iter().find(|span| self.slice(span.name) == name.as_bytes()).map(|span| self.slice(span.value))
+    }
+
+    /// How many header lines there are.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Headers;
+
+    #[test]
+    fn a_map_keeps_its_repeated_headers() {
+        let mut map = http::HeaderMap::new();
+        map.append("a", "1".parse().unwrap());
+        map.append("b", "2".parse().unwrap());
+        map.append("a", "3".parse().unwrap());
+        let headers = Headers::from_map(Some("h"), &map);
+        assert_eq!(headers.get("b"), Some(&b"2"[..]));
+        assert_eq!(headers.get_all("a").collect::<Vec<_>>(), [b"1", b"3"]);
+        assert_eq!(headers.iter().next(), Some(("host", &b"h"[..])));
+        assert_eq!(headers.len(), 4);
+        assert_eq!(headers.get("c"), None);
+    }
+}

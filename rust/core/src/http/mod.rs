@@ -1,0 +1,18 @@
+//! HTTP: requests, responses, and the two versions that carry them.
+//!
+//! [`h1`] is our own engine on httparse; [`h2`] is hyper's. Both turn what a peer sends into a [`Request`], hand it to
+//! [`crate::dispatch`], and write the [`Response`] that comes back.
+
+pub(crate) mod body;
+pub mod form;
+pub mod h1;
+pub(crate) mod h2;
+pub mod headers;
+pub mod request;
+pub mod response;
+pub mod target;
+
+pub use form::FormPart;
+pub use headers::Headers;
+pub use request::Request;
+pub use response::Response;

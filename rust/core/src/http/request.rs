@@ -1,0 +1,78 @@
+//! A request as handlers see it: parsed parts, everything else derived when asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Version};
+
+use super::headers::Headers;
+use super::target::{self, Target};
+use crate::connection::ConnectionInfo;
+
+/// One request, its body read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method, as it came.
+    pub method: Method,
+    /// What was asked for.
+    pub target: Target,
+    /// HTTP/1.0, HTTP/1.1 or HTTP/2.
+    pub version: Version,
+    /// The header lines.
+    pub headers: Headers,
+    /// The whole body; empty where there was none.
+    pub body: Bytes,
+    /// The connection on which it came.
+    pub connection: Arc<ConnectionInfo>,
+}
+
+impl Request {
+    /// Host and port as the client wrote them; empty for HTTP/1.0 without `Host`.
+    pub fn host(&self) -> &str {
+        let from_header = || self.headers.get("host").and_then(|value| std::str::from_utf8(value).ok());
+        self.target.host().or_else(from_header).unwrap_or_default()
+    }
+
+    /// The whole URL; the host of HTTP/1.0 without `Host` is the address of this end.
+    pub fn url(&self) -> String {
+        let scheme = if self.connection.secure { "https" } else { "http" };
+        let host = match self.host() {
+            "" => self.connection.local.to_string(),
+            host => host.to_string(),
+        };
+        let path = match self.target.raw_path() {
+            "*" => "",
+            path => path,
+        };
+        match self.target.query() {
+            "" => format!("{scheme}://{host}{path}"),
+            query => format!("{scheme}://{host}{path}?{query}"),
+        }
+    }
+
+    /// The path, decoded and without dot segments.
+    pub fn path(&self) -> String {
+        target::decode_path(self.target.raw_path())
+    }
+
+    /// `1.0`, `1.1` or `2`.
+    pub fn version_text(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            _ => "1.1",
+        }
+    }
+
+    /// Names and values of the `Cookie` header (RFC 6265 section 5.4), quotes around a value removed.
+    pub fn cookies(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let pairs = self.headers.get_all("cookie").flat_map(|value| value.split(|&byte| byte == b';'));
+        pairs.filter_map(|pair| {
+            let pair = pair.trim_ascii();
+            let at = memchr::memchr(b'=', pair)?;
+            let value = pair[at + 1..].trim_ascii();
+            let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+            Some((pair[..at].trim_ascii(), value))
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! An HTTPS server for many host names, to be carried inside another program. No language binding is in here.
+//!
+//! The flow, stage by stage; each calls only the next:
+//!
+//! 1. [`listener`] binds sockets, accepts, and turns away whom the limits exclude.
+//! 2. [`tls`] does the handshake with the certificate for the host name that the client asks for.
+//! 3. [`connection`] finds out which protocol is spoken; [`http`] reads requests, by [`http::h1`] or HTTP/2.
+//! 4. [`dispatch`] hands a request to its host's [`Handler`], the seam to whoever embeds this.
+//! 5. The handler answers on its [`Reply`], now or later, from any thread.
+//! 6. [`http::response`] is checked and written out.
+//!
+//! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
+//! `shutdown`, and [`server`], which owns the threads. Each I/O thread runs an event loop of its own, and a connection
+//! stays on the thread that it began on.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use portico_core::http::{Request, Response};
+//! use portico_core::{Config, Endpoint, Place, Server, StdThreads};
+//!
+//! struct Quiet;
+//! impl portico_core::Observer for Quiet {
+//!     fn report(&self, _: portico_core::Report) {}
+//! }
+//!
+//! # fn main() -> Result<(), portico_core::Error> {
+//! let hello = |request: Request| Response::new(http::StatusCode::OK, format!("hello {}\n", request.path()));
+//! let server = Server::new(Config::default(), Some(Arc::new(hello)), Arc::new(StdThreads), Arc::new(Quiet));
+//! let place = Place::Inet { host: "127.0.0.1".into(), port: 0 };
+//! let listener = server.listen(&Endpoint { place, tls: false, reuse_port: false, backlog: None })?;
+//! println!("http://{}", listener.address());
+//! server.close(std::time::Duration::from_secs(30));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod config;
+pub mod connection;
+pub mod dispatch;
+pub mod error;
+pub mod http;
+pub mod listener;
+mod metrics;
+pub mod server;
+mod shutdown;
+mod stream;
+pub mod tls;
+
+pub use config::Config;
+pub use connection::{Address, ConnectionInfo};
+pub use dispatch::{Handler, Pool, Pooled, Reply};
+pub use error::{Blame, Error, Observer, Report, RequestError};
+pub use listener::{Endpoint, Listener, Place};
+pub use metrics::Stat;
+pub use server::{Server, Spawn, StdThreads};

@@ -1,0 +1,327 @@
+//! Listening sockets: bind, accept, and who is let in.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket as Socket2, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+
+use crate::connection::{self, Address};
+use crate::error::{Error, Report, Stage};
+use crate::metrics::Turned;
+use crate::server::{IoThreads, Service};
+use crate::shutdown::draining;
+use crate::stream::Socket;
+
+/// Where to listen, and how.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The address.
+    pub place: Place,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Whether several sockets, as of several processes, may share the address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// How many connections the kernel queues; none for the server's setting.
+    pub backlog: Option<i32>,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// Host name or IP address, and a port; 0 lets the machine choose.
+    Inet {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a Unix socket, made here and removed at the end.
+    Unix(PathBuf),
+}
+
+impl Place {
+    fn describe(&self) -> String {
+        match self {
+            Place::Inet { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Place::Inet { host, port } => format!("{host}:{port}"),
+            Place::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+/// Waiting after an accept failed, as without free descriptors: nothing is lost, the kernel keeps the queue.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long closing a listener waits for its socket to be gone.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// One listening socket of a server.
+pub struct Listener {
+    address: Address,
+    tls: bool,
+    stop: watch::Sender<bool>,
+    /// Disconnected when the socket is closed.
+    gone: parking_lot::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Listener {
+    /// The address that is really listened on, with the port that the machine chose.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Stops accepting; connections that were accepted go on. Waits up to a second for the address to be free.
+    pub fn close(&self) {
+        self.stop.send_replace(true);
+        let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
+    }
+}
+
+/// Binds, and begins to accept on the first of `threads`.
+pub(crate) fn listen(service: Arc<Service>, threads: &IoThreads, endpoint: &Endpoint) -> Result<Listener, Error> {
+    let failed = |source| Error::Listen { address: endpoint.place.describe(), source };
+    let backlog = endpoint.backlog.unwrap_or(service.config.backlog);
+    let bound = Bound::new(endpoint, backlog).map_err(failed)?;
+    let address = bound.address.clone();
+    let (stop, stopped) = watch::channel(false);
+    let (alive, gone) = std::sync::mpsc::channel();
+    let alive_guard = service.join();
+    let others = threads.clone();
+    let tls = endpoint.tls;
+    threads.first().spawn(async move {
+        accept(bound, tls, &service, &others, stopped).await;
+        drop(alive);
+        drop(alive_guard);
+    });
+    Ok(Listener { address, tls, stop, gone: parking_lot::Mutex::new(gone) })
+}
+
+/// A socket that listens; a Unix socket's file goes with it.
+struct Bound {
+    socket: Socket2,
+    address: Address,
+    path: Option<PathBuf>,
+}
+
+impl Bound {
+    fn new(endpoint: &Endpoint, backlog: i32) -> io::Result<Self> {
+        match &endpoint.place {
+            Place::Unix(path) => Self::unix(path, backlog),
+            Place::Inet { host, port } => {
+                let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match Self::inet(address, endpoint.reuse_port, backlog) {
+                        Ok(bound) => return Ok(bound),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+
+    fn inet(address: SocketAddr, reuse_port: bool, backlog: i32) -> io::Result<Self> {
+        let socket = Socket2::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        // Only lets the address be taken again while old connections linger in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(reuse_port)?;
+        if address.is_ipv6() {
+            // So that ::1 and 127.0.0.1, or :: and 0.0.0.0, can be listened on side by side on every system.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(backlog)?;
+        let address = Address::Inet(socket.local_addr()?.as_socket().unwrap_or(address));
+        Ok(Bound { socket, address, path: None })
+    }
+
+    fn unix(path: &PathBuf, backlog: i32) -> io::Result<Self> {
+        let socket = Socket2::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        let place = SockAddr::unix(path)?;
+        if let Err(error) = socket.bind(&place) {
+            // A file that nobody listens on is left over from a process that died.
+            let probe = Socket2::new(Domain::UNIX, Type::STREAM, None)?;
+            let dead = probe.connect(&place).is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused);
+            if error.kind() != io::ErrorKind::AddrInUse || !dead {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            socket.bind(&place)?;
+        }
+        socket.listen(backlog)?;
+        let address = Address::Unix(Some(path.display().to_string()));
+        Ok(Bound { socket, address, path: Some(path.clone()) })
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Bound {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Accepts until told to stop, then what is queued already, so that nobody who got a connection loses it.
+async fn accept(bound: Bound, tls: bool, service: &Arc<Service>, threads: &IoThreads, mut stopped: watch::Receiver<bool>) {
+    let mut phase = service.lifecycle.subscribe();
+    let local = bound.address.clone();
+    #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
+    let source = match AsyncFd::new(bound) {
+        Ok(source) => source,
+        Err(error) => return accept_failed(service, &local, &error),
+    };
+    let mut last = false;
+    loop {
+        match source.get_ref().socket.accept() {
+            Ok((socket, peer)) => admit(socket, &peer, &local, tls, service, threads),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && last => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::select! {
+                    biased;
+                    _ = stopped.wait_for(|stopped| *stopped) => last = true,
+                    () = draining(&mut phase) => last = true,
+                    ready = source.readable() => match ready {
+                        Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
+                        Err(error) => return accept_failed(service, &local, &error),
+                    },
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                accept_failed(service, &local, &error);
+                if last {
+                    return;
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
+    service.metrics.accept_errors.add();
+    service.observer.report(Report {
+        stage: Stage::Accept,
+        reason: "accept",
+        message: format!("cannot accept on {local}: {error}"),
+        status: None,
+    });
+}
+
+fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: &Arc<Service>, threads: &IoThreads) {
+    let address = match peer.as_socket() {
+        Some(address) => Address::Inet(address),
+        None => Address::Unix(None),
+    };
+    let seat = match service.seat(network(&address)) {
+        Ok(seat) => seat,
+        Err(why) => return service.metrics.turned(why), // Dropping the socket closes it.
+    };
+    let inet = matches!(address, Address::Inet(_));
+    if socket.set_nonblocking(true).is_err() || (inet && service.config.nodelay && socket.set_tcp_nodelay(true).is_err())
+    {
+        return; // It is gone already.
+    }
+    // The address of this end of the connection, where the listener is on all of them.
+    let local = match socket.local_addr().ok().and_then(|address| address.as_socket()) {
+        Some(address) => Address::Inet(address),
+        None => local.clone(),
+    };
+    let service = service.clone();
+    let thread = threads.least_busy();
+    thread.clone().spawn(async move {
+        let _seat = seat;
+        let _place = thread.occupy();
+        let socket = if inet {
+            TcpStream::from_std(socket.into()).map(Socket::Tcp)
+        } else {
+            UnixStream::from_std(socket.into()).map(Socket::Unix)
+        };
+        match socket {
+            Ok(socket) => connection::run(service, socket, address, local, tls).await,
+            Err(error) => accept_failed(&service, &local, &error),
+        }
+    });
+}
+
+/// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.
+fn network(address: &Address) -> Option<IpAddr> {
+    let Address::Inet(address) = address else { return None };
+    Some(match address.ip().to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    })
+}
+
+impl Service {
+    /// Takes a seat for one connection, where there is one; dropping it gives it back.
+    fn seat(self: &Arc<Self>, network: Option<IpAddr>) -> Result<Seat, Turned> {
+        let open = &self.metrics.connections_open;
+        open.add();
+        if open.get() > self.config.max_connections as u64 {
+            open.remove();
+            return Err(Turned::MaxConnections);
+        }
+        let network = network.filter(|_| self.config.max_connections_per_ip.is_some());
+        if let (Some(network), Some(most)) = (network, self.config.max_connections_per_ip) {
+            let mut seats = self.seats.lock();
+            let taken = seats.entry(network).or_insert(0);
+            if *taken >= most {
+                open.remove();
+                return Err(Turned::MaxConnectionsPerIp);
+            }
+            *taken += 1;
+        }
+        self.metrics.connections_accepted.add();
+        Ok(Seat { alive: self.join(), network })
+    }
+}
+
+/// One connection's place among those allowed.
+struct Seat {
+    alive: crate::server::Alive,
+    network: Option<IpAddr>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let service = self.alive.service();
+        service.metrics.connections_open.remove();
+        if let Some(network) = self.network {
+            let mut seats = service.seats.lock();
+            if let Some(taken) = seats.get_mut(&network) {
+                *taken -= 1;
+                if *taken == 0 {
+                    seats.remove(&network);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A server: its hosts, its listeners, the threads that do its I/O, its beginning and its end.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::dispatch::Handler;
+use crate::error::{Error, Observer};
+use crate::listener::{self, Endpoint, Listener};
+use crate::metrics::{Metrics, Stat};
+use crate::shutdown::{Lifecycle, Phase};
+use crate::tls::{Context, Hosts, host_name};
+
+/// Starts threads: an embedding language may want them to be its own.
+pub trait Spawn: Send + Sync + 'static {
+    /// Runs `body` on a new thread of that name, without waiting for it.
+    ///
+    /// # Errors
+    /// The machine has no thread to give.
+    fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+}
+
+/// Plain threads.
+pub struct StdThreads;
+
+impl Spawn for StdThreads {
+    fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        std::thread::Builder::new().name(name).spawn(body).map(drop)
+    }
+}
+
+/// What every connection of a server shares.
+pub(crate) struct Service {
+    pub(crate) config: Arc<Config>,
+    pub(crate) hosts: RwLock<Hosts>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    /// Connections by network, where `max_connections_per_ip` is set.
+    pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
+    connections: AtomicU64,
+    /// Connections and accepting listeners.
+    alive: AtomicUsize,
+    /// Told when `alive` falls to 0.
+    empty: Notify,
+}
+
+impl Service {
+    pub(crate) fn next_connection_id(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts one more thing that a graceful end waits for.
+    pub(crate) fn join(self: &Arc<Self>) -> Alive {
+        self.alive.fetch_add(1, Ordering::AcqRel);
+        Alive(self.clone())
+    }
+}
+
+/// Something that a graceful end waits for, until dropped.
+pub(crate) struct Alive(Arc<Service>);
+
+impl Alive {
+    pub(crate) fn service(&self) -> &Service {
+        &self.0
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if self.0.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.empty.notify_one();
+        }
+    }
+}
+
+/// A thread that does I/O, and how many connections it has.
+#[derive(Clone)]
+pub(crate) struct IoThread {
+    handle: Handle,
+    connections: Arc<AtomicUsize>,
+}
+
+/// One connection's place on a thread.
+pub(crate) struct Occupied(Arc<AtomicUsize>);
+
+impl IoThread {
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(future);
+    }
+
+    pub(crate) fn occupy(&self) -> Occupied {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Occupied(self.connections.clone())
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The threads that do a server's I/O, each with a loop of its own: a connection stays where it began.
+#[derive(Clone)]
+pub(crate) struct IoThreads(Arc<[IoThread]>);
+
+impl IoThreads {
+    pub(crate) fn first(&self) -> &IoThread {
+        &self.0[0]
+    }
+
+    pub(crate) fn least_busy(&self) -> IoThread {
+        let least = self.0.iter().min_by_key(|thread| thread.connections.load(Ordering::Relaxed));
+        least.unwrap_or(self.first()).clone()
+    }
+}
+
+/// A server. Any number may live in one process.
+pub struct Server {
+    service: Arc<Service>,
+    spawn: Arc<dyn Spawn>,
+    threads: Mutex<Option<IoThreads>>,
+}
+
+impl Server {
+    /// A server that does not listen yet. `handler` answers for hosts that have none of their own.
+    pub fn new(
+        config: Config,
+        handler: Option<Arc<dyn Handler>>,
+        spawn: Arc<dyn Spawn>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let service = Arc::new(Service {
+            config: Arc::new(config),
+            hosts: RwLock::new(Hosts::new(handler)),
+            metrics: Arc::default(),
+            observer,
+            lifecycle: Lifecycle::new(),
+            seats: Mutex::default(),
+            connections: AtomicU64::new(0),
+            alive: AtomicUsize::new(0),
+            empty: Notify::new(),
+        });
+        Server { service, spawn, threads: Mutex::new(None) }
+    }
+
+    /// Adds a context beside those of the same host. Works while serving.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn add_context(&self, context: Arc<Context>) -> Result<(), Error> {
+        self.check_open("add a context to")?;
+        self.service.hosts.write().add(context);
+        Ok(())
+    }
+
+    /// Removes every context of a host; its connections go on.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Config`] where there is no such context.
+    pub fn remove_context(&self, host: Option<&str>) -> Result<(), Error> {
+        self.check_open("remove a context from")?;
+        let name = host.map(host_name).transpose()?;
+        match self.service.hosts.write().remove(name.as_deref()) {
+            0 => Err(Error::Config(match name {
+                Some(name) => format!("host {name:?}: no such context"),
+                None => "there is no default context".into(),
+            })),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every context, by host name, the default last.
+    pub fn contexts(&self) -> Vec<Arc<Context>> {
+        self.service.hosts.read().contexts()
+    }
+
+    /// Begins to accept connections, and returns.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Config`] for TLS without any certificate; [`Error::Listen`] for what the machine
+    /// refuses.
+    pub fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
+        let mut threads = self.threads.lock();
+        self.check_open("listen on")?;
+        if endpoint.tls && self.service.hosts.read().is_empty() {
+            return Err(Error::Config(
+                "TLS needs a certificate: call add_context first, or listen with tls=False".into(),
+            ));
+        }
+        let running = match &*threads {
+            Some(running) => running.clone(),
+            None => threads.insert(self.start_threads()?).clone(),
+        };
+        listener::listen(self.service.clone(), &running, endpoint)
+    }
+
+    fn start_threads(&self) -> Result<IoThreads, Error> {
+        let failed = |source| Error::Listen { address: "an I/O thread".into(), source };
+        let count = self.service.config.io_threads;
+        let mut runtimes = Vec::with_capacity(count);
+        for _ in 0..count {
+            runtimes.push(Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?);
+        }
+        let threads: Arc<[IoThread]> = runtimes
+            .iter()
+            .map(|runtime| IoThread { handle: runtime.handle().clone(), connections: Arc::default() })
+            .collect();
+        threads[0].spawn(supervise(self.service.clone()));
+        let running = Arc::new(AtomicUsize::new(count));
+        for (number, runtime) in runtimes.into_iter().enumerate() {
+            let service = self.service.clone();
+            let left = running.clone();
+            let body = move || {
+                let mut phase = service.lifecycle.subscribe();
+                let _ = runtime.block_on(phase.wait_for(|phase| *phase == Phase::Stopped));
+                drop(runtime); // Drops every connection of this thread.
+                if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    finish(&service);
+                }
+            };
+            if let Err(error) = self.spawn.spawn(format!("portico-io-{number}"), Box::new(body)) {
+                // Those that did start end at once, and the server with them.
+                self.service.lifecycle.stop();
+                if running.fetch_sub(count - number, Ordering::AcqRel) == count - number {
+                    finish(&self.service);
+                }
+                return Err(failed(error));
+            }
+        }
+        Ok(IoThreads(threads))
+    }
+
+    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see
+    /// [`Server::on_closed`].
+    pub fn close(&self, grace: Duration) {
+        let threads = self.threads.lock();
+        if self.service.lifecycle.has_ended() {
+            return;
+        }
+        self.service.lifecycle.drain(grace);
+        if threads.is_none() {
+            drop(threads);
+            self.service.lifecycle.stop();
+            finish(&self.service);
+        }
+    }
+
+    /// Calls `callback` once when the server is closed and its I/O threads are done; at once where they are. It is called
+    /// on one of them.
+    pub fn on_closed(&self, callback: Box<dyn FnOnce() + Send>) {
+        self.service.lifecycle.on_end(callback);
+    }
+
+    /// Whether [`Server::close`] was not called yet.
+    pub fn is_open(&self) -> bool {
+        self.service.lifecycle.is_serving()
+    }
+
+    /// Every counter: its name, what it counts, its value.
+    pub fn stats(&self) -> Vec<(&'static str, &'static str, Stat)> {
+        self.service.metrics.stats()
+    }
+
+    fn check_open(&self, doing: &str) -> Result<(), Error> {
+        if self.is_open() { Ok(()) } else { Err(Error::Closed(format!("cannot {doing} a closed server"))) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close(Duration::ZERO);
+    }
+}
+
+/// Ends a drain when everything is done or its time is over.
+async fn supervise(service: Arc<Service>) {
+    let mut phase = service.lifecycle.subscribe();
+    loop {
+        let until = match *phase.borrow_and_update() {
+            Phase::Serving => None,
+            Phase::Draining { until } => Some(until),
+            Phase::Stopped => return,
+        };
+        let Some(until) = until else {
+            if phase.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        if service.alive.load(Ordering::Acquire) == 0 {
+            break;
+        }
+        tokio::select! {
+            () = service.empty.notified() => {}
+            () = tokio::time::sleep_until(until) => break,
+            _ = phase.changed() => {}
+        }
+    }
+    service.lifecycle.stop();
+}
+
+/// After the last I/O thread: lets go of handlers, then tells who waits.
+fn finish(service: &Service) {
+    let contexts = service.hosts.read().contexts();
+    contexts.iter().for_each(|context| context.forget_handler());
+    // Dropped outside the lock, because dropping handlers may run anything.
+    let hosts = std::mem::take(&mut *service.hosts.write());
+    drop(hosts);
+    service.lifecycle.end();
+}

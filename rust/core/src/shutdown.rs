@@ -1,0 +1,114 @@
+//! How a server ends: in two steps that cannot be missed, because they are states and not events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Where a server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Accepting and answering.
+    Serving,
+    /// No longer accepting; what is in flight is finished until the instant.
+    Draining { until: Instant },
+    /// Everything is dropped.
+    Stopped,
+}
+
+/// Moves a server through its phases, never backwards.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    ended: Mutex<Ended>,
+}
+
+type Callback = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Ended {
+    done: bool,
+    callbacks: Vec<Callback>,
+}
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ended").field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
+impl Lifecycle {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Lifecycle { phase: watch::Sender::new(Phase::Serving), ended: Mutex::default() })
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving
+    }
+
+    /// Begins to drain, or shortens a drain that was begun.
+    pub(crate) fn drain(&self, grace: Duration) {
+        let now = Instant::now();
+        // A grace of years means "wait for all": keep the sum representable.
+        let until = now + grace.min(Duration::from_secs(86_400 * 365));
+        self.phase.send_if_modified(|phase| match *phase {
+            Phase::Serving => {
+                *phase = Phase::Draining { until };
+                true
+            }
+            Phase::Draining { until: before } if until < before => {
+                *phase = Phase::Draining { until };
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// Drops whatever is left.
+    pub(crate) fn stop(&self) {
+        self.phase.send_replace(Phase::Stopped);
+    }
+
+    /// Everything is gone: tells whoever waits.
+    pub(crate) fn end(&self) {
+        let callbacks = {
+            let mut ended = self.ended.lock();
+            ended.done = true;
+            std::mem::take(&mut ended.callbacks)
+        };
+        // Outside the lock: a callback may call back.
+        callbacks.into_iter().for_each(|callback| callback());
+    }
+
+    /// Calls `callback` once when everything is gone, at once where it is.
+    pub(crate) fn on_end(&self, callback: Callback) {
+        let now = {
+            let mut ended = self.ended.lock();
+            if ended.done {
+                Some(callback)
+            } else {
+                ended.callbacks.push(callback);
+                None
+            }
+        };
+        if let Some(callback) = now {
+            callback();
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.lock().done
+    }
+}
+
+/// Waits until the server no longer serves.
+pub(crate) async fn draining(phase: &mut watch::Receiver<Phase>) {
+    // An error means that the server is gone, which is the same news.
+    let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+}

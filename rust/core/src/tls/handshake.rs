@@ -1,0 +1,93 @@
+//! The handshake of one connection (RFC 8446, RFC 5246) with rustls: the host name first, then that host's rules.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::context::Context;
+use crate::connection::ConnectionInfo;
+use crate::metrics::HandshakeFailure;
+use crate::server::Service;
+use crate::stream::Socket;
+
+/// Why a handshake failed.
+pub(crate) struct HandshakeError {
+    pub(crate) failure: HandshakeFailure,
+    pub(crate) message: String,
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        let left = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        );
+        let failure = if left { HandshakeFailure::Left } else { HandshakeFailure::Protocol };
+        HandshakeError { failure, message: error.to_string() }
+    }
+}
+
+/// A fatal unrecognized_name alert in a record of its own (RFC 6066 section 3): rustls has no way to send that one.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Does the handshake within its time and notes in `info` what was agreed.
+pub(crate) async fn accept(
+    service: &Service,
+    socket: Socket,
+    info: &mut ConnectionInfo,
+) -> Result<(TlsStream<Socket>, Arc<Context>), HandshakeError> {
+    let timeout = service.config.handshake_timeout;
+    tokio::time::timeout(timeout, agree(service, socket, info)).await.unwrap_or_else(|_| {
+        Err(HandshakeError {
+            failure: HandshakeFailure::Timeout,
+            message: format!("not done within {} s (handshake_timeout)", timeout.as_secs_f64()),
+        })
+    })
+}
+
+async fn agree(
+    service: &Service,
+    socket: Socket,
+    info: &mut ConnectionInfo,
+) -> Result<(TlsStream<Socket>, Arc<Context>), HandshakeError> {
+    let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    let (sni, context) = {
+        let hello = start.client_hello();
+        let sni = hello.server_name().map(str::to_ascii_lowercase);
+        let hosts = service.hosts.read();
+        let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
+        (sni, host.and_then(|host| host.choose(&hello)))
+    };
+    info.sni = sni;
+    let Some(context) = context else {
+        let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+        let _ = start.io.shutdown().await;
+        return Err(HandshakeError {
+            failure: HandshakeFailure::UnknownName,
+            message: "no certificate for that name and no default (alert unrecognized_name)".into(),
+        });
+    };
+    let stream = start.into_stream(context.config()).await?;
+    describe(&stream, info);
+    service.metrics.handshakes.add();
+    Ok((stream, context))
+}
+
+fn describe(stream: &TlsStream<Socket>, info: &mut ConnectionInfo) {
+    let (_, tls) = stream.get_ref();
+    info.tls_version = match tls.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+        Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+        _ => None,
+    };
+    info.cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(|name| {
+        // rustls writes TLS13_AES_128_GCM_SHA256 where IANA has TLS_AES_128_GCM_SHA256.
+        name.replacen("TLS13_", "TLS_", 1)
+    });
+    info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).map(str::to_string);
+    info.alpn = tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+}

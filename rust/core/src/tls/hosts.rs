@@ -1,0 +1,180 @@
+//! From a host name to its contexts: the exact name, then the wildcard one label up, then the default.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::server::ClientHello;
+
+use super::context::Context;
+use crate::dispatch::Handler;
+use crate::error::Error;
+
+/// Checks a host name and brings it into the form in which names are compared: lower case (RFC 4343), no final dot.
+///
+/// # Errors
+/// [`Error::Config`] for anything that no client can ask for.
+pub fn host_name(given: &str) -> Result<String, Error> {
+    let wrong = |why: &str| Err(Error::Config(format!("host {given:?}: {why}")));
+    if given.is_empty() {
+        return wrong("an empty host name; use None for the default certificate");
+    }
+    if given.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return wrong("clients send no server name for an IP address; use None for the default certificate");
+    }
+    if !given.is_ascii() {
+        return wrong("give the ASCII form of an international name (xn--...)");
+    }
+    let name = given.strip_suffix('.').unwrap_or(given).to_ascii_lowercase();
+    let labels = name.strip_prefix("*.").unwrap_or(&name);
+    if labels.contains('*') {
+        return wrong("a wildcard stands for one whole first label, as in *.example.com");
+    }
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() > 253 || !labels.split('.').all(label_ok) {
+        return wrong("not a host name (RFC 1123): letters, digits, hyphens and dots only, no port, no scheme");
+    }
+    Ok(name)
+}
+
+/// The contexts of one host name.
+pub(crate) struct Host {
+    name: Option<String>,
+    contexts: Vec<Arc<Context>>,
+}
+
+impl Host {
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The handler of the first context that has one.
+    pub(crate) fn handler(&self) -> Option<Arc<dyn Handler>> {
+        self.contexts.iter().find_map(|context| context.handler())
+    }
+
+    /// The first context that this client can use; where there is none, the first, so that the handshake says why.
+    pub(super) fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<Context>> {
+        self.contexts.iter().find(|context| context.suits(hello)).or(self.contexts.first()).cloned()
+    }
+}
+
+/// Every host of a server.
+#[derive(Default)]
+pub(crate) struct Hosts {
+    exact: HashMap<String, Host>,
+    /// By what follows the `*.`.
+    wildcard: HashMap<String, Host>,
+    default: Option<Host>,
+    /// Who answers where a host has no handler of its own.
+    fallback: Option<Arc<dyn Handler>>,
+}
+
+impl Hosts {
+    pub(crate) fn new(fallback: Option<Arc<dyn Handler>>) -> Self {
+        Hosts { fallback, ..Hosts::default() }
+    }
+
+    pub(crate) fn fallback(&self) -> Option<Arc<dyn Handler>> {
+        self.fallback.clone()
+    }
+
+    /// Adds a context beside those of the same host.
+    pub(crate) fn add(&mut self, context: Arc<Context>) {
+        let name = context.host().map(str::to_string);
+        let new = || Host { name: name.clone(), contexts: Vec::new() };
+        let host = match &name {
+            None => self.default.get_or_insert_with(new),
+            Some(name) => match name.strip_prefix("*.") {
+                Some(suffix) => self.wildcard.entry(suffix.to_string()).or_insert_with(new),
+                None => self.exact.entry(name.clone()).or_insert_with(new),
+            },
+        };
+        host.contexts.push(context);
+    }
+
+    /// Removes every context of a host; how many there were.
+    pub(crate) fn remove(&mut self, host: Option<&str>) -> usize {
+        let removed = match host {
+            None => self.default.take(),
+            Some(name) => match name.strip_prefix("*.") {
+                Some(suffix) => self.wildcard.remove(suffix),
+                None => self.exact.remove(name),
+            },
+        };
+        removed.map_or(0, |host| host.contexts.len())
+    }
+
+    /// The host of that name, in any case; not the default.
+    pub(crate) fn find(&self, name: &str) -> Option<&Host> {
+        let lower;
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let name = if name.bytes().any(|b| b.is_ascii_uppercase()) {
+            lower = name.to_ascii_lowercase();
+            &lower
+        } else {
+            name
+        };
+        self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
+    }
+
+    pub(crate) fn default_host(&self) -> Option<&Host> {
+        self.default.as_ref()
+    }
+
+    /// The handler that belongs to a context's host.
+    pub(crate) fn handler(&self, host: Option<&str>) -> Option<Arc<dyn Handler>> {
+        let found = match host {
+            None => self.default.as_ref(),
+            Some(name) => match name.strip_prefix("*.") {
+                Some(suffix) => self.wildcard.get(suffix),
+                None => self.exact.get(name),
+            },
+        };
+        found.and_then(Host::handler)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcard.is_empty() && self.default.is_none()
+    }
+
+    /// Every context, by host name, the default last.
+    pub(crate) fn contexts(&self) -> Vec<Arc<Context>> {
+        let mut named: Vec<_> = self.exact.values().chain(self.wildcard.values()).collect();
+        named.sort_by(|a, b| a.name.cmp(&b.name));
+        named.into_iter().chain(&self.default).flat_map(|host| host.contexts.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_name;
+
+    #[test]
+    fn names_are_brought_into_one_form() {
+        for (given, name) in [
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("*.Shop.test", "*.shop.test"),
+            ("localhost", "localhost"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ] {
+            assert_eq!(host_name(given).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn names_that_no_client_asks_for() {
+        let long = "a".repeat(64);
+        for given in [
+            "", ".", "a..b", "a b", "a:443", "https://a", "*", "a.*.b", "*.*.b", "-a.b", "a-.b", "127.0.0.1", "::1", "[::1]", "b\u{fc}cher.example", "a/b", &long,
+        ] {
+            assert!(host_name(given).is_err(), "{given}");
+        }
+    }
+}

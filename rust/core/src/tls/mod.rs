@@ -1,0 +1,16 @@
+//! TLS: who this server is for each host name, and the handshake that decides it.
+//!
+//! [`identity`] loads a certificate and its key, [`context`] makes them into one host's rules, [`hosts`] finds the context for a
+//! name, [`handshake`] does the rest with rustls. [`development`] makes certificates for trying things out.
+
+mod context;
+pub mod development;
+mod handshake;
+mod hosts;
+mod identity;
+
+pub use context::{Context, Options, Sources, Version};
+pub(crate) use handshake::{HandshakeError, accept};
+pub(crate) use hosts::{Host, Hosts};
+pub use hosts::host_name;
+pub use identity::{Identity, Source};
