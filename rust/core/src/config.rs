@@ -318,8 +318,7 @@ impl Config {
     pub fn parse(values: impl IntoIterator<Item = (String, Value)>) -> Result<Self, Error> {
         let mut config = Config::default();
         for (name, value) in values {
-            let setting =
-                SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| unknown(&name))?;
+            let setting = SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| unknown(&name))?;
             let checked = setting.kind.check(&value).map_err(|got| {
                 Error::Config(format!("setting {name}: expected {}, not {got}", setting.kind.expected()))
             })?;
@@ -400,10 +399,9 @@ impl Checked {
 impl Kind {
     fn check(self, value: &Value) -> Result<Checked, String> {
         match (self, value) {
-            (
-                Kind::Count { optional: true, .. } | Kind::Seconds { optional: true, .. },
-                Value::Nothing,
-            ) => Ok(Checked::Nothing),
+            (Kind::Count { optional: true, .. } | Kind::Seconds { optional: true, .. }, Value::Nothing) => {
+                Ok(Checked::Nothing)
+            }
             (Kind::Count { min, max, .. }, Value::Integer(n)) if (min..=max).contains(n) => {
                 Ok(Checked::Count(*n as usize))
             }
@@ -417,9 +415,7 @@ impl Kind {
             (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
                 Ok(Checked::Choice(word.to_string()))
             }
-            (Kind::Range { min, max }, Value::Pair(least, most))
-                if min <= *least && least <= most && *most <= max =>
-            {
+            (Kind::Range { min, max }, Value::Pair(least, most)) if min <= *least && least <= most && *most <= max => {
                 Ok(Checked::Pair(*least as usize, *most as usize))
             }
             _ => Err(value.describe()),

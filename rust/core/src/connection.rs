@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::dispatch::Handler;
+use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{h1, h2};
 use crate::metrics::{Close, HandshakeFailure};

@@ -34,6 +34,8 @@
 //! # }
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod config;
 pub mod connection;
 pub mod dispatch;
@@ -51,5 +53,5 @@ pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Handler, Pool, Pooled, Reply};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use listener::{Endpoint, Listener, Place};
-pub use metrics::Stat;
+pub use metrics::{Stat, statistics};
 pub use server::{Server, Spawn, StdThreads};

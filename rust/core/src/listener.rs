@@ -186,7 +186,13 @@ impl AsRawFd for Bound {
 }
 
 /// Accepts until told to stop, then what is queued already, so that nobody who got a connection loses it.
-async fn accept(bound: Bound, tls: bool, service: &Arc<Service>, threads: &IoThreads, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    bound: Bound,
+    tls: bool,
+    service: &Arc<Service>,
+    threads: &IoThreads,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut phase = service.lifecycle.subscribe();
     let local = bound.address.clone();
     #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
@@ -242,7 +248,8 @@ fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: 
         Err(why) => return service.metrics.turned(why), // Dropping the socket closes it.
     };
     let inet = matches!(address, Address::Inet(_));
-    if socket.set_nonblocking(true).is_err() || (inet && service.config.nodelay && socket.set_tcp_nodelay(true).is_err())
+    if socket.set_nonblocking(true).is_err()
+        || (inet && service.config.nodelay && socket.set_tcp_nodelay(true).is_err())
     {
         return; // It is gone already.
     }

@@ -73,8 +73,7 @@ pub(crate) enum Turned {
     MaxConnectionsPerIp,
 }
 
-const VERSIONS: [(&str, Version); 3] =
-    [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
+const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// A counter, or the current number of something.
@@ -169,7 +168,11 @@ impl Metrics {
                 "connections ended after their handshake, by why",
                 labelled(&mut CLOSES.iter().map(|(label, _)| *label), &self.closed),
             ),
-            ("accept_errors", "times the machine could not accept, as without free descriptors", number(&self.accept_errors)),
+            (
+                "accept_errors",
+                "times the machine could not accept, as without free descriptors",
+                number(&self.accept_errors),
+            ),
             ("handshakes", "TLS handshakes completed", number(&self.handshakes)),
             (
                 "handshakes_failed",
@@ -182,11 +185,7 @@ impl Metrics {
                 labelled(&mut VERSIONS.iter().map(|(label, _)| *label), &self.requests),
             ),
             ("requests_in_flight", "requests being answered now", number(&self.requests_in_flight)),
-            (
-                "responses",
-                "responses begun, by class of status",
-                labelled(&mut CLASSES.into_iter(), &self.responses),
-            ),
+            ("responses", "responses begun, by class of status", labelled(&mut CLASSES.into_iter(), &self.responses)),
             (
                 "requests_refused",
                 "requests answered by the server itself with an error, by why",
@@ -199,6 +198,11 @@ impl Metrics {
             ),
         ]
     }
+}
+
+/// Every key of [`crate::Server::stats`] with what it counts.
+pub fn statistics() -> Vec<(&'static str, &'static str)> {
+    Metrics::default().stats().into_iter().map(|(name, doc, _)| (name, doc)).collect()
 }
 
 #[cfg(test)]

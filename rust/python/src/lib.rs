@@ -1,1 +1,34 @@
-//! x
+//! The module `portico._core`: a thin binding over `portico-core`. Every decision is made there or in `python/portico`;
+//! here values are converted, errors become exceptions, and the interpreter is attached to and let go.
+
+mod certificates;
+mod connection;
+mod errors;
+mod handler;
+mod request;
+mod response;
+mod server;
+mod settings;
+mod threads;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = true)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<connection::ConnectionInfo>()?;
+    module.add_class::<handler::Answer>()?;
+    module.add_class::<handler::Bridge>()?;
+    module.add_class::<request::Request>()?;
+    module.add_class::<server::Context>()?;
+    module.add_class::<server::Listener>()?;
+    module.add_class::<server::Server>()?;
+    module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
+    module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;
+    module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
+    module.add("REQUEST_KEYS", request::KEYS)?;
+    module.add("RESPONSE_KEYS", response::KEYS)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}

@@ -42,9 +42,8 @@ pub fn parse_form(content_type: &str, body: Bytes) -> Result<Vec<FormPart>, Requ
     if !essence.eq_ignore_ascii_case("multipart/form-data") {
         return Ok(Vec::new());
     }
-    let malformed = |why: &dyn std::fmt::Display| {
-        RequestError::new(Refusal::Framing, format!("malformed multipart form: {why}"))
-    };
+    let malformed =
+        |why: &dyn std::fmt::Display| RequestError::new(Refusal::Framing, format!("malformed multipart form: {why}"));
     let boundary = multer::parse_boundary(content_type).map_err(|why| malformed(&why))?;
     // The body is here already, so reading it never waits: one poll finishes it.
     read_parts(boundary, body)
@@ -77,7 +76,9 @@ mod tests {
 
     #[test]
     fn urlencoded() {
-        let parts = parse_form("application/x-www-form-urlencoded; charset=utf-8", Bytes::from_static(b"a=1+2&b=%7B%22")).unwrap();
+        let parts =
+            parse_form("application/x-www-form-urlencoded; charset=utf-8", Bytes::from_static(b"a=1+2&b=%7B%22"))
+                .unwrap();
         let pairs: Vec<_> = parts.iter().map(|part| (part.name.as_str(), &part.data[..])).collect();
         assert_eq!(pairs, [("a", &b"1 2"[..]), ("b", &b"{\""[..])]);
     }

@@ -178,11 +178,11 @@ async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, RequestEr
     }
     let mut collected = Collected::default();
     while !body.is_end_stream() {
-        let stalled =
-            |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
+        let stalled = |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
         let frame = tokio::time::timeout(config.body_timeout, body.frame()).await.map_err(stalled)?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| RequestError::new(Refusal::Framing, format!("the body broke off: {error}")))?;
+        let frame =
+            frame.map_err(|error| RequestError::new(Refusal::Framing, format!("the body broke off: {error}")))?;
         // Trailers are dropped.
         let Ok(data) = frame.into_data() else { continue };
         if collected.len() + data.len() > limit {
@@ -242,4 +242,3 @@ impl Drop for Open {
         self.0.streams.fetch_sub(1, Relaxed);
     }
 }
-

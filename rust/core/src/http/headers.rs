@@ -34,8 +34,7 @@ impl Headers {
             block.extend_from_slice(bytes);
             (start, block.len() as u32)
         };
-        let spans =
-            headers().map(|(name, value)| Span { name: push(name.as_bytes()), value: push(value) }).collect();
+        let spans = headers().map(|(name, value)| Span { name: push(name.as_bytes()), value: push(value) }).collect();
         Headers { block: block.freeze(), spans }
     }
 
@@ -45,9 +44,9 @@ impl Headers {
 
     /// Name and value of each, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
-        self.spans.iter().map(|span| {
-            (std::str::from_utf8(self.slice(span.name)).unwrap_or_default(), self.slice(span.value))
-        })
+        self.spans
+            .iter()
+            .map(|span| (std::str::from_utf8(self.slice(span.name)).unwrap_or_default(), self.slice(span.value)))
     }
 
     /// The values of one header, by its lower-case name.

@@ -38,9 +38,9 @@ impl Target {
         if &text[..] == b"*" && method == Method::OPTIONS {
             return Ok(Target { path: (0, 1), query: None, host: None, text });
         }
-        let scheme = ["http://", "https://"].into_iter().find(|scheme| {
-            text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
-        });
+        let scheme = ["http://", "https://"]
+            .into_iter()
+            .find(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes())));
         let Some(scheme) = scheme else {
             let message = "the request target is neither a path nor a whole http URL";
             return Err(RequestError::new(Refusal::RequestLine, message));
@@ -49,12 +49,7 @@ impl Target {
         let end = start + memchr::memchr2(b'/', b'?', &text[start..]).unwrap_or(len - start);
         check_host(&text[start..end])?;
         let query = memchr::memchr(b'?', &text[end..]).map(|at| end + at);
-        Ok(Target {
-            path: (end, query.unwrap_or(len)),
-            query: query.map(|at| at + 1),
-            host: Some((start, end)),
-            text,
-        })
+        Ok(Target { path: (end, query.unwrap_or(len)), query: query.map(|at| at + 1), host: Some((start, end)), text })
     }
 
     /// The path as it came, percent-encoded; `/` where the target has none, `*` for `OPTIONS *`.
@@ -159,7 +154,8 @@ mod tests {
 
     #[test]
     fn forms_that_do_not_belong() {
-        for text in ["*", "example.com:443", "ftp://example.com/", "a", "", "/#f", "/\u{e9}", "http://", "http://u@h/"] {
+        for text in ["*", "example.com:443", "ftp://example.com/", "a", "", "/#f", "/\u{e9}", "http://", "http://u@h/"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
         let refusal = Target::parse(&Method::CONNECT, Bytes::from_static(b"h:443")).unwrap_err().refusal;

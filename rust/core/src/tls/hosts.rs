@@ -172,7 +172,23 @@ mod tests {
     fn names_that_no_client_asks_for() {
         let long = "a".repeat(64);
         for given in [
-            "", ".", "a..b", "a b", "a:443", "https://a", "*", "a.*.b", "*.*.b", "-a.b", "a-.b", "127.0.0.1", "::1", "[::1]", "b\u{fc}cher.example", "a/b", &long,
+            "",
+            ".",
+            "a..b",
+            "a b",
+            "a:443",
+            "https://a",
+            "*",
+            "a.*.b",
+            "*.*.b",
+            "-a.b",
+            "a-.b",
+            "127.0.0.1",
+            "::1",
+            "[::1]",
+            "b\u{fc}cher.example",
+            "a/b",
+            &long,
         ] {
             assert!(host_name(given).is_err(), "{given}");
         }

@@ -70,8 +70,7 @@ impl Identity {
         let Sources { cert, key, password } = sources;
         let chain = read_chain(cert)?;
         let private = read_key(key, password.as_deref())?;
-        let leaf = chain.first().ok_or_else(|| Error::Certificate(format!("certificate {cert}: no certificate in it")))?;
-        let (subject, not_after) = check_leaf(leaf, cert)?;
+        let (subject, not_after) = check_leaf(&chain, cert)?;
         let certified = CertifiedKey::from_der(chain, private, provider()).map_err(|error| {
             Error::Certificate(match error {
                 rustls::Error::InconsistentKeys(_) => {
@@ -98,7 +97,16 @@ fn read_chain(source: &Source) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(chain)
 }
 
-fn check_leaf(leaf: &CertificateDer<'_>, source: &Source) -> Result<(String, i64), Error> {
+/// Reads a certificate, checks that it is valid now, and says its subject and when it ends in seconds since 1970.
+///
+/// # Errors
+/// [`Error::Certificate`].
+pub fn read_certificate(source: &Source) -> Result<(String, i64), Error> {
+    check_leaf(&read_chain(source)?, source)
+}
+
+fn check_leaf(chain: &[CertificateDer<'_>], source: &Source) -> Result<(String, i64), Error> {
+    let leaf = chain.first().ok_or_else(|| Error::Certificate(format!("certificate {source}: it is empty")))?;
     let (_, parsed) = X509Certificate::from_der(leaf)
         .map_err(|error| Error::Certificate(format!("certificate {source}: not an X.509 certificate: {error}")))?;
     let subject = parsed.subject().to_string();
@@ -139,8 +147,8 @@ fn read_key(source: &Source, password: Option<&str>) -> Result<PrivateKeyDer<'st
         ));
     }
     if let Some(section) = section(&bytes, "ENCRYPTED PRIVATE KEY") {
-        let (_, document) = pkcs8::SecretDocument::from_pem(section)
-            .map_err(|error| wrong(format!("malformed PEM: {error}")))?;
+        let (_, document) =
+            pkcs8::SecretDocument::from_pem(section).map_err(|error| wrong(format!("malformed PEM: {error}")))?;
         let encrypted = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
             .map_err(|error| wrong(format!("malformed encrypted key: {error}")))?;
         return decrypt(&encrypted, password).map_err(wrong);
@@ -153,9 +161,13 @@ fn read_key(source: &Source, password: Option<&str>) -> Result<PrivateKeyDer<'st
     })
 }
 
-fn decrypt(encrypted: &EncryptedPrivateKeyInfoRef<'_>, password: Option<&str>) -> Result<PrivateKeyDer<'static>, String> {
+fn decrypt(
+    encrypted: &EncryptedPrivateKeyInfoRef<'_>,
+    password: Option<&str>,
+) -> Result<PrivateKeyDer<'static>, String> {
     let password = password.ok_or("it is encrypted: give its password=")?;
-    let document = encrypted.decrypt(password).map_err(|error| format!("wrong password, or not decryptable: {error}"))?;
+    let document =
+        encrypted.decrypt(password).map_err(|error| format!("wrong password, or not decryptable: {error}"))?;
     PrivateKeyDer::try_from(document.as_bytes().to_vec())
         .map_err(|_| "wrong password: what it decrypts to is no key".to_string())
 }

@@ -11,6 +11,6 @@ mod identity;
 
 pub use context::{Context, Options, Sources, Version};
 pub(crate) use handshake::{HandshakeError, accept};
-pub(crate) use hosts::{Host, Hosts};
 pub use hosts::host_name;
-pub use identity::{Identity, Source};
+pub(crate) use hosts::{Host, Hosts};
+pub use identity::{Identity, Source, read_certificate};

@@ -19,13 +19,23 @@ pub(super) struct Decoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In the digits of a size.
-    Size { size: u64, digits: u8 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
     /// In the extensions after it.
-    Extension { size: u64, seen: usize },
+    Extension {
+        size: u64,
+        seen: usize,
+    },
     /// Behind the CR of the size line.
-    SizeEnd { size: u64 },
+    SizeEnd {
+        size: u64,
+    },
     /// In data.
-    Data { left: u64 },
+    Data {
+        left: u64,
+    },
     /// Behind data, at its CR.
     DataEnd,
     /// Behind the CR behind data.
@@ -157,16 +167,30 @@ mod tests {
 
     #[test]
     fn well_formed() {
-        let (body, whole, rest) =
-            decode(&[b"4\r\nWiki\r\n5;a=\"b\"\r\npedia\r\n0\r\nExpires: x\r\n\r\nGET"]).unwrap();
+        let (body, whole, rest) = decode(&[b"4\r\nWiki\r\n5;a=\"b\"\r\npedia\r\n0\r\nExpires: x\r\n\r\nGET"]).unwrap();
         assert_eq!((&body[..], whole, &rest[..]), (&b"Wikipedia"[..], true, &b"GET"[..]));
     }
 
     #[test]
     fn malformed() {
         for bad in [
-            "\r\n", "g\r\n", "-1\r\n", "+1\r\n", " 1\r\n", "1 \r\n", "0x1\r\n", "1\n", "1\r\r", "1\r\nab", "1\r\na\n",
-            "1\r\na\rb", "1234567890abcdef\r\n", "1;\x01\r\n", "0\r\nbad trailer\r\n\r\n", "0\r\na: b\n\r\n", "0\r\n folded\r\n",
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "0x1\r\n",
+            "1\n",
+            "1\r\r",
+            "1\r\nab",
+            "1\r\na\n",
+            "1\r\na\rb",
+            "1234567890abcdef\r\n",
+            "1;\x01\r\n",
+            "0\r\nbad trailer\r\n\r\n",
+            "0\r\na: b\n\r\n",
+            "0\r\n folded\r\n",
         ] {
             assert!(decode(&[bad.as_bytes()]).is_err(), "{bad:?}");
         }

@@ -168,11 +168,11 @@ pub(super) fn parse(mut bytes: BytesMut, headers: usize) -> Result<Head, Request
 
 fn describe(error: httparse::Error) -> RequestError {
     let (refusal, message) = match error {
-        httparse::Error::Version => {
-            (Refusal::Version, "the request line does not end in HTTP/1.0 or HTTP/1.1")
-        }
+        httparse::Error::Version => (Refusal::Version, "the request line does not end in HTTP/1.0 or HTTP/1.1"),
         httparse::Error::TooManyHeaders => (Refusal::Headers, "too many header lines (max_headers)"),
-        httparse::Error::HeaderName => (Refusal::Header, "malformed header name (or a folded line, RFC 9112 section 5.2)"),
+        httparse::Error::HeaderName => {
+            (Refusal::Header, "malformed header name (or a folded line, RFC 9112 section 5.2)")
+        }
         httparse::Error::HeaderValue => (Refusal::Header, "control character in a header value"),
         _ => (Refusal::RequestLine, "malformed request line"),
     };

@@ -87,10 +87,17 @@ impl Wait {
 #[derive(Debug)]
 enum State {
     /// Between requests; `first` before there was any.
-    Idle { first: bool },
+    Idle {
+        first: bool,
+    },
     Head(Scan),
-    Length { left: u64 },
-    Chunked { decoder: Decoder, seen: u64 },
+    Length {
+        left: u64,
+    },
+    Chunked {
+        decoder: Decoder,
+        seen: u64,
+    },
     /// A whole request was handed out and is being answered.
     Answering,
 }
@@ -203,9 +210,7 @@ impl Machine {
                 Err(body_too_large(self.limits.max_body_bytes))
             }
             Framing::Length(length) => Ok(State::Length { left: length }),
-            Framing::Chunked => {
-                Ok(State::Chunked { decoder: Decoder::new(self.limits.max_header_bytes), seen: 0 })
-            }
+            Framing::Chunked => Ok(State::Chunked { decoder: Decoder::new(self.limits.max_header_bytes), seen: 0 }),
         }
     }
 

@@ -172,7 +172,9 @@ fn each_wait_has_its_time() {
 #[test]
 fn the_end_is_clean_only_between_requests() {
     let now = Instant::now();
-    for (wire, expected) in [("", true), ("GET / HT", false), ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na", false)] {
+    for (wire, expected) in
+        [("", true), ("GET / HT", false), ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na", false)]
+    {
         let mut machine = machine(now);
         machine.receive(wire.as_bytes(), now);
         machine.receive_end();
@@ -204,7 +206,9 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
     let good = prop_oneof![
         Just("GET /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n".to_string()),
         Just("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".to_string()),
-        Just("PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n".to_string()),
+        Just(
+            "PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n".to_string()
+        ),
         Just("GET / HTTP/1.0\r\n\r\n".to_string()),
         Just("GET / HTTP/1.1\r\n\r\n".to_string()),
         "[ -~\r\n]{0,60}",

@@ -1,0 +1,91 @@
+# Everything that a person or CI runs. Needs: Python 3.10 or newer with venv, a Rust toolchain, make, a C compiler.
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python check wheel load fuzz docs clean venv develop
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+say = @printf '\n== %s\n' "$(1)"
+# Rust sources, so that nothing is built twice for nothing.
+SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/python/Cargo.toml pyproject.toml
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+$(VENV)/.made: pyproject.toml
+	$(call say,Making .venv with what pyproject.toml names)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --group build
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.made
+	$(call say,Installing what the tests need)
+	@$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+$(VENV)/.checked: $(VENV)/.made
+	$(call say,Installing what the checks need)
+	@$(BIN)/python -m pip install --quiet --group check
+	@touch $@
+
+$(VENV)/.loaded: $(VENV)/.made
+	$(call say,Installing what the load test needs)
+	@$(BIN)/python -m pip install --quiet --group load
+	@touch $@
+
+# Profile `quick`: the release extension without link-time optimisation, shared with the Rust tests.
+$(VENV)/.built: $(VENV)/.made $(SOURCES)
+	$(call say,Building the release extension (about two minutes the first time))
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --locked --quiet
+	@touch $@
+
+venv: $(VENV)/.made
+develop: $(VENV)/.built ## Build the extension into .venv
+
+demo: $(VENV)/.built ## Serve three HTTPS hosts on this machine
+	$(call say,Starting the demo)
+	@exec $(BIN)/portico demo
+
+test: test-rust test-python ## Run all tests
+
+test-rust:
+	$(call say,Testing the core (Rust))
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --locked --cargo-profile quick -p portico-core; \
+	else cargo test --locked --profile quick -p portico-core --lib; fi
+	@cargo test --locked --quiet --profile quick -p portico-core --doc
+
+test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.checked $(VENV)/.loaded
+	$(call say,Testing the package (Python))
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.built $(VENV)/.tested $(VENV)/.checked ## Check formatting, lints, types and the stub
+	$(call say,Checking Rust)
+	@cargo fmt --all --check
+	@cargo clippy --locked --quiet --profile quick --workspace --all-targets -- -D warnings
+	$(call say,Checking Python)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest portico._core
+
+wheel: $(VENV)/.made ## Build the wheel into dist/ with every optimisation
+	$(call say,Building the wheel (some minutes))
+	@$(BIN)/maturin build --locked --out dist
+
+load: $(VENV)/.built $(VENV)/.loaded ## Load three hosts with locust; report in loadtest/report/
+	$(call say,Loading a server with locust)
+	@$(BIN)/python loadtest/run.py $(LOAD_ARGS)
+
+# cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP.
+fuzz: ## Fuzz the HTTP/1 engine for FUZZ_SECONDS (60); needs cargo-fuzz
+	$(call say,Fuzzing)
+	@cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . http1 -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096
+
+docs: $(VENV)/.built ## Write the generated tables of docs/ anew
+	@$(BIN)/python docs/generate.py
+
+clean: ## Remove what was built
+	@rm -rf $(VENV) target dist loadtest/report

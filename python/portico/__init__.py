@@ -1,0 +1,63 @@
+"""An HTTPS server that a Python program carries inside it: many host names, each with its certificate and handler.
+
+    import portico
+
+    def hello(request):
+        return {"statusCode": 200, "body": f"hello {request.path}\\n"}
+
+    with portico.Server(hello) as server:
+        server.add_context("example.com", cert="example.crt", key="example.key")
+        server.listen(8443)
+        server.serve_forever()
+
+Units are seconds and bytes everywhere.
+"""
+
+from __future__ import annotations
+
+from ._core import ConnectionInfo, Request, __version__, settings
+from ._errors import (
+    CertificateError,
+    ClosedError,
+    ConfigError,
+    Error,
+    HandshakeError,
+    IncompleteRequest,
+    LimitError,
+    ListenError,
+    RequestError,
+    ResponseError,
+)
+from ._forms import Form, FormFile
+from ._responses import add_header, delete_cookie, error, redirect, response, set_cookie
+from ._server import Context, Handler, Listener, Response, Server
+
+__all__ = [
+    "CertificateError",
+    "ClosedError",
+    "ConfigError",
+    "ConnectionInfo",
+    "Context",
+    "Error",
+    "Form",
+    "FormFile",
+    "Handler",
+    "HandshakeError",
+    "IncompleteRequest",
+    "LimitError",
+    "ListenError",
+    "Listener",
+    "Request",
+    "RequestError",
+    "Response",
+    "ResponseError",
+    "Server",
+    "__version__",
+    "add_header",
+    "delete_cookie",
+    "error",
+    "redirect",
+    "response",
+    "set_cookie",
+    "settings",
+]

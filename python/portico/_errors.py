@@ -1,0 +1,64 @@
+"""The exceptions of portico. The binding raises these very classes (`rust/python/src/errors.rs`).
+
+    Error
+    ├── ConfigError (ValueError)            a setting, host name or argument is wrong
+    │   └── CertificateError                a certificate or its key cannot be used
+    ├── ListenError (OSError)               an address cannot be listened on
+    ├── ClosedError (RuntimeError)          the server is closed, or belongs to another process
+    ├── HandshakeError (ConnectionError)    a TLS handshake failed (given to `on_error`)
+    ├── RequestError (ValueError)           a request was refused (given to `on_error`)
+    │   ├── IncompleteRequest               more bytes are needed
+    │   └── LimitError                      a limit or time-out was passed
+    └── ResponseError (ValueError)          a handler returned what cannot be sent
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """The base of every error of portico. Its message says what was being done, to which server, host or
+    peer, and why it failed."""
+
+
+class ConfigError(Error, ValueError):
+    """A setting, a host name or an argument is wrong."""
+
+
+class CertificateError(ConfigError):
+    """A certificate or its key cannot be used: unreadable, expired, not matching, or a wrong password."""
+
+
+class ListenError(Error, OSError):
+    """An address cannot be listened on. `errno` is the operating system's number, where it gave one."""
+
+
+class ClosedError(Error, RuntimeError):
+    """The server is closed, or was started by another process (before a fork)."""
+
+
+class HandshakeError(Error, ConnectionError):
+    """A TLS handshake failed. It is counted in `stats()`, logged, and given to `on_error`; nobody has to catch it.
+
+    `reason` is the label under which it is counted."""
+
+    reason: str = ""
+
+
+class RequestError(Error, ValueError):
+    """A request was refused (RFC 9110, RFC 9112). `status` is what its client was answered, `reason` the label
+    under which it is counted."""
+
+    status: int = 400
+    reason: str = ""
+
+
+class IncompleteRequest(RequestError):
+    """The bytes so far are the beginning of a request: more are needed."""
+
+
+class LimitError(RequestError):
+    """A limit or a time-out of the settings was passed."""
+
+
+class ResponseError(Error, ValueError):
+    """A handler returned what cannot be sent as a response. Its client got a 500."""

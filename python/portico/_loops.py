@@ -1,0 +1,128 @@
+"""Event loops on which handlers run: the one of the user's program, or one on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._core import Bridge
+
+if TYPE_CHECKING:
+    from ._core import Answer, Request
+
+_logger = logging.getLogger("portico.error")
+
+# How long tasks that were cancelled at the end may take to clean up.
+_CLEAN_UP = 5.0
+
+
+def is_async(handler: object) -> bool:
+    """Whether calling it gives a coroutine: an `async def`, a partial of one, or an object whose `__call__` is one."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004
+    )
+
+
+class Loop:
+    """Calls handlers on an event loop: the user's, once attached, else one on a thread of its own, once started.
+
+    Requests arrive in batches: one wake for all that wait."""
+
+    def __init__(self, start_thread: Callable[[str, Callable[[], None]], None]) -> None:
+        self.bridge = Bridge()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._start_thread = start_thread
+        self._own = False
+        self._lock = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serves on `loop`; on its own thread, or before it runs."""
+        self.loop = loop
+        loop.add_reader(self.bridge.fileno(), self._take)
+
+    def start(self) -> None:
+        """Serves on a loop of its own, where none was attached or started."""
+        with self._lock:
+            if self.loop is not None or self._own:
+                return
+            self._own = True
+        ready = threading.Event()
+        self._start_thread("portico-asyncio", functools.partial(self._run, ready))
+        ready.wait()
+
+    def stop(self) -> None:
+        """Ends the loop that `start` began, from any other thread; returns at once."""
+        if self._own and self.loop is not None:
+            # A RuntimeError says that it was closed already.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def detach(self) -> None:
+        """Stops serving: cancels what is left. On the loop's thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.remove_reader(self.bridge.fileno())
+        self.bridge.take()  # Dropped requests answer 500.
+        for task in self._tasks:
+            task.cancel()
+
+    async def finish(self) -> None:
+        """Waits for what `detach` cancelled, for a bounded time."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=_CLEAN_UP)
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on this loop, and so must not wait for it."""
+        return self.loop is not None and asyncio._get_running_loop() is self.loop
+
+    def _take(self) -> None:
+        assert self.loop is not None
+        for answer in self.bridge.take():
+            request, value = answer.call()
+            if answer.done:
+                continue
+            if not inspect.isawaitable(value):
+                answer.send(request, value)
+                continue
+            task = self.loop.create_task(_finish(answer, request, value))
+            # The loop itself only keeps weak references to tasks.
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _run(self, ready: threading.Event) -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            asyncio.set_event_loop(loop)
+            self.attach(loop)
+            ready.set()
+            loop.run_forever()
+            self.detach()
+            loop.run_until_complete(self.finish())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        except Exception:
+            _logger.exception("the event loop of a server failed")
+        finally:
+            ready.set()
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+async def _finish(answer: Answer, request: Request, awaitable: Any) -> None:
+    try:
+        value = await awaitable
+    except asyncio.CancelledError as exception:
+        answer.fail(request, exception)
+        raise
+    except BaseException as exception:
+        # SystemExit too: a handler must not end the program.
+        answer.fail(request, exception)
+    else:
+        answer.send(request, value)

@@ -1,0 +1,56 @@
+"""Where errors go that no caller is there to catch: the loggers and the `on_error` hook."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ._errors import Error, RequestError
+
+if TYPE_CHECKING:
+    from ._core import Request
+
+OnError = Callable[[BaseException, "Request | None"], object]
+
+_logger = logging.getLogger("portico.error")
+
+
+class Reports:
+    """What one server tells about its errors."""
+
+    def __init__(self, on_error: OnError | None) -> None:
+        self._on_error = on_error
+
+    def handler_failed(self, exception: BaseException, request: Request) -> None:
+        """A handler raised, or returned what is no response. Called where the handler ran."""
+        if isinstance(exception, RequestError):
+            _logger.info("%s %s: %s", request.method, request.url, exception)
+        elif isinstance(exception, Error):
+            _logger.error("handler for %s %s: %s", request.method, request.url, exception)
+        else:
+            _logger.error("handler for %s %s raised", request.method, request.url, exc_info=exception)
+        self._tell(exception, request)
+
+    def connection_failed(self, exception: BaseException) -> None:
+        """A handshake failed, a request was refused, or a socket gave an error. Called on a thread for this only."""
+        # What peers do wrong is daily business; what the machine cannot do is not.
+        level = logging.WARNING if isinstance(exception, OSError) and not _is_peers(exception) else logging.INFO
+        _logger.log(level, "%s", exception)
+        self._tell(exception, None)
+
+    def dropped(self, count: int) -> None:
+        """So many errors of connections came too fast to be told one by one."""
+        _logger.warning("%d more errors of connections were counted and not logged", count)
+
+    def _tell(self, exception: BaseException, request: Request | None) -> None:
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(exception, request)
+        except BaseException:
+            _logger.exception("on_error raised")
+
+
+def _is_peers(exception: BaseException) -> bool:
+    return isinstance(exception, ConnectionError)

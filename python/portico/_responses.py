@@ -1,0 +1,131 @@
+"""Small functions that build response dicts. A handler may as well write the dict by hand."""
+
+from __future__ import annotations
+
+import email.utils
+import http
+import re
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+from ._errors import ResponseError
+
+Response = dict[str, Any]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# What RFC 6265 section 4.1.1 calls a cookie-octet.
+_COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
+_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
+
+
+def response(
+    status: int = 200, body: str | bytes | None = None, content_type: str | None = None
+) -> Response:
+    """A response with a body. `content_type` defaults to `text/plain; charset=utf-8` for `str` and to
+    `application/octet-stream` for bytes.
+
+    >>> response(200, "hi")["headers"]
+    {'content-type': 'text/plain; charset=utf-8'}
+    """
+    headers = {}
+    if body is not None:
+        if content_type is None:
+            content_type = "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
+        headers["content-type"] = content_type
+    return {"statusCode": status, "headers": headers, "body": body}
+
+
+def redirect(url: str, status: int = 302) -> Response:
+    """Sends the client to another URL (RFC 9110 section 15.4). What may not stand in one is percent-encoded.
+
+    Raises `ResponseError` where `status` is no redirection.
+
+    >>> redirect("/a b")["headers"]["location"]
+    '/a%20b'
+    """
+    if status not in (301, 302, 303, 307, 308):
+        raise ResponseError(f"redirect: status 301, 302, 303, 307 or 308, not {status}")
+    return {"statusCode": status, "headers": {"location": quote(url, safe="!#$%&'()*+,/:;=?@[]~")}, "body": None}
+
+
+def error(status: int) -> Response:
+    """A line of plain text that says what a status means.
+
+    >>> error(404)["body"]
+    '404 Not Found\\n'
+    """
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    return response(status, f"{status} {phrase}\n")
+
+
+def add_header(response: Response, name: str, value: str) -> Response:
+    """Adds a header beside those of the same name, in place; returns the response.
+
+    >>> add_header({"statusCode": 200}, "vary", "cookie")["multiValueHeaders"]
+    {'vary': ['cookie']}
+    """
+    response.setdefault("multiValueHeaders", {}).setdefault(name, []).append(value)
+    return response
+
+
+def set_cookie(
+    response: Response,
+    name: str,
+    value: str,
+    *,
+    max_age: int | None = None,
+    expires: datetime | None = None,
+    path: str | None = "/",
+    domain: str | None = None,
+    secure: bool = True,
+    http_only: bool = True,
+    same_site: str | None = "Lax",
+    partitioned: bool = False,
+) -> Response:
+    """Adds a `Set-Cookie` header (RFC 6265bis) in place; returns the response.
+
+    The defaults are the safe ones: over HTTPS only (`secure`), out of scripts' reach (`http_only`), not sent from
+    other sites but by links (`same_site="Lax"`; `"Strict"`, `"None"` or None). `max_age` is in seconds. Raises
+    `ResponseError` for what cannot stand in a cookie; percent-encode such values with `urllib.parse.quote`.
+
+    >>> set_cookie({"statusCode": 200}, "a", "1", max_age=60)["multiValueHeaders"]["set-cookie"]
+    ['a=1; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax']
+    """
+    if not _TOKEN.fullmatch(name):
+        raise ResponseError(f"cookie {name!r}: not a cookie name (RFC 6265 section 4.1.1)")
+    if not _COOKIE_VALUE.fullmatch(value):
+        raise ResponseError(f"cookie {name}: the value has characters that need quoting (urllib.parse.quote)")
+    if same_site not in ("Lax", "Strict", "None", None):
+        raise ResponseError(f"cookie {name}: same_site is 'Lax', 'Strict', 'None' or None, not {same_site!r}")
+    parts = [f"{name}={value}"]
+    if expires is not None:
+        moment = expires if expires.tzinfo else expires.replace(tzinfo=timezone.utc)
+        parts.append("Expires=" + email.utils.format_datetime(moment.astimezone(timezone.utc), usegmt=True))
+    if max_age is not None:
+        parts.append(f"Max-Age={int(max_age)}")
+    for attribute, text in (("Domain", domain), ("Path", path)):
+        if text is not None:
+            if not _ATTRIBUTE.fullmatch(text):
+                raise ResponseError(f"cookie {name}: {attribute} has characters that cannot stand in it")
+            parts.append(f"{attribute}={text}")
+    parts += ["Secure"] * secure + ["HttpOnly"] * http_only
+    if same_site is not None:
+        parts.append(f"SameSite={same_site}")
+    parts += ["Partitioned"] * partitioned
+    return add_header(response, "set-cookie", "; ".join(parts))
+
+
+def delete_cookie(
+    response: Response, name: str, *, path: str | None = "/", domain: str | None = None
+) -> Response:
+    """Tells the client to forget a cookie, in place; `path` and `domain` must be those it was set with.
+
+    >>> delete_cookie({"statusCode": 200}, "a")["multiValueHeaders"]["set-cookie"][0][:17]
+    'a=; Expires=Thu, '
+    """
+    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    return set_cookie(response, name, "", max_age=0, expires=epoch, path=path, domain=domain)

@@ -1,0 +1,411 @@
+"""`portico.Server` and what it gives out."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from types import FrameType, TracebackType
+from typing import Any
+
+from . import _core
+from ._core import Request
+from ._errors import ClosedError, ConfigError
+from ._loops import Loop, is_async
+from ._reports import OnError, Reports
+from ._responses import Response
+
+Handler = Callable[[Request], "Response | Awaitable[Response]"]
+"""A function from a request to a response dict, `def` or `async def`."""
+
+_logger = logging.getLogger("portico")
+
+# How long threads that have nothing left to do may take to be gone.
+_THREADS_END = 2.0
+# Servers that listen, to be closed when the interpreter ends.
+_listening: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+class Context:
+    """A host name with its certificate, key and rules, made by `Server.add_context`. What it presents can be replaced
+    while connections are open: those finish on the one they began with."""
+
+    def __init__(self, context: _core.Context) -> None:
+        self._context = context
+
+    @property
+    def host(self) -> str | None:
+        """The host name in lower case, `*.` before it for a wildcard; None for the default."""
+        return self._context.host
+
+    @property
+    def subject(self) -> str:
+        """The subject of the certificate."""
+        return self._context.describe()[0]
+
+    @property
+    def not_after(self) -> datetime:
+        """When the certificate ends, in UTC."""
+        return datetime.fromtimestamp(self._context.describe()[1], timezone.utc)
+
+    def replace(
+        self,
+        *,
+        cert: str | os.PathLike[str] | bytes,
+        key: str | os.PathLike[str] | bytes,
+        password: str | None = None,
+    ) -> None:
+        """Puts another certificate and key in place at once, for every handshake from now on.
+
+        Raises `CertificateError` where they are not usable; what was there stays.
+        """
+        self._context.replace(cert, key, password)
+
+    def reload(self) -> None:
+        """Reads the files again, as after a renewal.
+
+        Raises `CertificateError` where they are not usable; what was there stays.
+        """
+        self._context.reload()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and self._context == other._context
+
+    def __hash__(self) -> int:
+        return hash(self.host)
+
+    def __repr__(self) -> str:
+        return f"<portico context for {self.host or 'any host'}: {self.subject}>"
+
+
+class Listener:
+    """An address that a server listens on, made by `Server.listen`."""
+
+    def __init__(self, listener: _core.Listener, server: Server) -> None:
+        self._listener = listener
+        self._server = server
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        """`(ip, port)`, or the path of a Unix socket."""
+        return self._listener.address
+
+    @property
+    def port(self) -> int | None:
+        """The port, also where 0 was asked for; None for a Unix socket."""
+        address = self.address
+        return None if isinstance(address, str) else address[1]
+
+    @property
+    def url(self) -> str:
+        """Where to find it: `https://127.0.0.1:8443`, or `https+unix:///run/app.sock`."""
+        scheme = "https" if self._listener.tls else "http"
+        address = self.address
+        if isinstance(address, str):
+            return f"{scheme}+unix://{address}"
+        host, port = address
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def close(self) -> None:
+        """Stops accepting and frees the address. Connections that were accepted go on."""
+        self._server._check_process()
+        self._listener.close()
+
+    def __repr__(self) -> str:
+        return f"<portico listener on {self.url}>"
+
+
+class Server:
+    """A server for any number of host names, listeners and connections.
+
+    `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
+    win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
+    every error that nobody else could catch: of a handler (with its request) and of a connection (with None).
+
+    Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
+    Any number of servers may live in one process, and every method may be called from any thread.
+
+    >>> with Server(lambda request: {"statusCode": 200, "body": "hi"}) as server:
+    ...     listener = server.listen(0, tls=False)
+    """
+
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        on_error: OnError | None = None,
+        **settings: Any,
+    ) -> None:
+        given: dict[str, Any] = {**(config or {}), **settings}
+        on_error = given.pop("on_error", on_error)
+        self._dispatch = _core.Server.dispatch(given)
+        self._pid = os.getpid()
+        self._threads = _Threads()
+        self._loop = Loop(self._threads.start)
+        self._closed = threading.Event()
+        self._listens = False
+        self._needs_loop = False
+        reports = Reports(on_error)
+        self._core = _core.Server(
+            given, handler, self._mode(handler), weakref.ref(self), reports, self._threads.start
+        )
+        self._core.on_closed(functools.partial(_ended, self._closed, self._loop))
+
+    # ---- hosts
+
+    def add_context(
+        self,
+        host: str | None,
+        *,
+        cert: str | os.PathLike[str] | bytes,
+        key: str | os.PathLike[str] | bytes,
+        password: str | None = None,
+        handler: Handler | None = None,
+        min_version: str = "1.2",
+        max_version: str = "1.3",
+        alpn: Iterable[str] = ("h2", "http/1.1"),
+    ) -> Context:
+        """Adds a certificate for a host name, also while serving.
+
+        `host` is a name, `*.` and a name for all names one label below it, or None for clients that ask for no name or
+        for an unknown one. Several contexts for one host are all kept, and the client's offer picks (ECDSA beside
+        RSA). `cert` and `key` are paths, or PEM or DER bytes; `cert` may hold a whole chain, its own certificate
+        first. `handler` answers requests to this host instead of the server's. TLS versions are `"1.2"` and
+        `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
+
+        Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
+        used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
+        """
+        self._check_process()
+        mode = self._mode(handler)
+        if self._listens and mode is self._loop.bridge:
+            self._loop.start()
+        context = self._core.add_context(
+            host, cert, key, password, min_version, max_version, list(alpn), handler, mode
+        )
+        return Context(context)
+
+    def remove_context(self, host: str | None) -> None:
+        """Removes every context of a host, also while serving. Its connections go on.
+
+        Raises `ConfigError` where there is none, `ClosedError` for a closed server.
+        """
+        self._check_process()
+        self._core.remove_context(host)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Every context, by host name, the default last."""
+        return [Context(context) for context in self._core.contexts()]
+
+    # ---- listening and its end
+
+    def listen(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        tls: bool = True,
+        unix: str | os.PathLike[str] | None = None,
+        reuse_port: bool = False,
+        backlog: int | None = None,
+    ) -> Listener:
+        """Begins to accept connections, and returns at once.
+
+        `port` 0 lets the machine choose; see `Listener.port`. With `unix`, the path of a socket, `port` and `host` are
+        not used. With `tls=False` HTTP is spoken in the clear: HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113
+        section 3.3). `reuse_port` lets several processes share the address. `backlog` overrides the setting.
+
+        Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
+        context, `ClosedError` for a closed server.
+        """
+        self._check_process()
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
+            raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
+        if backlog is not None and not 1 <= backlog <= 65_535:
+            raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
+        path = None if unix is None else os.fspath(unix)
+        listener = self._core.listen(host, port, path, tls, reuse_port, backlog)
+        self._listens = True
+        if self._needs_loop:
+            self._loop.start()
+        _listening.add(self)
+        return Listener(listener, self)
+
+    def close(self, grace: float = 30.0) -> None:
+        """Stops accepting, lets what is in flight finish for `grace` seconds, then drops the rest.
+
+        Keep-alive clients are told to close, HTTP/2 clients get GOAWAY. Waits for the end, but not when called from a
+        handler, which the end has to wait for itself. Safe to call twice, from any thread, and at exit.
+        """
+        if os.getpid() != self._pid:
+            return  # a forked copy: the server lives in the parent
+        self._core.close(float(grace))
+        if threading.current_thread() in self._threads or self._loop.is_current():
+            return
+        if not self._closed.wait(max(0.0, float(grace)) + _THREADS_END):
+            _logger.warning("a server did not end within its grace of %s s", grace)
+        self._threads.join(time.monotonic() + _THREADS_END)
+
+    async def aclose(self, grace: float = 30.0) -> None:
+        """The same as `close`, without blocking the event loop."""
+        if os.getpid() != self._pid:
+            return
+        self._core.close(float(grace))
+        await self.wait_closed()
+        end = time.monotonic() + _THREADS_END
+        while self._threads.alive() and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+
+    async def wait_closed(self) -> None:
+        """Waits until the server has ended, by whomever it is closed."""
+        self._check_process()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def tell() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def closed() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell)
+
+        self._core.on_closed(closed)
+        await ended
+        if self._loop.is_current():
+            self._loop.detach()
+            await self._loop.finish()
+
+    def serve_forever(self, grace: float = 30.0) -> None:
+        """Blocks until the server is closed, by whomever.
+
+        On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in flight.
+        The signal handlers that were there are put back at the end.
+        """
+        self._check_process()
+        if not self._core.is_open():
+            raise ClosedError("cannot serve_forever on a closed server")
+        on_main = threading.current_thread() is threading.main_thread()
+        before: dict[int, Any] = {}
+
+        patience = [grace, 0.0]
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self._core.close(patience[0])
+            del patience[:-1]
+
+        try:
+            if on_main:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    before[number] = signal.signal(number, on_signal)
+            self._closed.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self.close(0)
+
+    # ---- looking at it
+
+    def stats(self) -> dict[str, Any]:
+        """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them."""
+        return self._core.stats()
+
+    def __repr__(self) -> str:
+        state = "open" if self._core.is_open() else "closed"
+        hosts = ", ".join(context.host or "any host" for context in self.contexts)
+        return f"<portico server ({state}) for {hosts or 'no host'}>"
+
+    # ---- with, async with, and no with
+
+    def __enter__(self) -> Server:
+        self._check_process()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Server:
+        self._check_process()
+        if self._listens:
+            raise ConfigError("`async with` comes before listen(): handlers are to run on this event loop")
+        self._loop.attach(asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_listens", False) and not self._closed.is_set() and os.getpid() == self._pid:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
+            self._core.close(0.0)
+
+    # ---- inside
+
+    def _mode(self, handler: Handler | None) -> _core.Bridge | str:
+        """Where a handler is to be called."""
+        if handler is not None and not callable(handler):
+            raise ConfigError(f"handler: a function of a request, not {type(handler).__name__}")
+        if handler is not None and (is_async(handler) or self._dispatch == "asyncio"):
+            self._needs_loop = True
+            return self._loop.bridge
+        return "inline" if self._dispatch == "inline" else "threads"
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClosedError(
+                f"this server belongs to process {self._pid} and does not survive a fork: make a new one in this one"
+            )
+
+
+class _Threads:
+    """The threads of one server, as Python knows them."""
+
+    def __init__(self) -> None:
+        self._all: list[threading.Thread] = []
+
+    def start(self, name: str, target: Callable[[], None]) -> None:
+        # Daemons, so that a handler that never returns cannot keep the interpreter from ending.
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._all = [known for known in self._all if known.is_alive()] + [thread]
+
+    def __contains__(self, thread: threading.Thread) -> bool:
+        return thread in self._all
+
+    def alive(self) -> list[threading.Thread]:
+        return [thread for thread in self._all if thread.is_alive()]
+
+    def join(self, end: float) -> None:
+        for thread in self.alive():
+            thread.join(max(0.0, end - time.monotonic()))
+        busy = [thread.name for thread in self.alive()]
+        if busy:
+            _logger.warning("a server has ended with handlers still running on %s", ", ".join(busy))
+
+
+def _ended(closed: threading.Event, loop: Loop) -> None:
+    """The last I/O thread is done."""
+    loop.stop()
+    closed.set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before the interpreter is taken down, so that no thread of ours meets it half gone."""
+    for server in list(_listening):
+        server.close(0)

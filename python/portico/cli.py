@@ -1,0 +1,79 @@
+"""The command line: `portico COMMAND`. Each command is one function that adds its parser and names what runs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from portico import Error, __version__
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 when all went well, 1 for what the user can mend (told on
+    standard error), 130 after an interrupt that came before there was anything to stop.
+
+    `argv` is what follows the program's name; `sys.argv` by default. Wrong arguments end the program with code 2,
+    as argparse does."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except Error as error:
+        print(f"portico {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has left, as in `portico demo | head`. The interpreter flushes standard output once
+        # more at its end, and must not complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="portico", description="An HTTPS server for many host names.")
+    parser.add_argument("--version", action="version", version=f"portico {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="serve a working site on https://localhost",
+        description="Serves three HTTPS hosts on one port of this machine, with certificates of its own making.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, help="port to listen on, 0 for any (default: 8443, or any if taken)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where to keep the certificates (default: portico/demo in $XDG_DATA_HOME or ~/.local/share)",
+    )
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from portico import demo
+
+    return demo.run(arguments.host, arguments.port, arguments.folder)
+
+
+def _port(text: str) -> int:
+    """A port number, for argparse."""
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number from 0 to 65535")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""For tests of programs that use portico, and of portico itself. Needs nothing but portico.
+
+>>> import urllib.request
+>>> with server(lambda request: {"statusCode": 200, "body": "hi"}) as s:
+...     urllib.request.urlopen(s.url, context=s.ssl_context).read()
+b'hi'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ._core import issue_certificate, make_authority
+from ._server import Handler, Listener, Server
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TestServer:
+    """A server that runs, with what its clients need."""
+
+    __test__ = False  # not a test, whatever pytest makes of its name
+
+    server: Server
+    """The server itself."""
+    listener: Listener
+    """Its TLS listener."""
+    hosts: tuple[str, ...]
+    """The host names it has certificates for."""
+    ca_pem: str
+    """The certificate of the authority that signed them."""
+
+    @property
+    def port(self) -> int:
+        """The port, on 127.0.0.1."""
+        port = self.listener.port
+        assert port is not None
+        return port
+
+    @property
+    def url(self) -> str:
+        """`https://` and the first host and the port."""
+        return self.urls[self.hosts[0]]
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """The URL of each host. Only those that resolve to 127.0.0.1, as `localhost` does, can be used as they are."""
+        return {host: f"https://{host}:{self.port}" for host in self.hosts}
+
+    @functools.cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        """A client context that trusts this server and nobody else."""
+        return ssl.create_default_context(cadata=self.ca_pem)
+
+
+@functools.lru_cache(maxsize=1)
+def _authority() -> tuple[str, str]:
+    return make_authority("portico throw-away authority")
+
+
+@contextlib.contextmanager
+def server(
+    handler: Handler | Mapping[str, Handler] | None, hosts: Sequence[str] = ("localhost",), **settings: Any
+) -> Iterator[TestServer]:
+    """A server on a free port of 127.0.0.1 with a throw-away certificate for each host, closed at the end, also when the
+    body raises.
+
+    `handler` answers for all hosts; a mapping gives each host its own. `settings` are those of `portico.Server`.
+    """
+    ca_pem, ca_key = _authority()
+    by_host = handler if isinstance(handler, Mapping) else {}
+    fallback = None if isinstance(handler, Mapping) else handler
+    # A test that was interrupted should not wait half a minute for a client that it left behind.
+    with contextlib.closing(_Closing(Server(fallback, **settings))) as closing:
+        running = closing.server
+        for host in hosts:
+            cert, key = issue_certificate(ca_pem, ca_key, [host], 1)
+            running.add_context(host, cert=cert.encode(), key=key.encode(), handler=by_host.get(host))
+        listener = running.listen(0)
+        yield TestServer(running, listener, tuple(hosts), ca_pem)
+
+
+class _Closing:
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def close(self) -> None:
+        self.server.close(grace=5.0)
+
+
+def call_on_server(handler: Handler, client: Callable[[str], T], **settings: Any) -> T:
+    """Runs `client(url)` on a thread of its own against a server with that handler; returns what it returns and raises
+    what it raises. The URL is cleartext, so that any client will do.
+
+    >>> import urllib.request
+    >>> call_on_server(lambda request: {"statusCode": 200, "body": "hi"}, lambda url: urllib.request.urlopen(url).read())
+    b'hi'
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    with contextlib.closing(_Closing(Server(handler, **settings))) as closing:
+        url = closing.server.listen(0, tls=False).url
+
+        def run() -> None:
+            try:
+                results.append(client(url))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, name="portico-test-client", daemon=True)
+        thread.start()
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

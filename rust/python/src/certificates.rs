@@ -1,0 +1,36 @@
+//! Certificates for development and tests.
+
+use portico_core::tls::development::Authority;
+use portico_core::tls::{Source, read_certificate};
+use pyo3::prelude::*;
+
+use crate::errors;
+
+/// Makes a certificate authority, valid for ten years: its certificate and its key, as PEM.
+#[pyfunction]
+pub(crate) fn make_authority(py: Python<'_>, name: &str) -> PyResult<(String, String)> {
+    py.detach(|| Authority::new(name).map(|made| (made.cert_pem().to_string(), made.key_pem())))
+        .map_err(errors::to_python)
+}
+
+/// Signs a certificate for some host names or IP addresses: its chain and its key, as PEM.
+#[pyfunction]
+pub(crate) fn issue_certificate(
+    py: Python<'_>,
+    ca_cert_pem: &str,
+    ca_key_pem: &str,
+    names: Vec<String>,
+    days: u32,
+) -> PyResult<(String, String)> {
+    py.detach(|| Authority::from_pem(ca_cert_pem, ca_key_pem)?.issue(&names, days))
+        .map(|issued| (issued.cert_pem, issued.key_pem))
+        .map_err(errors::to_python)
+}
+
+/// The subject of a certificate, and when it ends in seconds since 1970.
+///
+/// Raises `CertificateError` where it is unreadable, expired or not yet valid.
+#[pyfunction]
+pub(crate) fn certificate_info(pem: Vec<u8>) -> PyResult<(String, i64)> {
+    read_certificate(&Source::Bytes(pem)).map_err(errors::to_python)
+}

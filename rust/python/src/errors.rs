@@ -1,0 +1,80 @@
+//! The one place where a core error becomes a Python exception. The classes are Python's own: `portico._errors`.
+
+use portico_core::error::{Refusal, RequestError as Refused};
+use portico_core::{Error, Report, error::Stage};
+use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+pyo3::import_exception!(portico._errors, CertificateError);
+pyo3::import_exception!(portico._errors, ClosedError);
+pyo3::import_exception!(portico._errors, ConfigError);
+pyo3::import_exception!(portico._errors, HandshakeError);
+pyo3::import_exception!(portico._errors, LimitError);
+pyo3::import_exception!(portico._errors, ListenError);
+pyo3::import_exception!(portico._errors, RequestError);
+pyo3::import_exception!(portico._errors, ResponseError);
+
+/// The exception for an error of a call.
+pub(crate) fn to_python(error: Error) -> PyErr {
+    let text = error.to_string();
+    match error {
+        Error::Config(_) => ConfigError::new_err(text),
+        Error::Certificate(_) => CertificateError::new_err(text),
+        Error::Closed(_) => ClosedError::new_err(text),
+        Error::Response(_) => ResponseError::new_err(text),
+        Error::Listen { source, .. } => match source.raw_os_error() {
+            Some(number) => ListenError::new_err((number, text)),
+            None => ListenError::new_err(text),
+        },
+        Error::Request(refused) => refused_to_python(&refused),
+    }
+}
+
+fn refused_to_python(refused: &Refused) -> PyErr {
+    Python::attach(|py| {
+        let Refused { refusal, .. } = refused;
+        request_error(py, refusal.is_limit(), refused.to_string(), refusal.status(), refusal.label())
+    })
+}
+
+fn request_error(py: Python<'_>, limit: bool, text: String, status: u16, reason: &str) -> PyErr {
+    let error = if limit { LimitError::new_err(text) } else { RequestError::new_err(text) };
+    describe(py, &error, reason, Some(status));
+    error
+}
+
+fn describe(py: Python<'_>, error: &PyErr, reason: &str, status: Option<u16>) {
+    // Setting an attribute on an exception of our own class fails only without memory.
+    let value = error.value(py);
+    let _ = value.setattr("reason", reason);
+    if let Some(status) = status {
+        let _ = value.setattr("status", status);
+    }
+}
+
+/// The exception that `on_error` gets for an error of a connection.
+pub(crate) fn from_report<'py>(py: Python<'py>, report: Report) -> Bound<'py, PyException> {
+    let Report { stage, reason, message, status } = report;
+    let limit = Refusal::ALL.iter().any(|refusal| refusal.label() == reason && refusal.is_limit());
+    let error = match stage {
+        Stage::Handshake => {
+            let error = HandshakeError::new_err(message);
+            describe(py, &error, reason, None);
+            error
+        }
+        Stage::Request => request_error(py, limit, message, status.unwrap_or(400), reason),
+        Stage::Accept => ListenError::new_err(message),
+        Stage::Connection => PyOSError::new_err(message),
+    };
+    match error.into_value(py).into_bound(py).cast_into::<PyException>() {
+        Ok(value) => value,
+        Err(_) => unreachable_exception(py),
+    }
+}
+
+fn unreachable_exception(py: Python<'_>) -> Bound<'_, PyException> {
+    let error = PyException::new_err(PyString::new(py, "an error that could not be described").unbind());
+    #[expect(clippy::expect_used, reason = "a PyException is one")]
+    error.into_value(py).into_bound(py).cast_into().expect("a PyException")
+}

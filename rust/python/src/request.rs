@@ -1,0 +1,363 @@
+//! `portico.Request`: the core's request, its values made when first asked for.
+
+use portico_core::http::form::parse_form;
+use portico_core::http::target::parse_query;
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
+use pyo3::{IntoPyObjectExt, intern};
+
+use crate::connection::ConnectionInfo;
+use crate::errors;
+
+/// The keys of the mapping, in their order.
+pub(crate) const KEYS: [&str; 14] = [
+    "httpMethod",
+    "url",
+    "version",
+    "path",
+    "rawPath",
+    "queryString",
+    "queryStringParameters",
+    "multiValueQueryStringParameters",
+    "headers",
+    "multiValueHeaders",
+    "cookies",
+    "body",
+    "isBase64Encoded",
+    "pathParameters",
+];
+
+/// One request. Read-only, and a mapping of its keys to the attributes of the same names.
+#[pyclass(frozen, mapping, module = "portico", weakref)]
+pub(crate) struct Request {
+    request: portico_core::http::Request,
+    /// A weak reference to the `portico.Server`.
+    server: Py<PyAny>,
+    made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
+}
+
+type Value<'py> = PyResult<Bound<'py, PyAny>>;
+
+impl Request {
+    pub(crate) fn new(request: portico_core::http::Request, server: Py<PyAny>) -> Self {
+        Request { request, server, made: [const { PyOnceLock::new() }; KEYS.len()] }
+    }
+
+    fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {
+        let slot = self.made.get(index).ok_or_else(|| PyKeyError::new_err(index))?;
+        Ok(slot.get_or_try_init(py, || self.make(py, KEYS[index]).map(Bound::unbind))?.bind(py).clone())
+    }
+
+    fn make<'py>(&self, py: Python<'py>, key: &str) -> Value<'py> {
+        let request = &self.request;
+        match key {
+            "httpMethod" => request.method.as_str().into_bound_py_any(py),
+            "url" => request.url().into_bound_py_any(py),
+            "version" => request.version_text().into_bound_py_any(py),
+            "path" => request.path().into_bound_py_any(py),
+            "rawPath" => request.target.raw_path().into_bound_py_any(py),
+            "queryString" => request.target.query().into_bound_py_any(py),
+            "queryStringParameters" => single(py, self.query(py)),
+            "multiValueQueryStringParameters" => multiple(py, self.query(py)),
+            "headers" => self.joined_headers(py),
+            "multiValueHeaders" => {
+                multiple(py, request.headers.iter().map(|(name, value)| (PyString::new(py, name), latin1(py, value))))
+            }
+            "cookies" => first(py, request.cookies().map(|(name, value)| (latin1(py, name), latin1(py, value)))),
+            "body" => Ok(PyBytes::new(py, &request.body).into_any()),
+            "isBase64Encoded" => Ok(PyBool::new(py, false).to_owned().into_any()),
+            _ => Ok(PyDict::new(py).into_any()), // pathParameters: a router's
+        }
+    }
+
+    fn query<'py>(&self, py: Python<'py>) -> impl Iterator<Item = (Bound<'py, PyString>, Bound<'py, PyString>)> {
+        parse_query(self.request.target.query()).map(move |(n, v)| (PyString::new(py, &n), PyString::new(py, &v)))
+    }
+
+    /// Repeated headers joined by `, ` (RFC 9110 section 5.3); cookies by `; ` (RFC 9113 section 8.2.3).
+    fn joined_headers<'py>(&self, py: Python<'py>) -> Value<'py> {
+        let dict = PyDict::new(py);
+        for (name, value) in self.request.headers.iter() {
+            let (key, value) = (PyString::new(py, name), latin1(py, value));
+            let joined = match dict.get_item(&key)? {
+                None => value,
+                Some(_) if name == "set-cookie" => continue, // never joined: a date in it has a comma
+                Some(before) => {
+                    let separator = if name == "cookie" { "; " } else { ", " };
+                    PyString::new(py, &format!("{before}{separator}{value}"))
+                }
+            };
+            dict.set_item(key, joined)?;
+        }
+        Ok(dict.into_any())
+    }
+
+    fn content_type(&self) -> &str {
+        self.request.headers.get("content-type").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or("")
+    }
+
+    fn index(key: &str) -> Option<usize> {
+        KEYS.iter().position(|known| *known == key)
+    }
+}
+
+/// Header bytes as text without loss: byte 0xE9 is U+00E9, as WSGI and Starlette have it.
+fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.is_ascii() => PyString::new(py, text),
+        _ => PyString::new(py, &bytes.iter().map(|&byte| char::from(byte)).collect::<String>()),
+    }
+}
+
+type Pair<'py> = (Bound<'py, PyString>, Bound<'py, PyString>);
+
+/// The last value of each name.
+fn single<'py>(py: Python<'py>, pairs: impl Iterator<Item = Pair<'py>>) -> Value<'py> {
+    let dict = PyDict::new(py);
+    for (name, value) in pairs {
+        dict.set_item(name, value)?;
+    }
+    Ok(dict.into_any())
+}
+
+/// The first value of each name: a browser sends the most specific cookie first (RFC 6265 section 5.4).
+fn first<'py>(py: Python<'py>, pairs: impl Iterator<Item = Pair<'py>>) -> Value<'py> {
+    let dict = PyDict::new(py);
+    for (name, value) in pairs {
+        if !dict.contains(&name)? {
+            dict.set_item(name, value)?;
+        }
+    }
+    Ok(dict.into_any())
+}
+
+/// Every value of each name.
+fn multiple<'py>(py: Python<'py>, pairs: impl Iterator<Item = Pair<'py>>) -> Value<'py> {
+    let dict = PyDict::new(py);
+    for (name, value) in pairs {
+        match dict.get_item(&name)? {
+            Some(list) => list.cast::<PyList>()?.append(value)?,
+            None => dict.set_item(name, PyList::new(py, [value])?)?,
+        }
+    }
+    Ok(dict.into_any())
+}
+
+fn view<'py>(slf: &Bound<'py, Request>, name: &str) -> Value<'py> {
+    slf.py().import(intern!(slf.py(), "collections.abc"))?.getattr(name)?.call1((slf,))
+}
+
+const fn position(key: &str) -> usize {
+    let mut index = 0;
+    while index < KEYS.len() {
+        let (known, mut at) = (KEYS[index].as_bytes(), 0);
+        if known.len() == key.len() {
+            while at < known.len() && known[at] == key.as_bytes()[at] {
+                at += 1;
+            }
+            if at == known.len() {
+                return index;
+            }
+        }
+        index += 1;
+    }
+    index
+}
+
+#[pymethods]
+impl Request {
+    /// The method, as it came: `GET`.
+    #[getter(httpMethod)]
+    fn http_method<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("httpMethod") })
+    }
+
+    /// The whole URL.
+    #[getter]
+    fn url<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("url") })
+    }
+
+    /// `1.0`, `1.1` or `2`.
+    #[getter]
+    fn version<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("version") })
+    }
+
+    /// The path, percent-decoded (what is not UTF-8 becomes U+FFFD) and without dot segments.
+    #[getter]
+    fn path<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("path") })
+    }
+
+    /// The path as it came.
+    #[getter(rawPath)]
+    fn raw_path<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("rawPath") })
+    }
+
+    /// What follows the `?`, as it came; empty where there is none.
+    #[getter(queryString)]
+    fn query_string<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("queryString") })
+    }
+
+    /// The decoded query: the last value of each name.
+    #[getter(queryStringParameters)]
+    fn query_string_parameters<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("queryStringParameters") })
+    }
+
+    /// The decoded query: every value of each name.
+    #[getter(multiValueQueryStringParameters)]
+    fn multi_value_query_string_parameters<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("multiValueQueryStringParameters") })
+    }
+
+    /// The headers by lower-case name. Repeated ones are joined with `, `, cookies with `; `; text is Latin-1, so nothing is
+    /// lost.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("headers") })
+    }
+
+    /// The headers by lower-case name: every value.
+    #[getter(multiValueHeaders)]
+    fn multi_value_headers<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("multiValueHeaders") })
+    }
+
+    /// The cookies by name (RFC 6265); of a repeated name the first, which is the most specific.
+    #[getter]
+    fn cookies<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("cookies") })
+    }
+
+    /// The whole body.
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("body") })
+    }
+
+    /// Always False: `body` is bytes.
+    #[getter(isBase64Encoded)]
+    fn is_base64_encoded<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("isBase64Encoded") })
+    }
+
+    /// What a route's pattern took out of the path; empty without one.
+    #[getter(pathParameters)]
+    fn path_parameters<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("pathParameters") })
+    }
+
+    /// The method, as it came: the same as `httpMethod`.
+    #[getter]
+    fn method<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.value(py, const { position("httpMethod") })
+    }
+
+    /// The body as text, by the charset of its content type, else UTF-8; what does not decode becomes U+FFFD.
+    #[getter]
+    fn text<'py>(&self, py: Python<'py>) -> Value<'py> {
+        let charset = self.content_type().split(';').skip(1).find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+        });
+        let body = self.value(py, const { position("body") })?;
+        let decode = |charset: &str| body.call_method1(intern!(py, "decode"), (charset, "replace"));
+        // An unknown charset is the client's fault: UTF-8 shows most of what it meant.
+        decode(charset.unwrap_or("utf-8")).or_else(|_| decode("utf-8"))
+    }
+
+    /// The body parsed as JSON (RFC 8259).
+    ///
+    /// Raises `RequestError` with status 400 where it is none; a handler that lets it pass answers 400.
+    fn json<'py>(&self, py: Python<'py>) -> Value<'py> {
+        let body = self.value(py, const { position("body") })?;
+        let json = py.import(intern!(py, "json"))?;
+        json.call_method1(intern!(py, "loads"), (body,)).map_err(|error| {
+            // RecursionError: brackets a thousand deep are no more the server's fault than a missing one.
+            let error = errors::RequestError::new_err(format!("the body is not JSON: {}", error.value(py)));
+            let _ = error.value(py).setattr(intern!(py, "reason"), "json");
+            error
+        })
+    }
+
+    /// The fields of a form, `application/x-www-form-urlencoded` or `multipart/form-data` (RFC 7578), as a
+    /// `portico.Form`; empty for any other content type.
+    ///
+    /// Raises `RequestError` with status 400 for a malformed one; a handler that lets it pass answers 400.
+    fn form<'py>(&self, py: Python<'py>) -> Value<'py> {
+        let parts = parse_form(self.content_type(), self.request.body.clone())
+            .map_err(|error| errors::to_python(error.into()))?;
+        let list = PyList::empty(py);
+        for part in parts {
+            let data = PyBytes::new(py, &part.data);
+            list.append((part.name, part.filename, part.content_type, data))?;
+        }
+        py.import(intern!(py, "portico._forms"))?.getattr(intern!(py, "Form"))?.call1((list,))
+    }
+
+    /// The connection on which it came.
+    #[getter]
+    fn connection(&self) -> ConnectionInfo {
+        ConnectionInfo(self.request.connection.clone())
+    }
+
+    /// The `portico.Server` that it came to; None once that is gone.
+    #[getter]
+    fn server<'py>(&self, py: Python<'py>) -> Value<'py> {
+        self.server.bind(py).call0()
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> Value<'py> {
+        let index = key.cast::<PyString>().ok().and_then(|key| Self::index(&key.to_cow().ok()?));
+        match index {
+            Some(index) => self.value(py, index),
+            None => Err(PyKeyError::new_err(key.clone().unbind())),
+        }
+    }
+
+    fn __len__(&self) -> usize {
+        KEYS.len()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> Value<'py> {
+        Ok(PyList::new(py, KEYS)?.try_iter()?.into_any())
+    }
+
+    fn __contains__(&self, key: &Bound<'_, PyAny>) -> bool {
+        key.cast::<PyString>().is_ok_and(|key| key.to_cow().is_ok_and(|key| Self::index(&key).is_some()))
+    }
+
+    /// The value of a key, or `default`.
+    #[pyo3(signature = (key, default=None))]
+    fn get<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>, default: Option<Bound<'py, PyAny>>) -> Value<'py> {
+        if self.__contains__(key) {
+            return self.__getitem__(py, key);
+        }
+        Ok(default.unwrap_or_else(|| py.None().into_bound(py)))
+    }
+
+    /// The keys, as of a dict.
+    fn keys<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        view(slf, "KeysView")
+    }
+
+    /// The values, as of a dict. Makes every one of them.
+    fn values<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        view(slf, "ValuesView")
+    }
+
+    /// The items, as of a dict. Makes every value.
+    fn items<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        view(slf, "ItemsView")
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<portico request {} {}>", self.request.method, self.request.url())
+    }
+}

@@ -1,0 +1,77 @@
+//! Settings from Python, and what the documentation needs to know of them.
+
+use std::borrow::Cow;
+
+use portico_core::Config;
+use portico_core::config::{SETTINGS, Value};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
+
+use crate::errors;
+
+/// Reads a dict of settings.
+pub(crate) fn parse(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
+    let values: PyResult<Vec<(String, Value)>> =
+        settings.iter().map(|(name, value)| Ok((name.extract()?, to_value(&value)?))).collect();
+    Config::parse(values?).map_err(errors::to_python)
+}
+
+fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if value.is_none() {
+        return Ok(Value::Nothing);
+    }
+    // Before int: a bool is one, and 1 connection is not what True means.
+    if let Ok(switch) = value.cast::<PyBool>() {
+        return Ok(Value::Switch(switch.is_true()));
+    }
+    if value.cast::<PyInt>().is_ok()
+        && let Ok(number) = value.extract()
+    {
+        return Ok(Value::Integer(number));
+    }
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(Value::Real(number.value()));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Value::Text(Cow::Owned(text.to_cow()?.into_owned())));
+    }
+    match value.extract() {
+        Ok((least, most)) => Ok(Value::Pair(least, most)),
+        Err(_) => Ok(Value::Other(value.repr()?.to_string())),
+    }
+}
+
+fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Nothing => py.None().into_bound(py),
+        Value::Switch(on) => PyBool::new(py, *on).to_owned().into_any(),
+        Value::Integer(number) => number.into_pyobject(py)?.into_any(),
+        Value::Real(number) => number.into_pyobject(py)?.into_any(),
+        Value::Text(text) => text.as_ref().into_pyobject(py)?.into_any(),
+        Value::Pair(least, most) => (*least, *most).into_pyobject(py)?.into_any(),
+        Value::Other(text) => text.into_pyobject(py)?.into_any(),
+    })
+}
+
+/// Every setting, in the order of the documentation: dicts of `name`, `default`, `expected` (the range, in words) and
+/// `doc`.
+#[pyfunction]
+pub(crate) fn settings(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    SETTINGS
+        .iter()
+        .map(|setting| {
+            let entry = PyDict::new(py);
+            entry.set_item("name", setting.name)?;
+            entry.set_item("default", to_python(py, &setting.default)?)?;
+            entry.set_item("expected", setting.kind.expected())?;
+            entry.set_item("doc", setting.doc)?;
+            Ok(entry)
+        })
+        .collect()
+}
+
+/// Every key of `stats()` with what it counts.
+#[pyfunction]
+pub(crate) fn statistics() -> Vec<(&'static str, &'static str)> {
+    portico_core::statistics()
+}
