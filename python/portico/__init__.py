@@ -15,6 +15,8 @@ Units are seconds and bytes everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ._core import ConnectionInfo, Request, __version__, settings
 from ._errors import (
     CertificateError,
@@ -29,8 +31,11 @@ from ._errors import (
     ResponseError,
 )
 from ._forms import Form, FormFile
-from ._responses import add_header, delete_cookie, error, redirect, response, set_cookie
-from ._server import Context, Handler, Listener, Response, Server
+from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
+from ._server import Context, Handler, Listener, Server
+
+# It is one in all but its base class, which a class of the binding cannot have.
+Mapping.register(Request)
 
 __all__ = [
     "CertificateError",

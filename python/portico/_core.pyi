@@ -8,6 +8,24 @@ from ._forms import Form
 from ._reports import Reports
 from ._server import Server as _Server
 
+__all__ = [
+    "Answer",
+    "Bridge",
+    "ConnectionInfo",
+    "Context",
+    "Listener",
+    "REQUEST_KEYS",
+    "RESPONSE_KEYS",
+    "Request",
+    "Server",
+    "__version__",
+    "certificate_info",
+    "issue_certificate",
+    "make_authority",
+    "settings",
+    "statistics",
+]
+
 __version__: Final[str]
 REQUEST_KEYS: Final[tuple[str, ...]]
 RESPONSE_KEYS: Final[tuple[str, ...]]
@@ -146,7 +164,14 @@ class Server:
     def remove_context(self, host: str | None) -> None: ...
     def contexts(self) -> list[Context]: ...
     def listen(
-        self, host: str, port: int, unix: str | None, tls: bool, reuse_port: bool, backlog: int | None
+        self,
+        host: str,
+        port: int,
+        unix: str | None,
+        fd: int | None,
+        tls: bool,
+        reuse_port: bool,
+        backlog: int | None,
     ) -> Listener: ...
     def close(self, grace: float) -> None: ...
     def on_closed(self, callback: Callable[[], object]) -> None: ...

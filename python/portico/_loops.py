@@ -118,11 +118,11 @@ class Loop:
 async def _finish(answer: Answer, request: Request, awaitable: Any) -> None:
     try:
         value = await awaitable
-    except asyncio.CancelledError as exception:
-        answer.fail(request, exception)
-        raise
+    except asyncio.CancelledError:
+        raise  # The answer is dropped, which sends a 500 where somebody still waits.
     except BaseException as exception:
-        # SystemExit too: a handler must not end the program.
         answer.fail(request, exception)
+        if isinstance(exception, KeyboardInterrupt):
+            raise  # Ctrl-C is meant for the program. SystemExit is not: a handler must not end it.
     else:
         answer.send(request, value)

@@ -31,8 +31,10 @@ _logger = logging.getLogger("portico")
 
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
-# Servers that listen, to be closed when the interpreter ends.
+# Servers that listen, to be closed when the interpreter ends; none starts after that.
 _listening: weakref.WeakSet[Server] = weakref.WeakSet()
+_starting = threading.Lock()
+_ending = False
 
 
 class Context:
@@ -146,6 +148,8 @@ class Server:
         on_error: OnError | None = None,
         **settings: Any,
     ) -> None:
+        if not isinstance(config, (Mapping, type(None))):
+            raise ConfigError(f"config: a mapping of settings, not {type(config).__name__}")
         given: dict[str, Any] = {**(config or {}), **settings}
         on_error = given.pop("on_error", on_error)
         self._dispatch = _core.Server.dispatch(given)
@@ -155,6 +159,7 @@ class Server:
         self._closed = threading.Event()
         self._listens = False
         self._needs_loop = False
+        self._told = False
         reports = Reports(on_error)
         self._core = _core.Server(
             given, handler, self._mode(handler), weakref.ref(self), reports, self._threads.start
@@ -217,13 +222,14 @@ class Server:
         *,
         tls: bool = True,
         unix: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
         reuse_port: bool = False,
         backlog: int | None = None,
     ) -> Listener:
         """Begins to accept connections, and returns at once.
 
-        `port` 0 lets the machine choose; see `Listener.port`. With `unix`, the path of a socket, `port` and `host` are
-        not used. With `tls=False` HTTP is spoken in the clear: HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113
+        `port` 0 lets the machine choose; see `Listener.port`. With `unix`, the path of a socket, or `fd`, the
+        descriptor of a socket that listens already (it stays the caller's), `port` and `host` are not used. With `tls=False` HTTP is spoken in the clear: HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113
         section 3.3). `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
@@ -235,11 +241,14 @@ class Server:
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
         path = None if unix is None else os.fspath(unix)
-        listener = self._core.listen(host, port, path, tls, reuse_port, backlog)
-        self._listens = True
-        if self._needs_loop:
-            self._loop.start()
-        _listening.add(self)
+        with _starting:
+            if _ending:
+                raise ClosedError("cannot listen: the interpreter is ending")
+            listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog)
+            self._listens = True
+            if self._needs_loop:
+                self._loop.start()
+            _listening.add(self)
         return Listener(listener, self)
 
     def close(self, grace: float = 30.0) -> None:
@@ -253,9 +262,11 @@ class Server:
         self._core.close(float(grace))
         if threading.current_thread() in self._threads or self._loop.is_current():
             return
-        if not self._closed.wait(max(0.0, float(grace)) + _THREADS_END):
-            _logger.warning("a server did not end within its grace of %s s", grace)
+        self._closed.wait(max(0.0, float(grace)) + _THREADS_END)
         self._threads.join(time.monotonic() + _THREADS_END)
+        if not self._told:
+            self._told = True
+            self._threads.tell_left_behind()
 
     async def aclose(self, grace: float = 30.0) -> None:
         """The same as `close`, without blocking the event loop."""
@@ -264,7 +275,8 @@ class Server:
         self._core.close(float(grace))
         await self.wait_closed()
         end = time.monotonic() + _THREADS_END
-        while self._threads.alive() and time.monotonic() < end:
+        # Threads cannot be awaited; those that are left are a line or two from their end.
+        while self._threads.alive() and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
     async def wait_closed(self) -> None:
@@ -293,9 +305,7 @@ class Server:
         On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in flight.
         The signal handlers that were there are put back at the end.
         """
-        self._check_process()
-        if not self._core.is_open():
-            raise ClosedError("cannot serve_forever on a closed server")
+        self._check_open("serve_forever on")
         on_main = threading.current_thread() is threading.main_thread()
         before: dict[int, Any] = {}
 
@@ -311,8 +321,8 @@ class Server:
                     before[number] = signal.signal(number, on_signal)
             self._closed.wait()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for caught, previous in before.items():
+                signal.signal(caught, previous)
         self.close(0)
 
     # ---- looking at it
@@ -329,7 +339,7 @@ class Server:
     # ---- with, async with, and no with
 
     def __enter__(self) -> Server:
-        self._check_process()
+        self._check_open("enter")
         return self
 
     def __exit__(
@@ -338,7 +348,7 @@ class Server:
         self.close()
 
     async def __aenter__(self) -> Server:
-        self._check_process()
+        self._check_open("enter")
         if self._listens:
             raise ConfigError("`async with` comes before listen(): handlers are to run on this event loop")
         self._loop.attach(asyncio.get_running_loop())
@@ -364,6 +374,11 @@ class Server:
             self._needs_loop = True
             return self._loop.bridge
         return "inline" if self._dispatch == "inline" else "threads"
+
+    def _check_open(self, doing: str) -> None:
+        self._check_process()
+        if not self._core.is_open():
+            raise ClosedError(f"cannot {doing} a closed server")
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -393,9 +408,11 @@ class _Threads:
     def join(self, end: float) -> None:
         for thread in self.alive():
             thread.join(max(0.0, end - time.monotonic()))
+
+    def tell_left_behind(self) -> None:
         busy = [thread.name for thread in self.alive()]
         if busy:
-            _logger.warning("a server has ended with handlers still running on %s", ", ".join(busy))
+            _logger.warning("a server was closed with handlers still running on %s", ", ".join(busy))
 
 
 def _ended(closed: threading.Event, loop: Loop) -> None:
@@ -407,5 +424,9 @@ def _ended(closed: threading.Event, loop: Loop) -> None:
 @atexit.register
 def _close_all() -> None:
     """Before the interpreter is taken down, so that no thread of ours meets it half gone."""
+    global _ending
+    with _starting:
+        _ending = True
     for server in list(_listening):
+        server._told = True  # nobody is left to act on it
         server.close(0)

@@ -1,4 +1,4 @@
-"""The command line: `portico COMMAND`. Each command is one function that adds its parser and names what runs it."""
+"""The command line, `portico COMMAND`. For each command a function adds a parser and names what runs it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 when all went well, 1 for what the user can mend (told on
     standard error), 130 after an interrupt that came before there was anything to stop.
 
-    `argv` is what follows the program's name; `sys.argv` by default. Wrong arguments end the program with code 2,
-    as argparse does."""
+    `argv` is what follows the program's name, by default that of `sys.argv`. Wrong arguments end the program
+    with code 2, as argparse does."""
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"portico {arguments.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has left, as in `portico demo | head`. The interpreter flushes standard output once
-        # more at its end, and must not complain then.
+        # Whoever read our output has left, as in `portico demo | head`. At its end the interpreter flushes
+        # standard output once more, and must not complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -49,10 +49,10 @@ def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="serve a working site on https://localhost",
-        description="Serves three HTTPS hosts on one port of this machine, with certificates of its own making.",
+        description="Serves three HTTPS hosts on one port, with certificates of its own making.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, help="port to listen on, 0 for any (default: 8443, or any if taken)")
+    parser.add_argument("--port", type=_port, help="port, 0 for any free one (default: 8443, or any if taken)")
     parser.add_argument(
         "--folder",
         type=Path,

@@ -13,6 +13,7 @@ use crate::http::target::split_port;
 use crate::http::{h1, h2};
 use crate::metrics::{Close, HandshakeFailure};
 use crate::server::Service;
+use crate::shutdown::{PATIENCE, drained};
 use crate::stream::{Prefixed, Socket, Stream};
 use crate::tls::{self, Context};
 
@@ -115,8 +116,18 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
     };
     let (stream, context) = if secure {
         // Boxed, so that its many states take no room once it is over.
-        let handshake = Box::pin(tls::accept(&service, socket, &mut info));
-        match handshake.await {
+        let handshake = Box::pin(async {
+            let mut phase = service.lifecycle.subscribe();
+            tokio::select! {
+                biased;
+                done = tls::accept(&service, socket, &mut info) => Some(done),
+                () = drained(&mut phase, PATIENCE) => None,
+            }
+        });
+        let Some(done) = handshake.await else {
+            return service.metrics.handshake_failed(HandshakeFailure::Shutdown);
+        };
+        match done {
             Ok((stream, context)) => (Stream::Tls(Box::new(stream)), Some(context)),
             Err(error) => return handshake_failed(&service, &info, &error),
         }
@@ -136,19 +147,29 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
         return Box::pin(h2::serve(Prefixed { read: BytesMut::new(), stream }, connection)).await;
     }
     let mut read = BytesMut::new();
-    if connection.context.is_none() && config.http2 {
-        let opened = Instant::now();
-        let sniffed = tokio::time::timeout(config.header_timeout, Box::pin(sniff(&mut stream, &mut read))).await;
+    let opened = Instant::now();
+    // Over TLS ALPN has told; without it HTTP/2 is told by its preface, and over TLS only where there is nothing else.
+    if config.http2 && (connection.context.is_none() || !config.http1) {
+        let sniffed = {
+            let mut phase = connection.service.lifecycle.subscribe();
+            let sniffing = Box::pin(tokio::time::timeout(config.header_timeout, sniff(&mut stream, &mut read)));
+            tokio::select! {
+                biased;
+                sniffed = sniffing => sniffed,
+                () = drained(&mut phase, PATIENCE) => return Close::Shutdown,
+            }
+        };
         match sniffed {
             Ok(Ok(true)) => return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await,
-            Ok(Ok(false)) if !config.http1 => return Close::Refused,
-            Ok(Ok(false)) => {}
             Ok(Err(_)) => return Close::Aborted,
-            // What came so far decides between a 408 and nothing.
-            Err(_) => return h1::serve::serve(stream, connection, read, opened).await,
+            // HTTP/1, or too slow: there what came so far decides between a 408 and nothing.
+            Ok(Ok(false)) | Err(_) => {}
         }
     }
-    h1::serve::serve(stream, connection, read, Instant::now()).await
+    if !config.http1 {
+        return Close::Refused;
+    }
+    h1::serve::serve(stream, connection, read, opened).await
 }
 
 /// How an HTTP/2 client begins (RFC 9113 section 3.4).

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub enum Place {
     },
     /// The path of a Unix socket, made here and removed at the end.
     Unix(PathBuf),
+    /// A socket that listens already, as a supervisor hands over.
+    Inherited(Arc<OwnedFd>),
 }
 
 impl Place {
@@ -52,6 +54,7 @@ impl Place {
             Place::Inet { host, port } if host.contains(':') => format!("[{host}]:{port}"),
             Place::Inet { host, port } => format!("{host}:{port}"),
             Place::Unix(path) => format!("unix:{}", path.display()),
+            Place::Inherited(fd) => format!("descriptor {}", fd.as_raw_fd()),
         }
     }
 }
@@ -118,6 +121,7 @@ impl Bound {
     fn new(endpoint: &Endpoint, backlog: i32) -> io::Result<Self> {
         match &endpoint.place {
             Place::Unix(path) => Self::unix(path, backlog),
+            Place::Inherited(fd) => Self::inherited(fd.try_clone()?),
             Place::Inet { host, port } => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
                 for address in (host.as_str(), *port).to_socket_addrs()? {
@@ -165,6 +169,22 @@ impl Bound {
     }
 }
 
+impl Bound {
+    fn inherited(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Socket2::from(fd);
+        if !socket.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no listening socket"));
+        }
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let address = match local.as_socket() {
+            Some(address) => Address::Inet(address),
+            None => Address::Unix(local.as_pathname().map(|path| path.display().to_string())),
+        };
+        Ok(Bound { socket, address, path: None })
+    }
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
@@ -208,7 +228,7 @@ async fn accept(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::select! {
                     biased;
-                    _ = stopped.wait_for(|stopped| *stopped) => last = true,
+                    () = told(&mut stopped) => last = true,
                     () = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
@@ -225,6 +245,13 @@ async fn accept(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Waits for [`Listener::close`]. A listener that was merely dropped goes on for as long as its server.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        std::future::pending().await
     }
 }
 

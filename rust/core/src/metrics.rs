@@ -48,13 +48,16 @@ pub(crate) enum HandshakeFailure {
     UnknownName,
     /// What it sent is not TLS, or nothing was in common.
     Protocol,
+    /// The server was closed.
+    Shutdown,
 }
 
-const HANDSHAKE_FAILURES: [(&str, HandshakeFailure); 4] = [
+const HANDSHAKE_FAILURES: [(&str, HandshakeFailure); 5] = [
     ("timeout", HandshakeFailure::Timeout),
     ("left", HandshakeFailure::Left),
     ("unknown_name", HandshakeFailure::UnknownName),
     ("protocol", HandshakeFailure::Protocol),
+    ("shutdown", HandshakeFailure::Shutdown),
 ];
 
 impl HandshakeFailure {

@@ -289,7 +289,7 @@ async fn supervise(service: Arc<Service>) {
     loop {
         let until = match *phase.borrow_and_update() {
             Phase::Serving => None,
-            Phase::Draining { until } => Some(until),
+            Phase::Draining { until, .. } => Some(until),
             Phase::Stopped => return,
         };
         let Some(until) = until else {

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 pub(crate) enum Phase {
     /// Accepting and answering.
     Serving,
-    /// No longer accepting; what is in flight is finished until the instant.
-    Draining { until: Instant },
+    /// No longer accepting, `since` then; what is in flight is finished `until` then.
+    Draining { since: Instant, until: Instant },
     /// Everything is dropped.
     Stopped,
 }
@@ -57,16 +57,17 @@ impl Lifecycle {
         let now = Instant::now();
         // A grace of years means "wait for all": keep the sum representable.
         let until = now + grace.min(Duration::from_secs(86_400 * 365));
-        self.phase.send_if_modified(|phase| match *phase {
-            Phase::Serving => {
-                *phase = Phase::Draining { until };
-                true
+        self.phase.send_if_modified(|phase| {
+            let (since, before) = match *phase {
+                Phase::Serving => (now, None),
+                Phase::Draining { since, until } => (since, Some(until)),
+                Phase::Stopped => return false,
+            };
+            let sooner = before.is_none_or(|before| until < before);
+            if sooner {
+                *phase = Phase::Draining { since, until };
             }
-            Phase::Draining { until: before } if until < before => {
-                *phase = Phase::Draining { until };
-                true
-            }
-            _ => false,
+            sooner
         });
     }
 
@@ -111,4 +112,16 @@ impl Lifecycle {
 pub(crate) async fn draining(phase: &mut watch::Receiver<Phase>) {
     // An error means that the server is gone, which is the same news.
     let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+}
+
+/// What a client that has begun something, but asked nothing yet, gets at the end: time for what is on the wire already.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits until the server has not served for so long.
+pub(crate) async fn drained(phase: &mut watch::Receiver<Phase>, patience: Duration) {
+    let since = match phase.wait_for(|phase| *phase != Phase::Serving).await.as_deref() {
+        Ok(Phase::Draining { since, .. }) => *since,
+        _ => return,
+    };
+    tokio::time::sleep_until(since + patience).await;
 }

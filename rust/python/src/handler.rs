@@ -10,19 +10,47 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use portico_core::http::Response;
 use portico_core::{Handler, Observer, Reply, Report};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 use crate::errors::{self, RequestError};
 use crate::request::Request;
 use crate::response;
+use crate::threads::try_attach;
+
+/// A reference to a Python object that the server's garbage collection sees, and can cut: a handler often refers to what
+/// refers to its server.
+pub(crate) struct Slot(Mutex<Option<Py<PyAny>>>);
+
+impl Slot {
+    pub(crate) fn new(object: Py<PyAny>) -> Arc<Self> {
+        Arc::new(Slot(Mutex::new(Some(object))))
+    }
+
+    fn get<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let object = self.0.lock().as_ref().map(|object| object.bind(py).clone());
+        object.ok_or_else(|| errors::ClosedError::new_err("the server is closed"))
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Whoever holds the lock is attached, as the collector is, and holds it for no call: try_lock never fails.
+        self.0.try_lock().map_or(Ok(()), |object| visit.call(&*object))
+    }
+
+    pub(crate) fn clear(&self) {
+        // Dropped outside the lock, because dropping it may run anything.
+        let _object = self.0.lock().take();
+    }
+}
 
 /// What the handlers of one server share.
 pub(crate) struct Site {
     /// A weak reference to the `portico.Server`.
     pub(crate) server: Py<PyAny>,
     /// `portico._reports.Reports`: told of what goes wrong.
-    pub(crate) reports: Py<PyAny>,
+    pub(crate) reports: Arc<Slot>,
 }
 
 impl Site {
@@ -48,8 +76,8 @@ impl Site {
             .flatten()
             .and_then(|status| StatusCode::from_u16(status).ok())
             .filter(StatusCode::is_client_error);
-        let reported = self.reports.bind(py).call_method1(intern!(py, "handler_failed"), (value, request));
-        if let Err(error) = reported {
+        let reports = self.reports.get(py);
+        if let Err(error) = reports.and_then(|it| it.call_method1(intern!(py, "handler_failed"), (value, request))) {
             error.write_unraisable(py, Some(request));
         }
         match status {
@@ -61,18 +89,19 @@ impl Site {
 
 /// A `def` handler.
 pub(crate) struct Function {
-    pub(crate) callable: Py<PyAny>,
+    pub(crate) callable: Arc<Slot>,
     pub(crate) site: Arc<Site>,
 }
 
 impl Handler for Function {
     fn call(&self, request: portico_core::http::Request, reply: Reply) {
-        Python::attach(|py| {
+        // An interpreter that is being taken down answers nothing any more: the reply is dropped.
+        try_attach(|py| {
             let request = match self.site.wrap(py, request) {
                 Ok(request) => request,
                 Err(error) => return error.write_unraisable(py, None), // no memory; the reply answers 500
             };
-            let result = self.callable.bind(py).call1((&request,));
+            let result = self.callable.get(py).and_then(|callable| callable.call1((&request,)));
             self.site.answer(reply, &request, result);
         });
     }
@@ -172,7 +201,7 @@ impl Answer {
         };
         *self.reply.lock() = Some(reply);
         let request = self.function.site.wrap(py, request)?;
-        match self.function.callable.bind(py).call1((&request,)) {
+        match self.function.callable.get(py).and_then(|callable| callable.call1((&request,))) {
             Ok(value) => Ok((request, value)),
             Err(error) => {
                 self.fail(&request, error.value(py).as_any());
@@ -236,20 +265,20 @@ impl Observer for Reporter {
 
 impl Reporter {
     /// Hands reports to `reports.connection_failed` until closed.
-    pub(crate) fn run(&self, reports: &Py<PyAny>) {
+    pub(crate) fn run(&self, reports: &Slot) {
         while let Some((batch, dropped)) = self.next() {
-            Python::attach(|py| {
-                let reports = reports.bind(py);
-                for report in batch {
-                    let error = errors::from_report(py, report);
-                    if let Err(error) = reports.call_method1(intern!(py, "connection_failed"), (error,)) {
-                        error.write_unraisable(py, Some(reports));
+            try_attach(|py| {
+                let Ok(reports) = reports.get(py) else { return };
+                let tell = |method, argument: Bound<'_, PyAny>| {
+                    if let Err(error) = reports.call_method1(method, (argument,)) {
+                        error.write_unraisable(py, Some(&reports));
                     }
+                };
+                for report in batch {
+                    tell(intern!(py, "connection_failed"), errors::from_report(py, report).into_any());
                 }
-                if dropped > 0
-                    && let Err(error) = reports.call_method1(intern!(py, "dropped"), (dropped,))
-                {
-                    error.write_unraisable(py, Some(reports));
+                if dropped > 0 {
+                    tell(intern!(py, "dropped"), PyInt::new(py, dropped).into_any());
                 }
             });
         }

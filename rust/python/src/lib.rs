@@ -12,6 +12,7 @@ mod settings;
 mod threads;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -27,8 +28,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
-    module.add("REQUEST_KEYS", request::KEYS)?;
-    module.add("RESPONSE_KEYS", response::KEYS)?;
+    module.add("REQUEST_KEYS", PyTuple::new(module.py(), request::KEYS)?)?;
+    module.add("RESPONSE_KEYS", PyTuple::new(module.py(), response::KEYS)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())
 }

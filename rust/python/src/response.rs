@@ -21,7 +21,8 @@ const SHARE: usize = 32 * 1024;
 /// Checks and converts.
 pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
     let Ok(dict) = value.cast::<PyDict>() else {
-        return wrong(format!("a handler must return a dict with a statusCode, not {}", kind(value)));
+        let hint = if kind(value) == "coroutine" { " (is it to be `async def`?)" } else { "" };
+        return wrong(format!("a handler must return a dict with a statusCode, not {}{hint}", kind(value)));
     };
     let mut response = Response::new(StatusCode::OK, Bytes::new());
     let (mut status, mut base64, mut body) = (None, false, None);

@@ -1,19 +1,21 @@
 //! `portico._core.Server`, and the contexts and listeners it gives out. `python/portico/_server.py` is what users see.
 
 use std::ffi::OsString;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_core::tls::{self, Options, Source, Sources};
 use portico_core::{Address, Config, Endpoint, Handler, Place, Pool, Pooled, Spawn, Stat};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::errors::{self, ConfigError};
-use crate::handler::{Bridge, Function, OnLoop, Reporter, Site};
+use crate::handler::{Bridge, Function, OnLoop, Reporter, Site, Slot};
 use crate::settings;
-use crate::threads::PythonThreads;
+use crate::threads::{PythonThreads, detach, try_attach};
 
 /// The server of the core.
 #[pyclass(frozen)]
@@ -24,6 +26,8 @@ pub(crate) struct Server {
     spawn: Arc<dyn Spawn>,
     reporter: Arc<Reporter>,
     pool: Arc<Pool>,
+    /// Every Python object that handlers hold.
+    slots: Arc<Mutex<Vec<Arc<Slot>>>>,
     /// What is started with the first listener, and whether it was.
     started: Mutex<Started>,
 }
@@ -56,21 +60,29 @@ impl Server {
         start_thread: Py<PyAny>,
     ) -> PyResult<Self> {
         let config = settings::parse(settings)?;
+        let reports = Slot::new(reports);
+        let slots = Arc::new(Mutex::new(vec![reports.clone()]));
         let site = Arc::new(Site { server: owner, reports });
         let spawn: Arc<dyn Spawn> = Arc::new(PythonThreads(start_thread));
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.1, spawn.clone());
         let mut started = Started::default();
-        let handler = handler.map(|callable| make_handler(&site, &pool, &mut started, callable, &mode));
+        let handler = handler.map(|callable| {
+            let callable = Slot::new(callable);
+            slots.lock().push(callable.clone());
+            make_handler(&site, &pool, &mut started, callable, &mode)
+        });
         let server = portico_core::Server::new(config.clone(), handler, spawn.clone(), reporter.clone());
         server.on_closed({
-            let (pool, reporter) = (pool.clone(), reporter.clone());
+            let (pool, reporter, slots) = (pool.clone(), reporter.clone(), slots.clone());
             Box::new(move || {
                 pool.close();
                 reporter.close();
+                // The handlers are gone; a handler that still runs keeps what it needs.
+                slots.lock().truncate(1);
             })
         });
-        Ok(Server { server, config, site, spawn, reporter, pool, started: Mutex::new(started) })
+        Ok(Server { server, config, site, spawn, reporter, pool, slots, started: Mutex::new(started) })
     }
 
     /// The value of the setting `dispatch`.
@@ -107,7 +119,7 @@ impl Server {
             alpn: self.alpn(alpn)?,
         };
         let handler = handler.map(|callable| self.make_handler(callable, &mode));
-        py.detach(|| {
+        detach(py, || {
             let context = Arc::new(tls::Context::new(host.as_deref(), sources, options, handler)?);
             self.server.add_context(context.clone())?;
             Ok(Context(context))
@@ -117,14 +129,14 @@ impl Server {
     }
 
     fn remove_context(&self, py: Python<'_>, host: Option<&str>) -> PyResult<()> {
-        py.detach(|| self.server.remove_context(host)).map_err(errors::to_python)
+        detach(py, || self.server.remove_context(host)).map_err(errors::to_python)
     }
 
     fn contexts(&self) -> Vec<Context> {
         self.server.contexts().into_iter().map(Context).collect()
     }
 
-    #[pyo3(signature = (host, port, unix, tls, reuse_port, backlog))]
+    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of listen, spelled out once in Python")]
     fn listen(
         &self,
@@ -132,16 +144,18 @@ impl Server {
         host: String,
         port: u16,
         unix: Option<OsString>,
+        fd: Option<RawFd>,
         tls: bool,
         reuse_port: bool,
         backlog: Option<i32>,
     ) -> PyResult<Listener> {
-        let place = match unix {
-            Some(path) => Place::Unix(path.into()),
-            None => Place::Inet { host, port },
+        let place = match (unix, fd) {
+            (Some(path), _) => Place::Unix(path.into()),
+            (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
+            (None, None) => Place::Inet { host, port },
         };
         let endpoint = Endpoint { place, tls, reuse_port, backlog };
-        let listener = py.detach(|| self.server.listen(&endpoint)).map_err(errors::to_python)?;
+        let listener = detach(py, || self.server.listen(&endpoint)).map_err(errors::to_python)?;
         self.start_reporter(py)?;
         self.started.lock().reporter = true;
         self.start_pool(py)?;
@@ -152,24 +166,33 @@ impl Server {
     fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
         let grace = Duration::try_from_secs_f64(grace)
             .map_err(|_| ConfigError::new_err(format!("grace: a number of seconds from 0 on, not {grace}")))?;
-        py.detach(|| self.server.close(grace));
+        detach(py, || self.server.close(grace));
         Ok(())
     }
 
     /// Calls `callback()` once when the server has ended; at once where it has.
     fn on_closed(&self, py: Python<'_>, callback: Py<PyAny>) {
         let call = move || {
-            Python::attach(|py| {
+            try_attach(|py| {
                 if let Err(error) = callback.call0(py) {
                     error.write_unraisable(py, Some(callback.bind(py)));
                 }
             });
         };
-        py.detach(|| self.server.on_closed(Box::new(call)));
+        detach(py, || self.server.on_closed(Box::new(call)));
     }
 
     fn is_open(&self) -> bool {
         self.server.is_open()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.slots.try_lock().map_or(Ok(()), |slots| slots.iter().try_for_each(|slot| slot.traverse(&visit)))
+    }
+
+    fn __clear__(&self) {
+        let slots = std::mem::take(&mut *self.slots.lock());
+        slots.iter().for_each(|slot| slot.clear());
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -192,6 +215,8 @@ impl Server {
 
 impl Server {
     fn make_handler(&self, callable: Py<PyAny>, mode: &Mode<'_>) -> Arc<dyn Handler> {
+        let callable = Slot::new(callable);
+        self.slots.lock().push(callable.clone());
         make_handler(&self.site, &self.pool, &mut self.started.lock(), callable, mode)
     }
 
@@ -202,7 +227,7 @@ impl Server {
         }
         let (reporter, site) = (self.reporter.clone(), self.site.clone());
         let body = Box::new(move || reporter.run(&site.reports));
-        Ok(py.detach(|| self.spawn.spawn("portico-reports".into(), body))?)
+        Ok(detach(py, || self.spawn.spawn("portico-reports".into(), body))?)
     }
 
     /// The pool's first threads, once there is a listener and a handler that needs them.
@@ -214,7 +239,7 @@ impl Server {
             }
             started.pool = true;
         }
-        Ok(py.detach(|| self.pool.start(self.config.threads.0))?)
+        Ok(detach(py, || self.pool.start(self.config.threads.0))?)
     }
 
     /// Only protocols that are spoken are offered.
@@ -236,7 +261,7 @@ fn make_handler(
     site: &Arc<Site>,
     pool: &Arc<Pool>,
     started: &mut Started,
-    callable: Py<PyAny>,
+    callable: Arc<Slot>,
     mode: &Mode<'_>,
 ) -> Arc<dyn Handler> {
     let function = Function { callable, site: site.clone() };
@@ -248,6 +273,17 @@ fn make_handler(
             Arc::new(Pooled { handler: Arc::new(function), pool: pool.clone() })
         }
     }
+}
+
+/// A descriptor of our own for what a number in the caller's hands refers to; that one stays the caller's.
+fn duplicate(fd: RawFd) -> PyResult<OwnedFd> {
+    if fd < 0 {
+        return Err(ConfigError::new_err(format!("fd: the descriptor of a listening socket, not {fd}")));
+    }
+    #[expect(unsafe_code, reason = "a number becomes a descriptor")]
+    // SAFETY: borrowed for the call only, during which the kernel checks that the number is an open descriptor.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(borrowed.try_clone_to_owned()?)
 }
 
 /// A path (`str`, `os.PathLike`) or the bytes themselves; a `str` that is PEM is taken as such.
@@ -309,11 +345,11 @@ impl Context {
         password: Option<String>,
     ) -> PyResult<()> {
         let sources = Sources { cert: source(cert, "cert")?, key: source(key, "key")?, password };
-        py.detach(|| self.0.replace(sources)).map_err(errors::to_python)
+        detach(py, || self.0.replace(sources)).map_err(errors::to_python)
     }
 
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.0.reload()).map_err(errors::to_python)
+        detach(py, || self.0.reload()).map_err(errors::to_python)
     }
 }
 
@@ -338,6 +374,6 @@ impl Listener {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.0.close());
+        detach(py, || self.0.close());
     }
 }

@@ -35,9 +35,10 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Value::Text(Cow::Owned(text.to_cow()?.into_owned())));
     }
-    match value.extract() {
-        Ok((least, most)) => Ok(Value::Pair(least, most)),
-        Err(_) => Ok(Value::Other(value.repr()?.to_string())),
+    // A tuple or, as from TOML, a list.
+    match value.extract::<Vec<i64>>().as_deref() {
+        Ok(&[least, most]) => Ok(Value::Pair(least, most)),
+        _ => Ok(Value::Other(value.repr()?.to_string())),
     }
 }
 

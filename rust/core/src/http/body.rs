@@ -35,16 +35,21 @@ impl Collected {
     }
 }
 
-/// The most of a response that HTTP/2 buffers for one stream before its client has room for it.
-const PIECE: usize = 64 * 1024;
+/// The most of a response that HTTP/2 takes at once for one stream: the size of a frame and of a TLS record.
+const PIECE: usize = 16 * 1024;
 
-/// A whole body, given out in pieces; `guard` lives until the last one was taken.
-pub(crate) struct Pieces<G> {
-    pub(crate) left: Bytes,
-    pub(crate) _guard: G,
+/// Told whenever a client has taken some more.
+pub(crate) trait Progress {
+    fn moved(&self);
 }
 
-impl<G: Unpin> Body for Pieces<G> {
+/// A whole body, given out in pieces; `progress` lives until the last one was taken.
+pub(crate) struct Pieces<P> {
+    pub(crate) left: Bytes,
+    pub(crate) progress: P,
+}
+
+impl<P: Progress + Unpin> Body for Pieces<P> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -52,6 +57,7 @@ impl<G: Unpin> Body for Pieces<G> {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
+        self.progress.moved();
         let take = self.left.len().min(PIECE);
         Poll::Ready(Some(Ok(Frame::data(self.left.split_to(take)))))
     }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::body::{Collected, Pieces};
+use super::body::{Collected, Pieces, Progress};
 use super::headers::Headers;
 use super::target::{self, Target};
 use super::{Request, Response};
@@ -37,6 +36,12 @@ const MAX_PENDING_RESETS: usize = 20;
 /// Resets that a client provoked by sending nonsense: MadeYouReset, CVE-2025-8671.
 const MAX_PROVOKED_RESETS: usize = 100;
 
+/// How long a client that was told to go, and has no stream left, may take to do so.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long, in all and without progress, a client may go on sending a body that was refused.
+const DISCARD: Duration = Duration::from_secs(10);
+const DISCARD_IDLE: Duration = Duration::from_secs(2);
+
 pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Close {
     let config = connection.service.config.clone();
     let mut phase = connection.service.lifecycle.subscribe();
@@ -51,29 +56,32 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
     };
     let serving = builder(&config).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let mut told_to_end = None;
+    let mut told = None;
     loop {
-        let check = activity.deadline(&config);
         tokio::select! {
             biased;
-            result = serving.as_mut() => return told_to_end.unwrap_or(match result {
+            result = serving.as_mut() => return told.unwrap_or(match result {
                 Ok(()) => Close::Client,
                 Err(_) => Close::Aborted,
             }),
-            () = draining(&mut phase), if told_to_end.is_none() => {
-                told_to_end = Some(Close::Shutdown);
+            () = draining(&mut phase), if told.is_none() => {
+                told = Some(Close::Shutdown);
                 serving.as_mut().graceful_shutdown();
             }
-            () = tokio::time::sleep_until(check) => {
-                if !activity.is_over(&config) {
-                    continue;
+            () = tokio::time::sleep_until(activity.next_look(&config, told.is_some())) => {
+                match activity.verdict(&config, told.is_some()) {
+                    Verdict::Fine => {}
+                    Verdict::Stalled => return Close::WriteTimeout,
+                    Verdict::Idle => {
+                        // The first time it is told with GOAWAY. The second time it did not go.
+                        if let Some(close) = told {
+                            return close;
+                        }
+                        told = Some(Close::Idle);
+                        activity.touch();
+                        serving.as_mut().graceful_shutdown();
+                    }
                 }
-                if let Some(close) = told_to_end {
-                    return close; // It was told, and does not go.
-                }
-                told_to_end = Some(Close::Idle);
-                activity.restart();
-                serving.as_mut().graceful_shutdown();
             }
         }
     }
@@ -97,7 +105,7 @@ fn builder(config: &Config) -> http2::Builder<TokioExecutor> {
 async fn exchange(
     connection: &Connection,
     request: http::Request<Incoming>,
-    open: Open,
+    mut open: Open,
 ) -> http::Response<Pieces<Open>> {
     let method = request.method().clone();
     let answer = match read(connection, request).await {
@@ -118,7 +126,8 @@ async fn exchange(
     connection.service.metrics.response(response.status);
     let length = response.content_length(&method);
     let body = if response.is_bodiless(&method) { Bytes::new() } else { response.body };
-    let mut out = http::Response::new(Pieces { left: body, _guard: open });
+    open.answered();
+    let mut out = http::Response::new(Pieces { left: body, progress: open });
     *out.status_mut() = response.status;
     let headers = out.headers_mut();
     for (name, value) in response.headers {
@@ -174,6 +183,7 @@ async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, RequestEr
     let too_large =
         || RequestError::new(Refusal::BodyBytes, format!("a body of over {limit} bytes (max_request_read_bytes)"));
     if body.size_hint().lower() > limit as u64 {
+        tokio::spawn(discard(body));
         return Err(too_large());
     }
     let mut collected = Collected::default();
@@ -186,6 +196,7 @@ async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, RequestEr
         // Trailers are dropped.
         let Ok(data) = frame.into_data() else { continue };
         if collected.len() + data.len() > limit {
+            tokio::spawn(discard(body));
             return Err(too_large());
         }
         collected.push(data);
@@ -193,52 +204,114 @@ async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, RequestEr
     Ok(collected.finish())
 }
 
-/// What goes on on one connection, to tell when nothing does.
-struct Activity {
-    streams: AtomicUsize,
-    /// When the last stream began or ended; true before the first.
-    since: Mutex<(Instant, bool)>,
+/// Reads what is left of a refused body, so that the client gets to the response: some take a reset instead of one for a
+/// failure, though RFC 9113 section 8.1 allows it.
+async fn discard(mut body: Incoming) {
+    let read = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(DISCARD_IDLE, body.frame()).await {} };
+    let _ = tokio::time::timeout(DISCARD, read).await;
 }
 
-/// A stream that is open.
-struct Open(Arc<Activity>);
+/// What goes on on one connection, to tell when nothing does, and whose fault that is.
+struct Activity(Mutex<Going>);
+
+struct Going {
+    /// Streams whose response is not handed over whole.
+    streams: usize,
+    /// Those of them whose request is being read or answered: not the client's turn.
+    answering: usize,
+    /// When a stream began, moved or ended.
+    since: Instant,
+    /// Before the first stream.
+    first: bool,
+}
+
+enum Verdict {
+    Fine,
+    /// No stream for too long.
+    Idle,
+    /// The client takes nothing of what is ready for it.
+    Stalled,
+}
 
 impl Activity {
     fn new() -> Self {
-        Activity { streams: AtomicUsize::new(0), since: Mutex::new((Instant::now(), true)) }
+        Activity(Mutex::new(Going { streams: 0, answering: 0, since: Instant::now(), first: true }))
     }
 
     fn open(self: &Arc<Self>) -> Open {
-        self.streams.fetch_add(1, Relaxed);
-        *self.since.lock() = (Instant::now(), false);
-        Open(self.clone())
+        let mut going = self.0.lock();
+        going.streams += 1;
+        going.answering += 1;
+        going.since = Instant::now();
+        going.first = false;
+        Open { activity: self.clone(), answered: false }
     }
 
-    fn restart(&self) {
-        *self.since.lock() = (Instant::now(), false);
+    fn touch(&self) {
+        self.0.lock().since = Instant::now();
     }
 
-    fn allowed(config: &Config, first: bool) -> Duration {
-        if first { config.header_timeout } else { config.keepalive_timeout }
+    fn next_look(&self, config: &Config, told: bool) -> Instant {
+        let going = self.0.lock();
+        match going.patience(config, told) {
+            Some(patience) => going.since + patience,
+            // Handlers are at it; whatever happens next, this is soon enough to look again.
+            None => Instant::now() + config.write_timeout,
+        }
     }
 
-    /// When to look again.
-    fn deadline(&self, config: &Config) -> Instant {
-        let (since, first) = *self.since.lock();
-        let deadline = since + Self::allowed(config, first);
-        // While streams are open there is nothing to see before they end.
-        if self.streams.load(Relaxed) > 0 { deadline.max(Instant::now() + config.keepalive_timeout) } else { deadline }
+    fn verdict(&self, config: &Config, told: bool) -> Verdict {
+        let going = self.0.lock();
+        match going.patience(config, told) {
+            Some(patience) if going.since.elapsed() < patience => Verdict::Fine,
+            Some(_) if going.streams == 0 => Verdict::Idle,
+            Some(_) => Verdict::Stalled,
+            None => Verdict::Fine,
+        }
     }
+}
 
-    fn is_over(&self, config: &Config) -> bool {
-        let (since, first) = *self.since.lock();
-        self.streams.load(Relaxed) == 0 && since.elapsed() >= Self::allowed(config, first)
+impl Going {
+    /// How long nothing may happen; none where it is not the client's turn.
+    fn patience(&self, config: &Config, told: bool) -> Option<Duration> {
+        match (self.streams, self.answering) {
+            (0, _) if told => Some(GOODBYE),
+            (0, _) if self.first => Some(config.header_timeout),
+            (0, _) => Some(config.keepalive_timeout),
+            (streams, answering) if streams > answering => Some(config.write_timeout),
+            _ => None,
+        }
+    }
+}
+
+/// A stream that is open.
+struct Open {
+    activity: Arc<Activity>,
+    answered: bool,
+}
+
+impl Open {
+    /// From here on it is the client's turn.
+    fn answered(&mut self) {
+        let mut going = self.activity.0.lock();
+        going.answering -= 1;
+        going.since = Instant::now();
+        drop(going);
+        self.answered = true;
+    }
+}
+
+impl Progress for Open {
+    fn moved(&self) {
+        self.activity.touch();
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        *self.0.since.lock() = (Instant::now(), false);
-        self.0.streams.fetch_sub(1, Relaxed);
+        let mut going = self.activity.0.lock();
+        going.streams -= 1;
+        going.answering -= usize::from(!self.answered);
+        going.since = Instant::now();
     }
 }

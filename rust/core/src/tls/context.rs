@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use rustls::CipherSuite;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::sign::SingleCertAndKey;
+use rustls::{ServerConfig, SupportedCipherSuite};
 
 use super::hosts::host_name;
 use super::identity::{Identity, Source};
@@ -123,9 +123,23 @@ impl Context {
         self.current.read().config.clone()
     }
 
-    /// Whether the client can verify a signature of this context's key.
+    /// Whether the client offers what this context's key can sign: in TLS 1.3 a signature scheme, before that a cipher
+    /// suite with that scheme.
     pub(super) fn suits(&self, hello: &ClientHello<'_>) -> bool {
-        self.current.read().identity.key.key.choose_scheme(hello.signature_schemes()).is_some()
+        let key = self.current.read().identity.key.key.clone();
+        let offered = hello.signature_schemes();
+        let suites = || provider().cipher_suites.iter().filter(|suite| hello.cipher_suites().contains(&suite.suite()));
+        if self.options.max_version == Version::Tls13 && suites().any(|suite| suite.tls13().is_some()) {
+            return key.choose_scheme(offered).is_some();
+        }
+        let signs = |suite: &&SupportedCipherSuite| match suite {
+            SupportedCipherSuite::Tls12(suite) => {
+                let both: Vec<_> = suite.sign.iter().copied().filter(|scheme| offered.contains(scheme)).collect();
+                key.choose_scheme(&both).is_some()
+            }
+            _ => false,
+        };
+        suites().any(|suite| signs(&suite))
     }
 }
 
@@ -150,6 +164,10 @@ fn server_config(identity: &Identity, options: &Options) -> Result<ServerConfig,
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
     config.alpn_protocols = options.alpn.clone();
+    if options.alpn.iter().any(|name| name == b"http/1.1") {
+        // Some clients, curl --http1.0 for one, offer only this; it is the same engine.
+        config.alpn_protocols.push(b"http/1.0".to_vec());
+    }
     // Our order of cipher suites, see `provider`.
     config.ignore_client_order = true;
     // Tickets hold the session, so no memory is kept for clients that do not come back; one is enough for those that

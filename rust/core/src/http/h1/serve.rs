@@ -18,7 +18,7 @@ use crate::error::RequestError;
 use crate::http::body::Collected;
 use crate::http::{Request, Response};
 use crate::metrics::Close;
-use crate::shutdown::{Phase, draining};
+use crate::shutdown::{PATIENCE, Phase, drained};
 use crate::stream::Stream;
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
@@ -38,7 +38,7 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     }
     drop(read);
     let phase = connection.service.lifecycle.subscribe();
-    let timer = Timer(Box::pin(tokio::time::sleep_until(opened.into())));
+    let timer = Timer(Box::pin(tokio::time::sleep_until((opened + connection.service.config.header_timeout).into())));
     let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new() };
     io.run().await.unwrap_or_else(|close| close)
 }
@@ -111,6 +111,8 @@ impl Io {
         self.flush().await.map_err(Stop::Gone)?;
         let (deadline, wait) = self.machine.deadline().unwrap_or((Instant::now(), Wait::Idle));
         let idle = self.machine.is_idle();
+        // At the server's end a connection between requests goes at once; an upload may use the whole grace.
+        let patience = if wait == Wait::Idle { Duration::ZERO } else { PATIENCE };
         let machine = &mut self.machine;
         tokio::select! {
             biased;
@@ -123,7 +125,7 @@ impl Io {
                 Some(error) => Stop::Refuse(error),
                 None => Stop::Quiet(Close::Idle),
             }),
-            () = draining(&mut self.phase), if idle => Err(Stop::Quiet(Close::Shutdown)),
+            () = drained(&mut self.phase, patience), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
         }
     }
 

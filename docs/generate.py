@@ -1,0 +1,171 @@
+"""Writes the tables of these pages that say what the code says, from the code.
+
+    python docs/generate.py           writes them anew
+    python docs/generate.py --check   only says which pages are out of date, and exits with 1 if any is
+
+A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; everything around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import portico
+from portico import _core, _errors
+
+DOCS = Path(__file__).parent
+MARKED = re.compile(r"(<!-- begin (?P<name>[a-z]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), ["---"] * len(list(head)), *(list(row) for row in rows)]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def doc(thing: Any) -> str:
+    """A docstring on one line."""
+    return " ".join(inspect.cleandoc(thing.__doc__ or "").split())
+
+
+# ---- settings
+
+
+def bytes_in_words(number: int) -> str:
+    """A number of bytes as people say it, where that is exact."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number and number % size == 0:
+            return f"{number // size} {unit}"
+    return str(number)
+
+
+def settings() -> str:
+    """Every setting with its default and range."""
+    rows = []
+    for setting in portico.settings():
+        expected, default = setting["expected"], repr(setting["default"])
+        if " bytes " in expected:
+            expected = re.sub(r"\d+", lambda found: bytes_in_words(int(found[0])), expected)
+            default = f"{default} ({bytes_in_words(setting['default'])})"
+        if setting["name"] == "io_threads":
+            default = "cores, 4 at most"
+        rows.append((f"`{setting['name']}`", default, expected, setting["doc"]))
+    return table(("Setting", "Default", "Accepts", "What it does"), rows)
+
+
+# ---- request
+
+
+def types(name: str) -> dict[str, str]:
+    """The types of a class's members, as the stub has them."""
+    stub = Path(_core.__file__).with_name("_core.pyi")
+    (body,) = [node.body for node in ast.parse(stub.read_text()).body if getattr(node, "name", None) == name]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return {
+        node.name: ast.unparse(node.returns or ast.Constant(None)).replace("_Server", "Server") for node in functions
+    }
+
+
+def describe(thing: type, names: Iterable[str] | None = None) -> Iterable[tuple[str, str, str]]:
+    """Name, type and meaning of some members of a class, or of all public ones."""
+    known = types(thing.__name__)
+    for name in names or known:
+        call = "()" if callable(getattr(thing, name)) else ""
+        yield f"`{name}{call}`", f"`{known[name]}`", doc(getattr(thing, name))
+
+
+def keys() -> str:
+    """The keys of a request."""
+    return table(("Key, and attribute", "Type", "Value"), describe(portico.Request, _core.REQUEST_KEYS))
+
+
+def attributes() -> str:
+    """What a request has besides its keys."""
+    names = [name for name in types("Request") if name not in _core.REQUEST_KEYS]
+    return table(("Attribute", "Type", "Value"), describe(portico.Request, names))
+
+
+def connection() -> str:
+    """The attributes of `request.connection`."""
+    return table(("Attribute", "Type", "Value"), describe(portico.ConnectionInfo))
+
+
+# ---- response
+
+
+def helpers() -> str:
+    """The functions that build responses."""
+    functions = [thing for thing in vars(portico).values() if inspect.isfunction(thing)]
+    functions.sort(key=lambda function: function.__code__.co_firstlineno)
+    rows = []
+    for function in functions:
+        first = inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].partition(">>>")[0]
+        arguments = ", ".join(
+            f"{name}=" if parameter.default is not parameter.empty else name
+            for name, parameter in inspect.signature(function).parameters.items()
+        )
+        rows.append((f"`portico.{function.__name__}({arguments})`", " ".join(first.split())))
+    return table(("Function", "What it does"), rows)
+
+
+# ---- errors
+
+
+def errors() -> str:
+    """The tree of exceptions."""
+    rows = []
+    for thing in vars(_errors).values():
+        if isinstance(thing, type) and issubclass(thing, _errors.Error):
+            bases = ", ".join(f"`{base.__name__}`" for base in thing.__bases__)
+            rows.append((f"`{thing.__name__}`", bases, doc(thing)))
+    return table(("Exception", "Is a", "When"), rows)
+
+
+# ---- statistics
+
+
+def statistics() -> str:
+    """What `Server.stats()` counts."""
+    with portico.Server() as server:
+        stats = server.stats()
+    rows = []
+    for name, what in _core.statistics():
+        labels = ", ".join(f"`{label}`" for label in stats[name]) if isinstance(stats[name], dict) else ""
+        rows.append((f"`{name}`", what, labels))
+    return table(("Key", "What it counts", "By"), rows)
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    maker.__name__: maker for maker in (settings, keys, attributes, connection, helpers, errors, statistics)
+}
+
+
+def generate(page: str) -> str:
+    """A page with its tables made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}{MAKERS[found['name']]()}{found[3]}", page)
+
+
+def main(arguments: list[str]) -> int:
+    stale, seen = [], []
+    for path in sorted(DOCS.glob("*.md")):
+        before = path.read_text()
+        after = generate(before)
+        seen += [found["name"] for found in MARKED.finditer(after)]
+        if after != before:
+            stale.append(path)
+            if "--check" not in arguments:
+                path.write_text(after)
+    if missing := set(MAKERS) - set(seen):
+        sys.exit(f"no page has the tables {', '.join(sorted(missing))}")
+    for path in stale:
+        print(f"{path.name}: {'out of date, run `make docs`' if '--check' in arguments else 'written'}")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""Fixtures of all tests. Real sockets, real clients, port 0, and nothing that sleeps until a server is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # For clients.py and certificates.py: importlib mode leaves it out.
+
+import portico
+import portico.testing
+from clients import Errors, Served
+
+settings.register_profile("portico", deadline=None, database=None, max_examples=60)
+settings.load_profile("portico")
+
+
+def hello(request):
+    """Tells in its answer what was asked."""
+    return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": f"hello {request.path}"}
+
+
+@pytest.fixture(scope="session")
+def ca():
+    """A certificate authority."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_pem(ca):
+    return ca.cert_pem.bytes()
+
+
+@pytest.fixture(scope="session")
+def issue(ca):
+    """Makes `cert` and `key` for some host names, as keywords of `add_context`."""
+
+    def issue(*names, **more):
+        leaf = ca.issue_cert(*names, **more)
+        return {"cert": b"".join(pem.bytes() for pem in leaf.cert_chain_pems), "key": leaf.private_key_pem.bytes()}
+
+    return issue
+
+
+@pytest.fixture
+def serve():
+    """Starts servers by `portico.testing`, closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(handler=hello, hosts=("localhost",), **settings):
+            errors = Errors()
+            settings.setdefault("on_error", errors)
+            testing = stack.enter_context(portico.testing.server(handler, hosts=hosts, **settings))
+            return Served(testing, errors)
+
+        yield serve
+
+
+@pytest.fixture
+def make_server():
+    """Makes servers that have no context and no listener yet, closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make_server(handler=hello, **settings):
+            server = portico.Server(handler, **settings)
+            stack.callback(server.close, grace=0)
+            return server
+
+        yield make_server
+
+
+class Gate:
+    """A handler that counts who has come in and lets nobody out before it is opened."""
+
+    def __init__(self):
+        self.opened = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def __call__(self, request):
+        self.entered.release()
+        assert self.opened.wait(60)
+        return {"statusCode": 200, "body": f"through {request.path}"}
+
+    def wait_for(self, number=1):
+        """Waits until so many more have come in."""
+        for _ in range(number):
+            assert self.entered.acquire(timeout=30), "nobody came in"
+
+
+@pytest.fixture
+def gate(request):
+    """A `Gate`, opened at the end of the test at the latest."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()

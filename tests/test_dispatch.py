@@ -1,0 +1,290 @@
+"""Where handlers run: on the I/O thread, on a pool, on an event loop."""
+
+import asyncio
+import contextvars
+import functools
+import threading
+import time
+
+import pytest
+
+import portico
+from clients import Wire, request, trusting, wait_until
+
+
+def ok(body=""):
+    return {"statusCode": 200, "body": str(body)}
+
+
+def test_inline_runs_on_the_thread_that_reads(serve, gate):
+    served = serve(gate, dispatch="inline", io_threads=1)
+    with served.wire() as one, served.wire() as two:
+        one.send("GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
+        gate.wait_for()
+        two.send("GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+        # There is only this thread, and it is busy.
+        assert not gate.entered.acquire(timeout=0.3)
+        gate.opened.set()
+        assert (one.read().text, two.read().text) == ("through /1", "through /2")
+
+
+def test_inline_uses_no_other_thread(serve):
+    served = serve(lambda request: ok(threading.get_ident()), dispatch="inline", io_threads=1)
+    idents = {served.get().text for _ in range(10)}
+    assert len(idents) == 1
+    assert str(threading.get_ident()) not in idents
+
+
+@pytest.mark.parametrize("dispatch", ["threads", "auto"])
+def test_threads_run_side_by_side(serve, dispatch):
+    together = threading.Barrier(8)
+
+    def handler(request):
+        together.wait(30)
+        return ok(threading.get_ident())
+
+    served = serve(handler, dispatch=dispatch, threads=(1, 8), io_threads=1)
+    wires = [served.wire() for _ in range(8)]
+    try:
+        for wire in wires:
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert len({wire.read().text for wire in wires}) == 8
+    finally:
+        for wire in wires:
+            wire.close()
+
+
+def test_pool_grows_no_further_than_told(serve, gate):
+    served = serve(gate, threads=(1, 2))
+    wires = [served.wire() for _ in range(4)]
+    try:
+        for wire in wires:
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        gate.wait_for(2)
+        served.wait_stat("requests_in_flight", value=4)
+        assert not gate.entered.acquire(timeout=0.3), "a third thread"
+        gate.opened.set()
+        assert [wire.read().status for wire in wires] == [200] * 4
+    finally:
+        for wire in wires:
+            wire.close()
+
+
+def test_a_blocked_handler_does_not_stop_the_others(serve, gate):
+    served = serve(lambda request: gate(request) if request.path == "/slow" else ok())
+    with served.wire() as slow:
+        slow.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+        gate.wait_for()
+        assert [served.get().status for _ in range(10)] == [200] * 10
+
+
+def test_thread_locals_work(serve):
+    local = threading.local()
+
+    def handler(request):
+        local.count = getattr(local, "count", 0) + 1
+        return ok(local.count)
+
+    served = serve(handler, threads=(1, 1))
+    assert [served.get().text for _ in range(3)] == ["1", "2", "3"]
+
+
+async def on_a_loop(request):
+    before = asyncio.get_running_loop()
+    await asyncio.sleep(0.001)
+    assert asyncio.get_running_loop() is before
+    return ok(f"{id(before)} {threading.get_ident()}")
+
+
+def test_async_handlers_share_a_loop_of_the_servers_own(serve):
+    served = serve(on_a_loop)
+    told = {served.get().text for _ in range(5)}
+    assert len(told) == 1
+    assert told.pop().split()[1] != str(threading.get_ident())
+
+
+def test_async_handlers_run_side_by_side(serve):
+    async def handler(request):
+        arrived.append(request)
+        if len(arrived) == 50:
+            everybody.set()
+        await everybody.wait()
+        return ok()
+
+    arrived, everybody = [], asyncio.Event()
+    served = serve(handler, io_threads=2)
+    wires = [served.wire() for _ in range(50)]
+    try:
+        for wire in wires:
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert [wire.read().status for wire in wires] == [200] * 50
+    finally:
+        for wire in wires:
+            wire.close()
+
+
+class Callable:
+    async def __call__(self, request):
+        return await on_a_loop(request)
+
+    async def method(self, request):
+        return await on_a_loop(request)
+
+
+async def with_argument(number, request):
+    return await on_a_loop(request)
+
+
+@pytest.mark.parametrize("dispatch", ["auto", "inline", "threads", "asyncio"])
+@pytest.mark.parametrize(
+    "handler",
+    [on_a_loop, Callable(), Callable().method, functools.partial(with_argument, 1)],
+    ids=["function", "object", "method", "partial"],
+)
+def test_async_handlers_always_run_on_a_loop(serve, handler, dispatch):
+    assert serve(handler, dispatch=dispatch).get().status == 200
+
+
+def test_def_handlers_with_dispatch_asyncio_run_on_the_loop(serve):
+    def handler(request):
+        return ok(f"{id(asyncio.get_running_loop())} {threading.get_ident()}")
+
+    served = serve(handler, dispatch="asyncio")
+    assert len({served.get().text for _ in range(5)}) == 1
+
+
+def test_def_handler_may_return_a_coroutine_there(serve):
+    served = serve(lambda request: on_a_loop(request), dispatch="asyncio")
+    assert served.get().status == 200
+
+
+def test_coroutine_from_a_def_handler_elsewhere_is_told(serve):
+    async def never():
+        raise AssertionError("nobody awaits it")
+
+    coroutines = []
+
+    def handler(request):
+        coroutines.append(never())
+        return coroutines[-1]
+
+    served = serve(handler, dispatch="threads")
+    assert served.get().status == 500
+    assert "coroutine" in str(served.errors.next(portico.ResponseError)[0])
+    coroutines[0].close()
+
+
+def test_async_and_def_handlers_in_one_server(serve):
+    served = serve({"a.test": on_a_loop, "b.test": lambda request: ok("b")}, hosts=("a.test", "b.test"))
+    assert served.get(host="a.test").status == 200
+    assert served.get(host="b.test").text == "b"
+
+
+def test_async_with_runs_handlers_on_the_running_loop(issue, ca_pem):
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+
+    async def main():
+        mine = asyncio.get_running_loop()
+
+        async def handler(request):
+            assert asyncio.get_running_loop() is mine
+            assert threading.current_thread() is threading.main_thread()
+            before, _ = tenant.get(), tenant.set(request.path)
+            await asyncio.sleep(0.01)
+            return ok(f"{before} {tenant.get()}")
+
+        async with portico.Server(handler) as server:
+            server.add_context("localhost", **issue("localhost"))
+            port = server.listen(0).port
+            asking = [asyncio.to_thread(request, port, path=f"/{n}", context=trusting(ca_pem)) for n in range(5)]
+            replies = await asyncio.gather(*asking)
+            assert server.stats()["requests"]["1.1"] == 5
+        with pytest.raises(portico.ClosedError):
+            server.listen(0)
+        return [reply.text for reply in replies]
+
+    # Each request has a context of its own: what one sets, no other sees.
+    assert asyncio.run(main()) == [f"nobody /{n}" for n in range(5)]
+
+
+def test_async_with_and_def_handlers(issue, ca_pem):
+    async def main():
+        async with portico.Server(lambda request: ok(threading.current_thread() is threading.main_thread())) as server:
+            return (await asyncio.to_thread(request, server.listen(0, tls=False).port)).text
+
+    assert asyncio.run(main()) == "False", "they must not block the loop"
+
+
+def test_async_with_ends_with_requests_in_flight(issue):
+    begun = threading.Event()
+    cancelled = []
+
+    async def handler(request):
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(request.path)
+            raise
+
+    async def main():
+        server = portico.Server(handler)
+        async with server:
+            wire = Wire(server.listen(0, tls=False).port)
+            wire.send("GET /left HTTP/1.1\r\nHost: h\r\n\r\n")
+            await asyncio.to_thread(begun.wait, 30)
+            await server.aclose(grace=0.2)
+        await asyncio.to_thread(wire.cut)
+        wire.close()
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    began = time.monotonic()
+    assert asyncio.run(main()) == []
+    assert cancelled == ["/left"]
+    assert time.monotonic() - began < 20
+
+
+def test_wait_closed_returns_when_another_thread_closes():
+    async def main():
+        async with portico.Server(lambda request: ok()) as server:
+            server.listen(0, tls=False)
+            threading.Thread(target=server.close).start()
+            await asyncio.wait_for(server.wait_closed(), 30)
+            with pytest.raises(portico.ClosedError):
+                server.listen(0, tls=False)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("dispatch", ["inline", "threads", "asyncio", "async def"])
+def test_close_from_a_handler(serve, dispatch):
+    def handler(request):
+        request.server.close()
+        return ok("closing")
+
+    async def asynchronous(request):
+        return handler(request)
+
+    served = serve(asynchronous) if dispatch == "async def" else serve(handler, dispatch=dispatch)
+    reply = served.get()
+    assert (reply.text, reply.header("connection")) == ("closing", "close")
+
+    def closed():
+        try:
+            served.server.listen(0).close()
+        except portico.ClosedError:
+            return True
+
+    wait_until(closed)
+    wait_until(lambda: served.stat("connections_open") == 0)
+
+
+def test_aclose_from_an_async_handler(serve):
+    async def handler(request):
+        await request.server.aclose(grace=0.5)
+
+    served = serve(handler)
+    with served.wire() as wire:
+        wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").cut()
+    served.server.close()
+    assert served.stat("connections_open") == 0

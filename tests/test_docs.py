@@ -1,0 +1,150 @@
+"""The documentation says what the code does: tables are those of the code, and every example runs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import portico
+from portico import _core, _errors
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def first_column(page: str) -> set[str]:
+    """What stands in backticks at the beginning of a page's table rows."""
+    return set(re.findall(r"^\| `([^`]+)` \|", (DOCS / page).read_text(), re.MULTILINE))
+
+
+def test_generated_tables_are_up_to_date() -> None:
+    command = [sys.executable, str(DOCS / "generate.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert first_column("settings.md") == {setting["name"] for setting in portico.settings()}
+
+
+def test_every_key_of_a_request_is_documented() -> None:
+    public = {name for name in dir(portico.Request) if not name.startswith("_")}
+    public |= {name for name in dir(portico.ConnectionInfo) if not name.startswith("_")}
+    assert set(_core.REQUEST_KEYS) <= public
+    assert {name.removesuffix("()") for name in first_column("request.md")} == public
+
+
+def test_every_key_of_a_response_is_documented_and_no_other() -> None:
+    functions = {name for name in first_column("response.md") if name.startswith("portico.")}
+    assert first_column("response.md") - functions == set(_core.RESPONSE_KEYS)
+
+
+def test_every_statistic_and_label_is_documented_and_no_other() -> None:
+    with portico.Server() as server:
+        stats = server.stats()
+    assert [name for name, _ in _core.statistics()] == list(stats)
+    assert first_column("statistics.md") == {*stats, *stats["connections_closed"]}
+
+
+def test_every_error_and_reason_is_documented_and_no_other() -> None:
+    with portico.Server() as server:
+        stats = server.stats()
+    classes = {name for name in vars(_errors) if not name.startswith("_")} & set(portico.__all__)
+    assert first_column("errors.md") == {*classes, *stats["requests_refused"], *stats["handshakes_failed"]}
+
+
+def test_every_dependency_has_its_reason() -> None:
+    (section,) = re.findall(r"^## Dependencies$(.*?)(?=^## |\Z)", (DOCS / "architecture.md").read_text(), re.M | re.S)
+    told = set(re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE))))
+    (crates,) = re.findall(r"^\[workspace\.dependencies\]$(.*?)^\[", (ROOT / "Cargo.toml").read_text(), re.M | re.S)
+    (groups,) = re.findall(r"^\[dependency-groups\]$(.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    named = set(re.findall(r"^([\w-]+) =", crates, re.MULTILINE)) | set(re.findall(r'"([\w-]+)', groups))
+    assert told == named
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+# ---- examples
+
+
+def examples() -> Iterator[pytest.param]:
+    """Every Python block, but for those that are marked ```python fragment."""
+    for page in PAGES:
+        for number, (info, code) in enumerate(
+            re.findall(r"^```python\b *(.*?)\n(.*?)^```$", page.read_text(), re.M | re.S)
+        ):
+            if info != "fragment":
+                yield pytest.param(code, id=f"{page.stem}-{number}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where examples run: with the certificates that they name."""
+    folder = tmp_path_factory.mktemp("examples")
+    authority, authority_key = _core.make_authority("portico examples")
+    (folder / "authority.pem").write_text(authority)
+    for stem, name in (("example", "example.com"), ("shop", "*.shop.test")):
+        chain, key = _core.issue_certificate(authority, authority_key, [name], 1)
+        (folder / f"{stem}.crt").write_text(chain)
+        (folder / f"{stem}.key").write_text(key)
+    return folder
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+@pytest.mark.parametrize("code", list(examples()))
+def test_example_runs(code: str, folder: Path) -> None:
+    # As pasted, but for ports that another program on this machine has.
+    code = re.sub(r"(?<=listen\()\d+", lambda port: port[0] if is_free(int(port[0])) else "0", code)
+    command = [sys.executable, "-W", "error", "-u", "-c", code]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        guard = threading.Timer(60, program.kill)
+        guard.start()
+        try:
+            if "serve_forever" in code:
+                assert program.stdout
+                visit(program.stdout.readline(), folder)
+                program.send_signal(signal.SIGINT)
+            _, errors = program.communicate()
+        finally:
+            program.kill()
+            guard.cancel()
+    # What handlers do wrong on purpose is logged there; nothing else is.
+    assert program.returncode == 0, errors
+    assert not re.search("Traceback|Warning|Exception ignored|panicked", errors), errors
+
+
+def visit(line: str, folder: Path) -> None:
+    """Asks both hosts of the README's program at the URL that it printed."""
+    (port,) = re.findall(r"https://127\.0\.0\.1:(\d+)", line)
+    context = ssl.create_default_context(cafile=str(folder / "authority.pem"))
+    for host, expected in (("example.com", b"hello /x"), ("a.shop.test", b"welcome to a.shop.test")):
+        with (
+            socket.create_connection(("127.0.0.1", int(port)), timeout=30) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            secure.sendall(f"GET /x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: secure.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert expected in answer

@@ -1,0 +1,45 @@
+"""Every program of `examples/` runs as it is, answers the curl lines that it prints, and stops on Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from programs import Program, shell
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# What the curl lines of each print, in their order.
+ANSWERS = {
+    "hello.py": ["hello /world"],
+    "readme.py": ["hello /tls", "https://vip.shop.test/", "hello /cleartext"],
+    "several_hosts.py": [
+        "Here live books.localhost, bread.localhost, localhost. ",
+        "Books, by the yard.",
+        "Bread, while it lasts.",
+        "https://bakery.localhost is new",
+        "bakery.localhost is open",
+    ],
+    "async_app.py": ["hello /async at tick "],
+}
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(ANSWERS)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_example_answers_as_it_says(name, tmp_path):
+    program = Program(EXAMPLES / name, HOME=str(tmp_path))
+    try:
+        for _ in ANSWERS[name]:
+            program.wait_for("^curl ")
+        answers = [shell(line.replace("curl ", "curl --noproxy '*' ", 1), tmp_path) for line in program.curls()]
+        assert len(answers) == len(ANSWERS[name])
+        for answer, expected in zip(answers, ANSWERS[name], strict=True):
+            assert answer.startswith(expected)
+            assert answer.endswith("\n")
+        assert program.signal().end() == 0
+    finally:
+        program.close()

@@ -1,0 +1,274 @@
+"""HTTP/2 (RFC 9113): over TLS by ALPN, in the clear by prior knowledge, with frames made by hand where no client would."""
+
+import asyncio
+import json
+import threading
+
+import h2.errors
+import h2.events
+import pytest
+
+from clients import H2, curl, wait_until
+
+
+@pytest.fixture
+def h2_of():
+    """HTTP/2 by hand on a server's TLS or cleartext port."""
+    wires = []
+
+    def h2_of(served, clear=False):
+        wire = served.wire() if clear else served.tls_wire(alpn=["h2"])
+        wires.append(wire)
+        return H2(wire)
+
+    yield h2_of
+    for wire in wires:
+        wire.close()
+
+
+def echo(request):
+    return {"statusCode": 200, "headers": {"x-version": request.version}, "body": request.body}
+
+
+@pytest.mark.parametrize("clear", [False, True], ids=["tls", "prior knowledge"])
+def test_it_is_spoken(serve, clear):
+    served = serve(echo)
+    with served.httpx(clear=clear) as client:
+        responses = [client.post("/", content=b"x" * n) for n in range(5)]
+    assert [response.http_version for response in responses] == ["HTTP/2"] * 5
+    assert [response.headers["x-version"] for response in responses] == ["2"] * 5
+    assert served.stat("requests", "2") == 5
+    assert served.stat("connections_accepted") == 1
+
+
+def test_cleartext_that_begins_like_the_preface_is_http_1(serve):
+    with serve().wire() as wire:
+        for piece in ("P", "RI", " / HTTP/1.1\r\nHost: h\r\n\r\n"):
+            wire.send(piece)
+        assert wire.read().text == "hello /"
+
+
+def test_many_streams_at_once(serve, h2_of):
+    async def handler(request):
+        # Everybody waits until all have come: one after the other would never end.
+        arrived.append(request.path)
+        if len(arrived) == 100:
+            everybody.set()
+        await everybody.wait()
+        return {"statusCode": 200, "body": request.path}
+
+    arrived, everybody = [], asyncio.Event()
+    client = h2_of(serve(handler))
+    client.wait_for(h2.events.RemoteSettingsChanged)
+    streams = {client.open(path=f"/{n}"): f"/{n}" for n in range(100)}
+    assert {stream: client.reply(stream).text for stream in streams} == streams
+
+
+def test_a_slow_stream_does_not_hold_up_the_others(serve, gate, h2_of):
+    client = h2_of(serve(lambda request: gate(request) if request.path == "/slow" else echo(request)))
+    slow = client.open(path="/slow")
+    gate.wait_for()
+    for _ in range(10):
+        assert client.reply(client.open(path="/fast")).status == 200
+    gate.opened.set()
+    assert client.reply(slow).text == "through /slow"
+
+
+def test_large_bodies_both_ways(serve):
+    body = bytes(range(256)) * 4 * 5000
+    with serve(echo).httpx() as client:
+        assert client.post("/", content=body).content == body
+        # In pieces, without a length told in advance.
+        assert client.post("/", content=iter([body[:7], body[7:100_000], body[100_000:]])).content == body
+
+
+def test_small_window_is_respected(serve, h2_of):
+    client = h2_of(serve(lambda request: {"statusCode": 200, "body": bytes(300_000)}))
+    assert client.reply(client.open()).body == bytes(300_000)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
+def test_413(serve, h2_of, told):
+    served = serve(echo, max_request_read_bytes=1000)
+    client = h2_of(served)
+    stream = client.open(*([("content-length", "1001")] if told else []), method="POST", end=False)
+    client.data(stream, bytes(1001))
+    assert client.reply(stream).status == 413
+    assert served.stat("requests_refused", "body_bytes") == 1
+    stream = client.open(method="POST", end=False)
+    client.data(stream, bytes(1000), end=True)
+    assert client.reply(stream).body == bytes(1000), "the connection goes on"
+
+
+@pytest.mark.parametrize("size", [1001, 100_000, 5_000_000])
+def test_413_is_read_by_clients_that_send_everything_first(serve, tmp_path, size):
+    served = serve(echo, max_request_read_bytes=1000)
+    (tmp_path / "ca.pem").write_text(served.testing.ca_pem)
+    (tmp_path / "upload").write_bytes(bytes(size))
+    upload = ["--http2", "--data-binary", f"@{tmp_path / 'upload'}", "--write-out", "%{http_code}"]
+    assert curl(served.port, "/", *upload, ca=tmp_path / "ca.pem").endswith("413")
+    with served.httpx() as client:
+        assert client.post("/", content=bytes(size)).status_code == 413
+        assert client.post("/", content=b"ok").content == b"ok"
+
+
+def test_wrong_content_length_is_no_request(serve, h2_of):
+    seen = []
+    served = serve(lambda request: seen.append(request.body) or {"statusCode": 200})
+    client = h2_of(served)
+    stream = client.open(("content-length", "5"), method="POST", end=False)
+    client.data(stream, b"abc", end=True)
+    event = client.wait_for((h2.events.ResponseReceived, h2.events.StreamReset), stream)
+    assert isinstance(event, h2.events.StreamReset) or dict(event.headers)[":status"] == "400"
+    assert client.reply(client.open()).status == 200
+    assert seen == [b""]
+
+
+def test_head(serve, h2_of):
+    client = h2_of(serve(lambda request: {"statusCode": 200, "body": "0123456789"}))
+    reply = client.reply(client.open(method="HEAD"))
+    assert (reply.status, reply.body, reply.header("content-length")) == (200, b"", "10")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_statuses_without_a_body(serve, h2_of, status):
+    client = h2_of(serve(lambda request: {"statusCode": status, "body": "not to be sent"}))
+    reply = client.reply(client.open())
+    assert (reply.status, reply.body) == (status, b"")
+
+
+def test_authority_is_the_host(serve, h2_of):
+    def tell(request):
+        return {"statusCode": 200, "body": json.dumps([request.headers["host"], request.url])}
+
+    served = serve(tell)
+    client = h2_of(served)
+    assert client.reply(client.open(path="/p?q")).json() == ["localhost", "https://localhost/p?q"]
+    assert client.reply(client.open(authority="localhost:1")).json() == ["localhost:1", "https://localhost:1/"]
+    reply = client.reply(client.open(("host", "localhost"), authority=None))
+    assert reply.json() == ["localhost", "https://localhost/"]
+    assert client.reply(client.open(("host", "localhost"))).status == 200, "both, agreeing"
+
+
+@pytest.mark.parametrize(
+    ("authority", "headers"),
+    [
+        ("localhost", [("host", "other")]),
+        (None, []),
+        ("a b", []),
+        ("", [("host", "")]),
+        (None, [("host", "localhost"), ("host", "localhost")]),
+        ("user@localhost", []),
+    ],
+    ids=["differing", "neither", "malformed", "empty", "Host twice", "user"],
+)
+def test_host_that_is_missing_or_wrong_is_refused(serve, h2_of, authority, headers):
+    seen = []
+    client = h2_of(serve(lambda request: seen.append(request) or {"statusCode": 200}))
+    stream = client.open(*headers, authority=authority)
+    event = client.wait_for((h2.events.ResponseReceived, h2.events.StreamReset), stream)
+    # What cannot be parsed at all is a stream error (RFC 9113 section 8.1.1).
+    assert isinstance(event, h2.events.StreamReset) or dict(event.headers)[":status"] == "400"
+    assert client.reply(client.open()).status == 200
+    assert len(seen) == 1
+
+
+def test_another_host_on_the_connection_is_misdirected(serve, h2_of):
+    served = serve(hosts=("localhost", "other.test"))
+    client = h2_of(served)
+    assert client.reply(client.open(authority="other.test")).status == 421
+    assert client.reply(client.open()).status == 200
+    assert served.stat("requests_refused", "misdirected") == 1
+
+
+@pytest.mark.parametrize("headers", [[("x-a", "y" * 5000)], [("x-a", "y")] * 20], ids=["long", "many"])
+def test_431(serve, h2_of, headers):
+    served = serve(max_header_bytes=4096, max_headers=10)
+    client = h2_of(served)
+    assert client.reply(client.open(*headers)).status == 431
+    assert client.reply(client.open()).status == 200, "the connection goes on"
+
+
+def test_cookie_crumbs_are_joined(serve, h2_of):
+    def tell(request):
+        return {"statusCode": 200, "body": json.dumps([request.headers["cookie"], request.cookies])}
+
+    client = h2_of(serve(tell))
+    reply = client.reply(client.open(("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")))
+    assert reply.json() == ["a=1; b=2; c=3", {"a": "1", "b": "2", "c": "3"}]
+
+
+def test_connect_is_refused(serve, h2_of):
+    client = h2_of(serve())
+    client.connection.send_headers(1, [(":method", "CONNECT"), (":authority", "localhost:443")], end_stream=True)
+    client.flush()
+    event = client.wait_for((h2.events.ResponseReceived, h2.events.StreamReset), 1)
+    assert isinstance(event, h2.events.StreamReset) or dict(event.headers)[":status"] in ("400", "501")
+
+
+def test_cancelled_stream_harms_nobody(serve, gate, h2_of):
+    served = serve(lambda request: gate(request) if request.path == "/slow" else echo(request))
+    client = h2_of(served)
+    stream = client.open(path="/slow")
+    gate.wait_for()
+    client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+    client.flush()
+    assert client.reply(client.open(path="/fast")).status == 200
+    gate.opened.set()
+    served.wait_stat("requests_in_flight", value=0)
+    assert client.reply(client.open(path="/fast")).status == 200
+
+
+def test_rapid_reset_ends_the_connection(serve, h2_of):
+    served = serve()
+    client = h2_of(served)
+    headers = [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "localhost")]
+    for _ in range(500):
+        stream = client.connection.get_next_available_stream_id()
+        client.connection.send_headers(stream, headers, end_stream=True)
+        client.connection.reset_stream(stream)
+    client.flush()
+    end = client.wait_for(h2.events.ConnectionTerminated)
+    assert end.error_code == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+    assert served.get().status == 200
+
+
+def test_junk_instead_of_frames_ends_the_connection_alone(serve, h2_of):
+    served = serve()
+    client = h2_of(served)
+    client.wire.send(b"\xff" * 1000)
+    client.wire.cut()
+    assert served.get().status == 200
+
+
+def test_closing_sends_goaway_and_finishes_what_is_in_flight(serve, gate, h2_of):
+    served = serve(gate)
+    client = h2_of(served)
+    stream = client.open()
+    gate.wait_for()
+    closing = threading.Thread(target=served.server.close)
+    closing.start()
+    try:
+        assert client.wait_for(h2.events.ConnectionTerminated).error_code == h2.errors.ErrorCodes.NO_ERROR
+        gate.opened.set()
+        assert client.reply(stream).text == "through /"
+        assert client.wire.cut() is not None
+    finally:
+        gate.opened.set()
+        closing.join(30)
+    assert not closing.is_alive()
+    wait_until(lambda: served.stat("connections_closed", "shutdown") == 1)
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["polite client", "client that no longer reads"])
+def test_idle_connection_is_told_to_go_when_the_server_closes(serve, h2_of, listens):
+    served = serve()
+    client = h2_of(served)
+    assert client.reply(client.open()).status == 200
+    closing = threading.Thread(target=served.server.close)
+    closing.start()
+    assert client.wait_for(h2.events.ConnectionTerminated).error_code == h2.errors.ErrorCodes.NO_ERROR
+    if listens:
+        client.wait_until_closed()
+    closing.join(10)
+    assert not closing.is_alive(), "nothing is in flight"
