@@ -54,10 +54,10 @@ test-rust:
 	$(call say,Testing the core (Rust))
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --locked --cargo-profile quick -p portico-core; \
-	else cargo test --locked --profile quick -p portico-core --lib; fi
+	else cargo test --locked --profile quick -p portico-core --lib --tests; fi
 	@cargo test --locked --quiet --profile quick -p portico-core --doc
 
-test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.checked $(VENV)/.loaded
+test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded
 	$(call say,Testing the package (Python))
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 

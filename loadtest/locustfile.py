@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import ssl
 import time
 from typing import Any
 
 import gevent
 from geventhttpclient.client import HTTPClientPool
+from geventhttpclient.connectionpool import ConnectionPool
 from locust import FastHttpUser, between, events, task
 from locust.env import Environment
 
@@ -25,6 +27,14 @@ HOSTS = itertools.cycle(("localhost", "a.localhost", "b.localhost"))
 UPLOAD = bytes(256 << 10)
 DOWNLOAD = bytes(range(256)) * 4096
 PROGRESS = float(os.environ.get("PORTICO_LOAD_PROGRESS", "5"))
+
+
+def send_at_once(_: ConnectionPool, sock: socket.socket) -> None:
+    """Turns Nagle's algorithm off, as browsers do: it holds this client's uploads back by 40 ms."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+ConnectionPool.after_connect = send_at_once
 
 
 def trusting() -> ssl.SSLContext:

@@ -8,7 +8,8 @@ import h2.errors
 import h2.events
 import pytest
 
-from clients import H2, curl, wait_until
+from clients import curl, wait_until
+from frames import H2
 
 
 @pytest.fixture

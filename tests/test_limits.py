@@ -10,7 +10,8 @@ import h2.events
 import pytest
 
 import portico
-from clients import GENEROUS, H2, Wire
+from clients import GENEROUS, Wire
+from frames import H2
 
 HEAD = "POST /{} HTTP/1.1\r\nHost: localhost\r\n"
 SHORT = 0.3
@@ -21,6 +22,13 @@ def at_least(seconds):
     began = time.monotonic()
     yield
     assert time.monotonic() - began > seconds * 0.9, "it came too early"
+
+
+@contextlib.contextmanager
+def at_most(seconds):
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds, "it came too late"
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -128,7 +136,8 @@ def test_http2_client_that_takes_nothing_is_cut(serve):
         client = H2(wire)
         client.open()
         # It never opens its window, so nothing but 64 KiB can be sent.
-        served.wait_stat("connections_open", value=0)
+        with at_most(5):
+            served.wait_stat("connections_open", value=0)
         assert served.stat("connections_closed", "write_timeout") == 1
 
 
@@ -151,7 +160,8 @@ def test_idle_http2_connection(serve, asked_before):
         client = H2(wire)
         if asked_before:
             assert client.reply(client.open()).status == 200
-        assert client.wait_for(h2.events.ConnectionTerminated).error_code == 0
+        with at_most(5):
+            assert client.wait_for(h2.events.ConnectionTerminated).error_code == 0
         client.wait_until_closed()
     served.wait_stat("connections_closed", "idle")
 
@@ -161,7 +171,8 @@ def test_http2_client_that_does_not_go_when_told_is_dropped(serve):
     with served.tls_wire(alpn=["h2"]) as wire:
         client = H2(wire)
         assert client.reply(client.open()).status == 200
-        served.wait_stat("connections_closed", "idle")
+        with at_most(8):
+            served.wait_stat("connections_closed", "idle")
 
 
 def test_max_connections(serve):

@@ -9,20 +9,11 @@ import stat
 import pytest
 
 import portico
-from clients import GENEROUS, Wire, curl, request, trusting
+from clients import Wire, curl, refuses, request, trusting
 
 
 def named(name):
     return lambda request: {"statusCode": 200, "body": name}
-
-
-def refuses(port):
-    """Whether nobody listens there."""
-    try:
-        socket.create_connection(("127.0.0.1", port), GENEROUS).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_port_0_picks_one_and_tells_it(make_server, issue, ca_pem):

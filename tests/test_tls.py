@@ -157,9 +157,10 @@ def test_client_that_distrusts_the_certificate_is_reported_with_its_name(serve):
 
 def test_unknown_name_is_reported_with_peer_and_name(serve, caplog):
     served = serve()
-    with caplog.at_level("INFO", "portico.error"), pytest.raises(ssl.SSLError, match="unrecognized name"):
-        served.get(host="Unknown.test")
-    exception, _ = served.errors.next(portico.HandshakeError)
+    with caplog.at_level("INFO", "portico.error"):
+        with pytest.raises(ssl.SSLError, match="unrecognized name"):
+            served.get(host="Unknown.test")
+        exception, _ = served.errors.next(portico.HandshakeError)
     assert exception.reason == "unknown_name"
     assert "unknown.test" in str(exception)
     assert re.search(r"127\.0\.0\.1:\d+", str(exception))

@@ -1,15 +1,15 @@
 """The exceptions of portico. The binding raises these very classes (`rust/python/src/errors.rs`).
 
-    Error
-    ├── ConfigError (ValueError)            a setting, host name or argument is wrong
-    │   └── CertificateError                a certificate or its key cannot be used
-    ├── ListenError (OSError)               an address cannot be listened on
-    ├── ClosedError (RuntimeError)          the server is closed, or belongs to another process
-    ├── HandshakeError (ConnectionError)    a TLS handshake failed (given to `on_error`)
-    ├── RequestError (ValueError)           a request was refused (given to `on_error`)
-    │   ├── IncompleteRequest               more bytes are needed
-    │   └── LimitError                      a limit or time-out was passed
-    └── ResponseError (ValueError)          a handler returned what cannot be sent
+Error
+├── ConfigError (ValueError)            a setting, host name or argument is wrong
+│   └── CertificateError                a certificate or its key cannot be used
+├── ListenError (OSError)               an address cannot be listened on
+├── ClosedError (RuntimeError)          the server is closed, or belongs to another process
+├── HandshakeError (ConnectionError)    a TLS handshake failed (given to `on_error`)
+├── RequestError (ValueError)           a request was refused (given to `on_error`)
+│   ├── IncompleteRequest               more bytes are needed
+│   └── LimitError                      a limit or time-out was passed
+└── ResponseError (ValueError)          a handler returned what cannot be sent
 """
 
 from __future__ import annotations

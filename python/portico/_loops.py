@@ -37,12 +37,17 @@ class Loop:
     Requests arrive in batches: one wake for all that wait."""
 
     def __init__(self, start_thread: Callable[[str, Callable[[], None]], None]) -> None:
-        self.bridge = Bridge()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._start_thread = start_thread
         self._own = False
+        self._ending = False
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @functools.cached_property
+    def bridge(self) -> Bridge:
+        """How requests come to the loop; made when the first handler needs it, for it costs two descriptors."""
+        return Bridge()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serves on `loop`; on its own thread, or before it runs."""
@@ -60,17 +65,21 @@ class Loop:
         ready.wait()
 
     def stop(self) -> None:
-        """Ends the loop that `start` began, from any other thread; returns at once."""
-        if self._own and self.loop is not None:
-            # A RuntimeError says that it was closed already.
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.loop.stop)
+        """Ends what `start` began, from any other thread; returns at once. A loop that was attached is told, and gets to
+        it in its own time."""
+        loop = self.loop
+        if loop is None:
+            return
+        # A RuntimeError says that it was closed already.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(loop.stop if self._own else self.detach)
 
     def detach(self) -> None:
         """Stops serving: cancels what is left. On the loop's thread."""
-        if self.loop is not None and not self.loop.is_closed():
+        if self.loop is not None and not self._ending:
+            self._ending = True
             self.loop.remove_reader(self.bridge.fileno())
-        self.bridge.take()  # Dropped requests answer 500.
+            self.bridge.close()
         for task in self._tasks:
             task.cancel()
 
@@ -92,7 +101,7 @@ class Loop:
             if not inspect.isawaitable(value):
                 answer.send(request, value)
                 continue
-            task = self.loop.create_task(_finish(answer, request, value))
+            task = self.loop.create_task(self._finish(answer, request, value))
             # The loop itself only keeps weak references to tasks.
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -114,15 +123,17 @@ class Loop:
             asyncio.set_event_loop(None)
             loop.close()
 
-
-async def _finish(answer: Answer, request: Request, awaitable: Any) -> None:
-    try:
-        value = await awaitable
-    except asyncio.CancelledError:
-        raise  # The answer is dropped, which sends a 500 where somebody still waits.
-    except BaseException as exception:
-        answer.fail(request, exception)
-        if isinstance(exception, KeyboardInterrupt):
-            raise  # Ctrl-C is meant for the program. SystemExit is not: a handler must not end it.
-    else:
-        answer.send(request, value)
+    async def _finish(self, answer: Answer, request: Request, awaitable: Any) -> None:
+        try:
+            value = await awaitable
+        except asyncio.CancelledError as exception:
+            if not self._ending:
+                answer.fail(request, exception)
+            raise
+        except BaseException as exception:
+            answer.fail(request, exception)
+            # Ctrl-C is meant for the program, whose main thread this may be. SystemExit is not: no handler ends it.
+            if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
+        else:
+            answer.send(request, value)

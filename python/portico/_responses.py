@@ -19,9 +19,7 @@ _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
 
 
-def response(
-    status: int = 200, body: str | bytes | None = None, content_type: str | None = None
-) -> Response:
+def response(status: int = 200, body: str | bytes | None = None, content_type: str | None = None) -> Response:
     """A response with a body. `content_type` defaults to `text/plain; charset=utf-8` for `str` and to
     `application/octet-stream` for bytes.
 
@@ -119,9 +117,7 @@ def set_cookie(
     return add_header(response, "set-cookie", "; ".join(parts))
 
 
-def delete_cookie(
-    response: Response, name: str, *, path: str | None = "/", domain: str | None = None
-) -> Response:
+def delete_cookie(response: Response, name: str, *, path: str | None = "/", domain: str | None = None) -> Response:
     """Tells the client to forget a cookie, in place; `path` and `domain` must be those it was set with.
 
     >>> delete_cookie({"statusCode": 200}, "a")["multiValueHeaders"]["set-cookie"][0][:17]

@@ -152,6 +152,8 @@ class Server:
             raise ConfigError(f"config: a mapping of settings, not {type(config).__name__}")
         given: dict[str, Any] = {**(config or {}), **settings}
         on_error = given.pop("on_error", on_error)
+        if on_error is not None and not callable(on_error):
+            raise ConfigError(f"on_error: a function of an exception and a request, not {type(on_error).__name__}")
         self._dispatch = _core.Server.dispatch(given)
         self._pid = os.getpid()
         self._threads = _Threads()
@@ -159,11 +161,10 @@ class Server:
         self._closed = threading.Event()
         self._listens = False
         self._needs_loop = False
-        self._told = False
+        self._joining = threading.Lock()
+        self._joined = False
         reports = Reports(on_error)
-        self._core = _core.Server(
-            given, handler, self._mode(handler), weakref.ref(self), reports, self._threads.start
-        )
+        self._core = _core.Server(given, handler, self._mode(handler), weakref.ref(self), reports, self._threads.start)
         self._core.on_closed(functools.partial(_ended, self._closed, self._loop))
 
     # ---- hosts
@@ -193,11 +194,9 @@ class Server:
         """
         self._check_process()
         mode = self._mode(handler)
-        if self._listens and mode is self._loop.bridge:
+        if self._listens and not isinstance(mode, str):
             self._loop.start()
-        context = self._core.add_context(
-            host, cert, key, password, min_version, max_version, list(alpn), handler, mode
-        )
+        context = self._core.add_context(host, cert, key, password, min_version, max_version, list(alpn), handler, mode)
         return Context(context)
 
     def remove_context(self, host: str | None) -> None:
@@ -263,10 +262,10 @@ class Server:
         if threading.current_thread() in self._threads or self._loop.is_current():
             return
         self._closed.wait(max(0.0, float(grace)) + _THREADS_END)
-        self._threads.join(time.monotonic() + _THREADS_END)
-        if not self._told:
-            self._told = True
-            self._threads.tell_left_behind()
+        with self._joining:
+            if not self._joined:
+                self._joined = True
+                self._threads.join(time.monotonic() + _THREADS_END)
 
     async def aclose(self, grace: float = 30.0) -> None:
         """The same as `close`, without blocking the event loop."""
@@ -406,12 +405,11 @@ class _Threads:
         return [thread for thread in self._all if thread.is_alive()]
 
     def join(self, end: float) -> None:
+        """Waits for them until a moment of the monotonic clock, and tells which are left."""
         for thread in self.alive():
             thread.join(max(0.0, end - time.monotonic()))
-
-    def tell_left_behind(self) -> None:
         busy = [thread.name for thread in self.alive()]
-        if busy:
+        if busy and not _ending:
             _logger.warning("a server was closed with handlers still running on %s", ", ".join(busy))
 
 
@@ -428,5 +426,4 @@ def _close_all() -> None:
     with _starting:
         _ending = True
     for server in list(_listening):
-        server._told = True  # nobody is left to act on it
         server.close(0)

@@ -222,8 +222,6 @@ pub enum Stage {
     Handshake,
     /// Reading or refusing a request.
     Request,
-    /// The connection itself: it was reset or it stalled.
-    Connection,
 }
 
 /// An error of one connection. It reaches no caller: it is counted and handed to the [`Observer`].

@@ -115,6 +115,7 @@ struct Bound {
     socket: Socket2,
     address: Address,
     path: Option<PathBuf>,
+    inherited: bool,
 }
 
 impl Bound {
@@ -147,7 +148,7 @@ impl Bound {
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
         let address = Address::Inet(socket.local_addr()?.as_socket().unwrap_or(address));
-        Ok(Bound { socket, address, path: None })
+        Ok(Bound { socket, address, path: None, inherited: false })
     }
 
     fn unix(path: &PathBuf, backlog: i32) -> io::Result<Self> {
@@ -165,7 +166,7 @@ impl Bound {
         }
         socket.listen(backlog)?;
         let address = Address::Unix(Some(path.display().to_string()));
-        Ok(Bound { socket, address, path: Some(path.clone()) })
+        Ok(Bound { socket, address, path: Some(path.clone()), inherited: false })
     }
 }
 
@@ -181,12 +182,16 @@ impl Bound {
             Some(address) => Address::Inet(address),
             None => Address::Unix(local.as_pathname().map(|path| path.display().to_string())),
         };
-        Ok(Bound { socket, address, path: None })
+        Ok(Bound { socket, address, path: None, inherited: true })
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
+        if !self.inherited {
+            // Closing alone would leave it listening where a forked child has a copy of the descriptor.
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        }
         if let Some(path) = &self.path {
             let _ = std::fs::remove_file(path);
         }

@@ -129,7 +129,7 @@ impl IoThreads {
 pub struct Server {
     service: Arc<Service>,
     spawn: Arc<dyn Spawn>,
-    threads: Mutex<Option<IoThreads>>,
+    threads: Arc<Mutex<Option<IoThreads>>>,
 }
 
 impl Server {
@@ -151,7 +151,11 @@ impl Server {
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
         });
-        Server { service, spawn, threads: Mutex::new(None) }
+        let threads: Arc<Mutex<Option<IoThreads>>> = Arc::default();
+        let ended = threads.clone();
+        // Handles of event loops keep their descriptors open.
+        service.lifecycle.on_end(Box::new(move || drop(ended.lock().take())));
+        Server { service, spawn, threads }
     }
 
     /// Adds a context beside those of the same host. Works while serving.

@@ -2,9 +2,7 @@
 
 use portico_core::error::{Refusal, RequestError as Refused};
 use portico_core::{Error, Report, error::Stage};
-use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 pyo3::import_exception!(portico._errors, CertificateError);
 pyo3::import_exception!(portico._errors, ClosedError);
@@ -54,7 +52,7 @@ fn describe(py: Python<'_>, error: &PyErr, reason: &str, status: Option<u16>) {
 }
 
 /// The exception that `on_error` gets for an error of a connection.
-pub(crate) fn from_report<'py>(py: Python<'py>, report: Report) -> Bound<'py, PyException> {
+pub(crate) fn from_report(py: Python<'_>, report: Report) -> Bound<'_, PyAny> {
     let Report { stage, reason, message, status } = report;
     let limit = Refusal::ALL.iter().any(|refusal| refusal.label() == reason && refusal.is_limit());
     let error = match stage {
@@ -65,16 +63,6 @@ pub(crate) fn from_report<'py>(py: Python<'py>, report: Report) -> Bound<'py, Py
         }
         Stage::Request => request_error(py, limit, message, status.unwrap_or(400), reason),
         Stage::Accept => ListenError::new_err(message),
-        Stage::Connection => PyOSError::new_err(message),
     };
-    match error.into_value(py).into_bound(py).cast_into::<PyException>() {
-        Ok(value) => value,
-        Err(_) => unreachable_exception(py),
-    }
-}
-
-fn unreachable_exception(py: Python<'_>) -> Bound<'_, PyException> {
-    let error = PyException::new_err(PyString::new(py, "an error that could not be described").unbind());
-    #[expect(clippy::expect_used, reason = "a PyException is one")]
-    error.into_value(py).into_bound(py).cast_into().expect("a PyException")
+    error.into_value(py).into_bound(py).into_any()
 }

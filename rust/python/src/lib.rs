@@ -5,10 +5,13 @@ mod certificates;
 mod connection;
 mod errors;
 mod handler;
+mod loops;
+mod reports;
 mod request;
 mod response;
 mod server;
 mod settings;
+mod slot;
 mod threads;
 
 use pyo3::prelude::*;
@@ -17,8 +20,8 @@ use pyo3::types::PyTuple;
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<connection::ConnectionInfo>()?;
-    module.add_class::<handler::Answer>()?;
-    module.add_class::<handler::Bridge>()?;
+    module.add_class::<loops::Answer>()?;
+    module.add_class::<loops::Bridge>()?;
     module.add_class::<request::Request>()?;
     module.add_class::<server::Context>()?;
     module.add_class::<server::Listener>()?;

@@ -27,10 +27,8 @@ pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
     let mut response = Response::new(StatusCode::OK, Bytes::new());
     let (mut status, mut base64, mut body) = (None, false, None);
     for (key, value) in dict.iter() {
-        let Ok(name) = key.cast::<PyString>() else {
-            return wrong(format!("a response has the keys {}, not {}", KEYS.join(", "), key.repr()?));
-        };
-        match &*name.to_cow()? {
+        let name = key.cast::<PyString>().ok().and_then(|name| name.to_cow().ok());
+        match name.as_deref().unwrap_or_default() {
             "statusCode" => status = Some(to_status(&value)?),
             "headers" => add_headers(&mut response, &value, "headers", true)?,
             "multiValueHeaders" => add_headers(&mut response, &value, "multiValueHeaders", false)?,

@@ -13,8 +13,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::errors::{self, ConfigError};
-use crate::handler::{Bridge, Function, OnLoop, Reporter, Site, Slot};
+use crate::handler::{Function, Site};
+use crate::loops::{Bridge, OnLoop};
+use crate::reports::Reporter;
 use crate::settings;
+use crate::slot::Slot;
 use crate::threads::{PythonThreads, detach, try_attach};
 
 /// The server of the core.
@@ -283,7 +286,9 @@ fn duplicate(fd: RawFd) -> PyResult<OwnedFd> {
     #[expect(unsafe_code, reason = "a number becomes a descriptor")]
     // SAFETY: borrowed for the call only, during which the kernel checks that the number is an open descriptor.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    Ok(borrowed.try_clone_to_owned()?)
+    borrowed.try_clone_to_owned().map_err(|source| {
+        errors::to_python(portico_core::Error::Listen { address: format!("descriptor {fd}"), source })
+    })
 }
 
 /// A path (`str`, `os.PathLike`) or the bytes themselves; a `str` that is PEM is taken as such.

@@ -38,6 +38,8 @@ const MAX_PROVOKED_RESETS: usize = 100;
 
 /// How long a client that was told to go, and has no stream left, may take to do so.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// The least time between two looks at what goes on.
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 /// How long, in all and without progress, a client may go on sending a body that was refused.
 const DISCARD: Duration = Duration::from_secs(10);
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
@@ -251,13 +253,13 @@ impl Activity {
         self.0.lock().since = Instant::now();
     }
 
+    /// When to look again: at the end of the client's patience, but never later than the shortest that it could get
+    /// meanwhile, because streams that begin and end do not wake whoever looks.
     fn next_look(&self, config: &Config, told: bool) -> Instant {
+        let shortest = config.write_timeout.min(config.keepalive_timeout).min(config.header_timeout).min(GOODBYE);
+        let latest = Instant::now() + shortest.max(SHORTEST_LOOK);
         let going = self.0.lock();
-        match going.patience(config, told) {
-            Some(patience) => going.since + patience,
-            // Handlers are at it; whatever happens next, this is soon enough to look again.
-            None => Instant::now() + config.write_timeout,
-        }
+        going.patience(config, told).map_or(latest, |patience| (going.since + patience).min(latest))
     }
 
     fn verdict(&self, config: &Config, told: bool) -> Verdict {

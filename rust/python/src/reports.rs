@@ -1,0 +1,81 @@
+//! The errors of connections, on their way from I/O threads to Python.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use portico_core::{Observer, Report};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+
+use crate::errors;
+use crate::slot::Slot;
+use crate::threads::try_attach;
+
+/// Carries the errors of connections to a Python thread, so that no I/O thread waits for the interpreter or a log file.
+#[derive(Default)]
+pub(crate) struct Reporter {
+    state: Mutex<Reported>,
+    more: parking_lot::Condvar,
+}
+
+#[derive(Default)]
+struct Reported {
+    waiting: VecDeque<Report>,
+    dropped: u64,
+    closed: bool,
+}
+
+/// Reports that may wait; more are only counted.
+const MAX_WAITING: usize = 1_000;
+
+impl Observer for Reporter {
+    fn report(&self, report: Report) {
+        let mut state = self.state.lock();
+        if state.waiting.len() >= MAX_WAITING {
+            state.dropped += 1;
+            return;
+        }
+        state.waiting.push_back(report);
+        drop(state);
+        self.more.notify_one();
+    }
+}
+
+impl Reporter {
+    /// Hands reports to `reports.connection_failed` until closed.
+    pub(crate) fn run(&self, reports: &Slot) {
+        while let Some((batch, dropped)) = self.next() {
+            try_attach(|py| {
+                let Ok(reports) = reports.get(py) else { return };
+                let tell = |method, argument: Bound<'_, PyAny>| {
+                    if let Err(error) = reports.call_method1(method, (argument,)) {
+                        error.write_unraisable(py, Some(&reports));
+                    }
+                };
+                for report in batch {
+                    tell(intern!(py, "connection_failed"), errors::from_report(py, report));
+                }
+                if dropped > 0 {
+                    tell(intern!(py, "dropped"), PyInt::new(py, dropped).into_any());
+                }
+            });
+        }
+    }
+
+    fn next(&self) -> Option<(VecDeque<Report>, u64)> {
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() && !state.closed {
+            self.more.wait(&mut state);
+        }
+        if state.waiting.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut state.waiting), std::mem::take(&mut state.dropped)))
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.more.notify_all();
+    }
+}

@@ -1,0 +1,85 @@
+"""HTTP/2 frames made by hand, where no client would send them or show them."""
+
+from __future__ import annotations
+
+import h2.config
+import h2.connection
+import h2.events
+
+from clients import Reply
+
+
+class H2:
+    """HTTP/2 frames by hand, on a `Wire`."""
+
+    def __init__(self, wire, **config):
+        self.wire, self.events = wire, []
+        config = h2.config.H2Configuration(
+            client_side=True,
+            header_encoding="latin-1",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+            **config,
+        )
+        self.connection = h2.connection.H2Connection(config)
+        self.connection.initiate_connection()
+        self.flush()
+
+    def flush(self):
+        self.wire.sock.sendall(self.connection.data_to_send())
+
+    def open(self, *headers, method="GET", path="/", authority="localhost", scheme="https", end=True):
+        """Begins a request and returns its stream's number."""
+        stream = self.connection.get_next_available_stream_id()
+        pseudo = [(":method", method), (":scheme", scheme), (":path", path)]
+        if authority:
+            pseudo.append((":authority", authority))
+        self.connection.send_headers(stream, [*pseudo, *headers], end_stream=end)
+        self.flush()
+        return stream
+
+    def data(self, stream, data, end=False):
+        self.connection.send_data(stream, data, end_stream=end)
+        self.flush()
+
+    def wait_for(self, kind, stream=None):
+        """Reads until such an event came. None when the server closes before that."""
+        while True:
+            for event in self.events:
+                if isinstance(event, kind) and stream in (None, getattr(event, "stream_id", None)):
+                    self.events.remove(event)
+                    return event
+            frame = self.frame()
+            if not frame:
+                return None
+            for event in self.connection.receive_data(frame):
+                if isinstance(event, h2.events.DataReceived):
+                    self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                if isinstance(event, h2.events.ConnectionTerminated):
+                    # h2 takes GOAWAY for the end, but what is in flight goes on (RFC 9113 section 6.8).
+                    self.connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+                self.events.append(event)
+            self.flush()
+
+    def wait_until_closed(self):
+        """Reads, and acknowledges what has to be, until the server closes."""
+        assert self.wait_for(()) is None
+
+    def frame(self):
+        """The bytes of the next frame; none at the end."""
+        head = self.wire.file.read(9)
+        return head + self.wire.file.read(int.from_bytes(head[:3], "big"))
+
+    def reply(self, stream):
+        """The whole response on a stream."""
+        head = self.wait_for((h2.events.ResponseReceived, h2.events.StreamReset), stream)
+        assert isinstance(head, h2.events.ResponseReceived), f"no response: {head}"
+        body = b""
+        while True:
+            event = self.wait_for((h2.events.DataReceived, h2.events.StreamEnded, h2.events.StreamReset), stream)
+            assert event, "the connection ends before the response does"
+            if not isinstance(event, h2.events.DataReceived):
+                headers = list(head.headers)
+                status = int(headers.pop(0)[1])
+                return Reply(status, headers, body, "HTTP/2")
+            body += event.data
