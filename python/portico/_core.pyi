@@ -1,4 +1,4 @@
-"""The binding over portico-core. Users want `portico` itself; what is marked as public there is `Request` and `ConnectionInfo`."""
+"""The binding over portico-core. Users want `portico` itself, which shows `Request` and `ConnectionInfo` of this."""
 
 import os
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView

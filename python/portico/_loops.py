@@ -65,8 +65,7 @@ class Loop:
         ready.wait()
 
     def stop(self) -> None:
-        """Ends what `start` began, from any other thread; returns at once. A loop that was attached is told, and gets to
-        it in its own time."""
+        """Ends what `start` began, from any other thread; returns at once. An attached loop is told to let go."""
         loop = self.loop
         if loop is None:
             return

@@ -228,8 +228,9 @@ class Server:
         """Begins to accept connections, and returns at once.
 
         `port` 0 lets the machine choose; see `Listener.port`. With `unix`, the path of a socket, or `fd`, the
-        descriptor of a socket that listens already (it stays the caller's), `port` and `host` are not used. With `tls=False` HTTP is spoken in the clear: HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113
-        section 3.3). `reuse_port` lets several processes share the address. `backlog` overrides the setting.
+        descriptor of a socket that listens already (it stays the caller's), `port` and `host` are not used. With
+        `tls=False` HTTP is spoken in the clear: HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113 section 3.3).
+        `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
         context, `ClosedError` for a closed server.
@@ -301,8 +302,8 @@ class Server:
     def serve_forever(self, grace: float = 30.0) -> None:
         """Blocks until the server is closed, by whomever.
 
-        On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in flight.
-        The signal handlers that were there are put back at the end.
+        On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in
+        flight. The signal handlers that were there are put back at the end.
         """
         self._check_open("serve_forever on")
         on_main = threading.current_thread() is threading.main_thread()

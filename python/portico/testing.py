@@ -69,8 +69,8 @@ def _authority() -> tuple[str, str]:
 def server(
     handler: Handler | Mapping[str, Handler] | None, hosts: Sequence[str] = ("localhost",), **settings: Any
 ) -> Iterator[TestServer]:
-    """A server on a free port of 127.0.0.1 with a throw-away certificate for each host, closed at the end, also when the
-    body raises.
+    """A server on a free port of 127.0.0.1 with a throw-away certificate for each host, closed at the end, also when
+    the body raises.
 
     `handler` answers for all hosts; a mapping gives each host its own. `settings` are those of `portico.Server`.
     """
@@ -100,7 +100,8 @@ def call_on_server(handler: Handler, client: Callable[[str], T], **settings: Any
     what it raises. The URL is cleartext, so that any client will do.
 
     >>> import urllib.request
-    >>> call_on_server(lambda request: {"statusCode": 200, "body": "hi"}, lambda url: urllib.request.urlopen(url).read())
+    >>> hi = lambda request: {"statusCode": 200, "body": "hi"}
+    >>> call_on_server(hi, lambda url: urllib.request.urlopen(url).read())
     b'hi'
     """
     results: list[T] = []

@@ -259,7 +259,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "threads",
         kind: Kind::Range { min: 1, max: 1_000 },
         default: Value::Pair(5, 20),
-        doc: "The least and the most threads of the pool. It starts with none, keeps the least once they were needed, and grows while every thread is busy.",
+        doc: "The least and the most threads of the pool. The least are started with the first listener, where a handler needs them; it grows while every thread is busy.",
         set: |c, v| c.threads = v.pair(),
     },
     Setting {

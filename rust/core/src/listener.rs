@@ -61,6 +61,8 @@ impl Place {
 
 /// Waiting after an accept failed, as without free descriptors: nothing is lost, the kernel keeps the queue.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections accepted before others get a turn.
+const ACCEPT_TURN: u32 = 64;
 /// How long closing a listener waits for its socket to be gone.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -226,9 +228,17 @@ async fn accept(
         Err(error) => return accept_failed(service, &local, &error),
     };
     let mut last = false;
+    let mut turn = 0u32;
     loop {
         match source.get_ref().socket.accept() {
-            Ok((socket, peer)) => admit(socket, &peer, &local, tls, service, threads),
+            Ok((socket, peer)) => {
+                admit(socket, &peer, &local, tls, service, threads);
+                // A flood of connections must not keep this thread from those it has.
+                turn = (turn + 1) % ACCEPT_TURN;
+                if turn == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && last => return,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::select! {

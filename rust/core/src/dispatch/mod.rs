@@ -55,6 +55,9 @@ impl Reply {
         let Some(sender) = self.sender.take() else { return };
         // Before the answer is on its way, so that nobody who has it still sees its request in flight.
         self.metrics.requests_in_flight.remove();
+        if sender.is_closed() {
+            return; // The client has left: no handler failed.
+        }
         let response = response.unwrap_or_else(|| {
             self.metrics.handler_failures.add();
             Response::plain(StatusCode::INTERNAL_SERVER_ERROR)

@@ -25,9 +25,8 @@ struct State {
     closed: bool,
 }
 
-/// Threads that call handlers. It starts with none; a thread that takes work makes sure, before it calls the handler,
-/// that another one is there for the next request, until there are enough. So no I/O thread ever starts one but the
-/// first.
+/// Threads that call handlers. A thread that takes work makes sure, before it calls the handler, that another one is there
+/// for the next request, until there are enough: no I/O thread ever starts one.
 pub struct Pool {
     state: Mutex<State>,
     work: Condvar,

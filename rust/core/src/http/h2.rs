@@ -119,7 +119,11 @@ async fn exchange(
                 Err(error) => Err(error),
             }
         }
-        Err(error) => Err(error),
+        Err(Unread::Refused(error)) => Err(error),
+        // Nobody is there to be answered; what is returned goes nowhere.
+        Err(Unread::BrokenOff) => {
+            return http::Response::new(Pieces { left: Bytes::new(), progress: open });
+        }
     };
     let response = answer.unwrap_or_else(|error| {
         connection.refused(&error);
@@ -143,12 +147,25 @@ async fn exchange(
     out
 }
 
-async fn read(connection: &Connection, request: http::Request<Incoming>) -> Result<Request, RequestError> {
+/// Why there is no request.
+enum Unread {
+    Refused(RequestError),
+    /// The client reset the stream or left within the body.
+    BrokenOff,
+}
+
+impl From<RequestError> for Unread {
+    fn from(error: RequestError) -> Self {
+        Unread::Refused(error)
+    }
+}
+
+async fn read(connection: &Connection, request: http::Request<Incoming>) -> Result<Request, Unread> {
     let config = &connection.service.config;
     let (parts, body) = request.into_parts();
     if parts.headers.len() >= config.max_headers {
         let message = format!("more than {} header lines (max_headers)", config.max_headers);
-        return Err(RequestError::new(Refusal::Headers, message));
+        return Err(RequestError::new(Refusal::Headers, message).into());
     }
     let host = host(&parts)?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -180,26 +197,25 @@ fn host(parts: &http::request::Parts) -> Result<Option<String>, RequestError> {
     }
 }
 
-async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, RequestError> {
+async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, Unread> {
     let limit = config.max_request_read_bytes;
     let too_large =
         || RequestError::new(Refusal::BodyBytes, format!("a body of over {limit} bytes (max_request_read_bytes)"));
     if body.size_hint().lower() > limit as u64 {
         tokio::spawn(discard(body));
-        return Err(too_large());
+        return Err(too_large().into());
     }
     let mut collected = Collected::default();
     while !body.is_end_stream() {
         let stalled = |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
         let frame = tokio::time::timeout(config.body_timeout, body.frame()).await.map_err(stalled)?;
         let Some(frame) = frame else { break };
-        let frame =
-            frame.map_err(|error| RequestError::new(Refusal::Framing, format!("the body broke off: {error}")))?;
+        let frame = frame.map_err(|_| Unread::BrokenOff)?;
         // Trailers are dropped.
         let Ok(data) = frame.into_data() else { continue };
         if collected.len() + data.len() > limit {
             tokio::spawn(discard(body));
-            return Err(too_large());
+            return Err(too_large().into());
         }
         collected.push(data);
     }
