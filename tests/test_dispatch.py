@@ -12,18 +12,6 @@ def ok(body=""):
     return {"statusCode": 200, "body": str(body)}
 
 
-def test_inline_runs_on_the_thread_that_reads(serve, gate):
-    served = serve(gate, dispatch="inline", io_threads=1)
-    with served.wire() as one, served.wire() as two:
-        one.send("GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
-        gate.wait_for()
-        two.send("GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
-        # There is only this thread, and it is busy.
-        assert not gate.entered.acquire(timeout=0.3)
-        gate.opened.set()
-        assert (one.read().text, two.read().text) == ("through /1", "through /2")
-
-
 def test_inline_uses_no_other_thread(serve):
     served = serve(lambda request: ok(threading.get_ident()), dispatch="inline", io_threads=1)
     idents = {served.get().text for _ in range(10)}

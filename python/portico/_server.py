@@ -373,7 +373,7 @@ class Server:
         if handler is not None and (is_async(handler) or self._dispatch == "asyncio"):
             self._needs_loop = True
             return self._loop.bridge
-        return "inline" if self._dispatch == "inline" else "threads"
+        return self._dispatch
 
     def _check_open(self, doing: str) -> None:
         self._check_process()

@@ -40,6 +40,7 @@ pub mod config;
 pub mod connection;
 pub mod dispatch;
 pub mod error;
+mod event_loops;
 pub mod http;
 pub mod listener;
 mod metrics;
@@ -50,7 +51,7 @@ pub mod tls;
 
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
-pub use dispatch::{Handler, Pool, Pooled, Reply};
+pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use listener::{Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};

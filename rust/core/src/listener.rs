@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use crate::connection::{self, Address};
 use crate::error::{Error, Report, Stage};
+use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
-use crate::server::{IoThreads, Service};
+use crate::server::Service;
 use crate::shutdown::draining;
 use crate::stream::Socket;
 
@@ -93,8 +94,8 @@ impl Listener {
     }
 }
 
-/// Binds, and begins to accept on the first of `threads`.
-pub(crate) fn listen(service: Arc<Service>, threads: &IoThreads, endpoint: &Endpoint) -> Result<Listener, Error> {
+/// Binds, and begins to accept on the first of `loops`.
+pub(crate) fn listen(service: Arc<Service>, loops: &EventLoops, endpoint: &Endpoint) -> Result<Listener, Error> {
     let failed = |source| Error::Listen { address: endpoint.place.describe(), source };
     let backlog = endpoint.backlog.unwrap_or(service.config.backlog);
     let bound = Bound::new(endpoint, backlog).map_err(failed)?;
@@ -102,9 +103,9 @@ pub(crate) fn listen(service: Arc<Service>, threads: &IoThreads, endpoint: &Endp
     let (stop, stopped) = watch::channel(false);
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
-    let others = threads.clone();
+    let others = loops.clone();
     let tls = endpoint.tls;
-    threads.first().spawn(async move {
+    loops.first().spawn(async move {
         accept(bound, tls, &service, &others, stopped).await;
         drop(alive);
         drop(alive_guard);
@@ -217,7 +218,7 @@ async fn accept(
     bound: Bound,
     tls: bool,
     service: &Arc<Service>,
-    threads: &IoThreads,
+    loops: &EventLoops,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut phase = service.lifecycle.subscribe();
@@ -232,7 +233,7 @@ async fn accept(
     loop {
         match source.get_ref().socket.accept() {
             Ok((socket, peer)) => {
-                admit(socket, &peer, &local, tls, service, threads);
+                admit(socket, &peer, &local, tls, service, loops);
                 // A flood of connections must not keep this thread from those it has.
                 turn = (turn + 1) % ACCEPT_TURN;
                 if turn == 0 {
@@ -280,7 +281,7 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
     });
 }
 
-fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: &Arc<Service>, threads: &IoThreads) {
+fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: &Arc<Service>, loops: &EventLoops) {
     let address = match peer.as_socket() {
         Some(address) => Address::Inet(address),
         None => Address::Unix(None),
@@ -301,10 +302,10 @@ fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: 
         None => local.clone(),
     };
     let service = service.clone();
-    let thread = threads.least_busy();
-    thread.clone().spawn(async move {
-        let _seat = seat;
-        let _place = thread.occupy();
+    let one = loops.least_busy();
+    let place = one.occupy();
+    one.spawn(async move {
+        let _held = (seat, place);
         let socket = if inet {
             TcpStream::from_std(socket.into()).map(Socket::Tcp)
         } else {

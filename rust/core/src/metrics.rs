@@ -112,6 +112,7 @@ pub(crate) struct Metrics {
     responses: [Counter; CLASSES.len()],
     refusals: [Counter; Refusal::ALL.len()],
     pub(crate) handler_failures: Counter,
+    pub(crate) loop_takeovers: Counter,
 }
 
 /// One entry of `stats()`.
@@ -198,6 +199,11 @@ impl Metrics {
                 "handler_failures",
                 "handlers that raised or returned what is no response",
                 number(&self.handler_failures),
+            ),
+            (
+                "loop_takeovers",
+                "times a handler held an event loop too long, and a spare thread took the loop over",
+                number(&self.loop_takeovers),
             ),
         ]
     }

@@ -1,7 +1,6 @@
 //! A server: its hosts, its listeners, the threads that do its I/O, its beginning and its end.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,12 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::dispatch::Handler;
 use crate::error::{Error, Observer};
+use crate::event_loops::EventLoops;
 use crate::listener::{self, Endpoint, Listener};
 use crate::metrics::{Metrics, Stat};
 use crate::shutdown::{Lifecycle, Phase};
@@ -83,53 +82,11 @@ impl Drop for Alive {
     }
 }
 
-/// A thread that does I/O, and how many connections it has.
-#[derive(Clone)]
-pub(crate) struct IoThread {
-    handle: Handle,
-    connections: Arc<AtomicUsize>,
-}
-
-/// One connection's place on a thread.
-pub(crate) struct Occupied(Arc<AtomicUsize>);
-
-impl IoThread {
-    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.handle.spawn(future);
-    }
-
-    pub(crate) fn occupy(&self) -> Occupied {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        Occupied(self.connections.clone())
-    }
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The threads that do a server's I/O, each with a loop of its own: a connection stays where it began.
-#[derive(Clone)]
-pub(crate) struct IoThreads(Arc<[IoThread]>);
-
-impl IoThreads {
-    pub(crate) fn first(&self) -> &IoThread {
-        &self.0[0]
-    }
-
-    pub(crate) fn least_busy(&self) -> IoThread {
-        let least = self.0.iter().min_by_key(|thread| thread.connections.load(Ordering::Relaxed));
-        least.unwrap_or(self.first()).clone()
-    }
-}
-
 /// A server. Any number may live in one process.
 pub struct Server {
     service: Arc<Service>,
     spawn: Arc<dyn Spawn>,
-    threads: Arc<Mutex<Option<IoThreads>>>,
+    loops: Arc<Mutex<Option<EventLoops>>>,
 }
 
 impl Server {
@@ -151,11 +108,11 @@ impl Server {
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
         });
-        let threads: Arc<Mutex<Option<IoThreads>>> = Arc::default();
-        let ended = threads.clone();
+        let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
+        let ended = loops.clone();
         // Handles of event loops keep their descriptors open.
         service.lifecycle.on_end(Box::new(move || drop(ended.lock().take())));
-        Server { service, spawn, threads }
+        Server { service, spawn, loops }
     }
 
     /// Adds a context beside those of the same host. Works while serving.
@@ -195,66 +152,50 @@ impl Server {
     /// [`Error::Closed`]; [`Error::Config`] for TLS without any certificate; [`Error::Listen`] for what the machine
     /// refuses.
     pub fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
-        let mut threads = self.threads.lock();
+        let mut loops = self.loops.lock();
         self.check_open("listen on")?;
         if endpoint.tls && self.service.hosts.read().is_empty() {
             return Err(Error::Config(
                 "TLS needs a certificate: call add_context first, or listen with tls=False".into(),
             ));
         }
-        let running = match &*threads {
+        let running = match &*loops {
             Some(running) => running.clone(),
-            None => threads.insert(self.start_threads()?).clone(),
+            None => loops.insert(self.start()?).clone(),
         };
         listener::listen(self.service.clone(), &running, endpoint)
     }
 
-    fn start_threads(&self) -> Result<IoThreads, Error> {
-        let failed = |source| Error::Listen { address: "an I/O thread".into(), source };
-        let count = self.service.config.io_threads;
-        let mut runtimes = Vec::with_capacity(count);
-        for _ in 0..count {
-            runtimes.push(Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?);
-        }
-        let threads: Arc<[IoThread]> = runtimes
-            .iter()
-            .map(|runtime| IoThread { handle: runtime.handle().clone(), connections: Arc::default() })
-            .collect();
-        threads[0].spawn(supervise(self.service.clone()));
-        let running = Arc::new(AtomicUsize::new(count));
-        for (number, runtime) in runtimes.into_iter().enumerate() {
-            let service = self.service.clone();
-            let left = running.clone();
-            let body = move || {
-                let mut phase = service.lifecycle.subscribe();
-                let _ = runtime.block_on(phase.wait_for(|phase| *phase == Phase::Stopped));
-                drop(runtime); // Drops every connection of this thread.
-                if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    finish(&service);
-                }
-            };
-            if let Err(error) = self.spawn.spawn(format!("portico-io-{number}"), Box::new(body)) {
-                // Those that did start end at once, and the server with them.
-                self.service.lifecycle.stop();
-                if running.fetch_sub(count - number, Ordering::AcqRel) == count - number {
-                    finish(&self.service);
-                }
-                return Err(failed(error));
-            }
-        }
-        Ok(IoThreads(threads))
+    /// Has handlers that hold an event loop too long noticed, at the cost of two threads: for a server whose handlers are
+    /// [`crate::Inline`] or [`crate::Auto`].
+    ///
+    /// # Errors
+    /// [`Error::Listen`]: the machine has no threads to give.
+    pub fn watch_handlers(&self) -> Result<(), Error> {
+        let watched = self.loops.lock().as_ref().map_or(Ok(()), EventLoops::watch);
+        watched.map_err(|source| Error::Listen { address: "a watchdog".into(), source })
+    }
+
+    fn start(&self) -> Result<EventLoops, Error> {
+        let Service { config, lifecycle, metrics, .. } = &*self.service;
+        let service = self.service.clone();
+        let started =
+            EventLoops::start(config.io_threads, lifecycle, metrics, &self.spawn, Box::new(move || finish(&service)));
+        let loops = started.map_err(|source| Error::Listen { address: "an event loop".into(), source })?;
+        loops.first().spawn(supervise(self.service.clone()));
+        Ok(loops)
     }
 
     /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see
     /// [`Server::on_closed`].
     pub fn close(&self, grace: Duration) {
-        let threads = self.threads.lock();
+        let loops = self.loops.lock();
         if self.service.lifecycle.has_ended() {
             return;
         }
         self.service.lifecycle.drain(grace);
-        if threads.is_none() {
-            drop(threads);
+        if loops.is_none() {
+            drop(loops);
             self.service.lifecycle.stop();
             finish(&self.service);
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use portico_core::dispatch::handler_begins;
 use portico_core::http::Response;
 use portico_core::{Handler, Reply};
 use pyo3::intern;
@@ -79,6 +80,7 @@ impl Handler for Function {
                 Ok(request) => request,
                 Err(error) => return error.write_unraisable(py, None), // no memory; the reply answers 500
             };
+            handler_begins();
             let result = self.callable.get(py).and_then(|callable| callable.call1((&request,)));
             self.site.answer(reply, &request, result);
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_core::tls::{self, Options, Source, Sources};
-use portico_core::{Address, Config, Endpoint, Handler, Place, Pool, Pooled, Spawn, Stat};
+use portico_core::{Address, Auto, Config, Endpoint, Error, Handler, Inline, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -23,7 +23,9 @@ use crate::threads::{PythonThreads, detach, try_attach};
 /// The server of the core.
 #[pyclass(frozen)]
 pub(crate) struct Server {
-    server: portico_core::Server,
+    server: Arc<portico_core::Server>,
+    /// The process that it belongs to.
+    process: u32,
     config: Config,
     site: Arc<Site>,
     spawn: Arc<dyn Spawn>,
@@ -40,9 +42,11 @@ struct Started {
     reporter: bool,
     pool: bool,
     pool_wanted: bool,
+    watch: bool,
+    watch_wanted: bool,
 }
 
-/// Where a handler is called: `inline`, `threads`, or on the event loop behind a bridge.
+/// Where a handler is called: `inline`, `threads`, `auto`, or on the event loop behind a bridge.
 #[derive(FromPyObject)]
 enum Mode<'py> {
     Loop(Bound<'py, Bridge>),
@@ -85,7 +89,8 @@ impl Server {
                 slots.lock().truncate(1);
             })
         });
-        Ok(Server { server, config, site, spawn, reporter, pool, slots, started: Mutex::new(started) })
+        let (server, process) = (Arc::new(server), std::process::id());
+        Ok(Server { server, process, config, site, spawn, reporter, pool, slots, started: Mutex::new(started) })
     }
 
     /// The value of the setting `dispatch`.
@@ -128,7 +133,7 @@ impl Server {
             Ok(Context(context))
         })
         .map_err(errors::to_python)
-        .and_then(|context| self.start_pool(py).map(|()| context))
+        .and_then(|context| self.start_helpers(py).map(|()| context))
     }
 
     fn remove_context(&self, py: Python<'_>, host: Option<&str>) -> PyResult<()> {
@@ -161,7 +166,7 @@ impl Server {
         let listener = detach(py, || self.server.listen(&endpoint)).map_err(errors::to_python)?;
         self.start_reporter(py)?;
         self.started.lock().reporter = true;
-        self.start_pool(py)?;
+        self.start_helpers(py)?;
         Ok(Listener(listener))
     }
 
@@ -216,6 +221,16 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A forked copy. The threads that were in the middle of its event loops do not exist here, and nothing of those
+            // can be touched: it is left to the end of the process.
+            std::mem::forget(self.server.clone());
+        }
+    }
+}
+
 impl Server {
     fn make_handler(&self, callable: Py<PyAny>, mode: &Mode<'_>) -> Arc<dyn Handler> {
         let callable = Slot::new(callable);
@@ -233,16 +248,26 @@ impl Server {
         Ok(detach(py, || self.spawn.spawn("portico-reports".into(), body))?)
     }
 
-    /// The pool's first threads, once there is a listener and a handler that needs them.
-    fn start_pool(&self, py: Python<'_>) -> PyResult<()> {
-        {
+    /// The threads that handlers need, once there is a listener and such a handler.
+    fn start_helpers(&self, py: Python<'_>) -> PyResult<()> {
+        let (pool, watch) = {
             let mut started = self.started.lock();
-            if started.pool || !started.pool_wanted || !started.reporter {
+            if !started.reporter {
                 return Ok(());
             }
-            started.pool = true;
-        }
-        Ok(detach(py, || self.pool.start(self.config.threads.0))?)
+            let now = (started.pool_wanted && !started.pool, started.watch_wanted && !started.watch);
+            started.pool |= now.0;
+            started.watch |= now.1;
+            now
+        };
+        detach(py, || {
+            if pool {
+                let started = self.pool.start(self.config.threads.0);
+                started.map_err(|source| Error::Listen { address: "a pool of threads".into(), source })?;
+            }
+            if watch { self.server.watch_handlers() } else { Ok(()) }
+        })
+        .map_err(errors::to_python)
     }
 
     /// Only protocols that are spoken are offered.
@@ -270,10 +295,15 @@ fn make_handler(
     let function = Function { callable, site: site.clone() };
     match mode {
         Mode::Loop(bridge) => Arc::new(OnLoop { function: Arc::new(function), queue: bridge.get().0.clone() }),
-        Mode::Word(word) if word == "inline" => Arc::new(function),
-        Mode::Word(_) => {
-            started.pool_wanted = true;
-            Arc::new(Pooled { handler: Arc::new(function), pool: pool.clone() })
+        Mode::Word(word) => {
+            let handler = Arc::new(function);
+            started.watch_wanted |= word != "threads";
+            started.pool_wanted |= word != "inline";
+            match word.as_str() {
+                "inline" => Arc::new(Inline { handler }),
+                "threads" => Arc::new(Pooled { handler, pool: pool.clone() }),
+                _ => Arc::new(Auto::new(handler, pool.clone())),
+            }
         }
     }
 }

@@ -1,19 +1,25 @@
 //! From a request to whoever answers it: the [`Handler`] trait is the seam between the core and a language.
 //!
-//! A handler is called on the thread that read the request. One that may block is wrapped in [`Pooled`].
+//! A handler is called on the thread that read the request, in the middle of its event loop's turn, and must return at once.
+//! Most are wrapped: in [`Inline`], to be called between two turns; in [`Pooled`], on a thread of a pool; in [`Auto`], on
+//! either, as they prove short or not.
 
+mod auto;
 mod pool;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use auto::{Auto, Inline, Judge, handler_begins};
 pub use pool::{Pool, Pooled};
 
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
+use crate::event_loops::EventLoop;
 use crate::http::{Request, Response};
 use crate::metrics::Metrics;
 
@@ -27,6 +33,33 @@ pub trait Handler: Send + Sync + 'static {
 impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
     fn call(&self, request: Request, reply: Reply) {
         reply.send(self(request));
+    }
+}
+
+/// One call of a handler, to be made on some thread.
+pub(crate) struct Job {
+    handler: Arc<dyn Handler>,
+    /// Who measures it.
+    pub(crate) judge: Option<Arc<Judge>>,
+    request: Request,
+    reply: Reply,
+}
+
+impl Job {
+    /// Makes the call, where somebody still waits for the answer.
+    pub(crate) fn run(self) {
+        if self.reply.is_abandoned() {
+            return;
+        }
+        let Job { handler, judge, request, reply } = self;
+        let call = || {
+            // A handler that panics costs its request a 500, not the thread.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
+        };
+        match judge {
+            Some(judge) => judge.watch(call),
+            None => call(),
+        }
     }
 }
 
@@ -62,8 +95,10 @@ impl Reply {
             self.metrics.handler_failures.add();
             Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
         });
-        // An error means that the client has left.
-        let _ = sender.send(response);
+        if let Err((sender, response)) = EventLoop::deliver(sender, response) {
+            // An error means that the client has left.
+            let _ = sender.send(response);
+        }
     }
 }
 

@@ -6,15 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Handler, Reply};
+use super::{Handler, Job, Reply};
 use crate::http::Request;
 use crate::server::Spawn;
-
-struct Job {
-    handler: Arc<dyn Handler>,
-    request: Request,
-    reply: Reply,
-}
 
 #[derive(Default)]
 struct State {
@@ -65,7 +59,7 @@ impl Pool {
         started
     }
 
-    fn submit(&self, job: Job) {
+    pub(super) fn submit(&self, job: Job) {
         let mut state = self.state.lock();
         if state.closed {
             return; // Dropping the job answers it with 500.
@@ -94,9 +88,7 @@ impl Pool {
                 // Without another thread this one still does the work, only later.
                 let _ = self.start_thread();
             }
-            if !job.reply.is_abandoned() {
-                job.handler.call(job.request, job.reply);
-            }
+            job.run();
         }
     }
 
@@ -117,6 +109,6 @@ pub struct Pooled {
 
 impl Handler for Pooled {
     fn call(&self, request: Request, reply: Reply) {
-        self.pool.submit(Job { handler: self.handler.clone(), request, reply });
+        self.pool.submit(Job { handler: self.handler.clone(), judge: None, request, reply });
     }
 }

@@ -1,0 +1,129 @@
+"""`dispatch="auto"` and `"inline"`: without a hop while handlers are short, and safe when they are not."""
+
+import threading
+import time
+
+import pytest
+from clients import wait_until
+
+import portico
+
+PROOF = 32  # short calls in a row that make a handler inline, see rust/core/src/dispatch/auto.rs
+
+
+class Handler:
+    """Answers with the name of its thread; `/hang` waits until released."""
+
+    def __init__(self):
+        self.release = threading.Event()
+        self.hanging = threading.Semaphore(0)
+
+    def __call__(self, request):
+        if request.path == "/hang":
+            self.hanging.release()
+            self.release.wait(60)
+        return {"statusCode": 200, "body": threading.current_thread().name}
+
+
+@pytest.fixture
+def handler():
+    handler = Handler()
+    yield handler
+    handler.release.set()
+
+
+def promote(served, wire):
+    """Asks until the handler runs on an I/O thread."""
+    for _ in range(20 * PROOF):
+        if wire.get().text.startswith("portico-io"):
+            return
+    raise AssertionError(f"never promoted: {served.testing.server.stats()}")
+
+
+def test_a_handler_that_proves_short_runs_where_its_request_was_read(serve, handler):
+    served = serve(handler)
+    with served.wire() as wire:
+        assert wire.get().text.startswith("portico-handler"), "it begins on the pool"
+        promote(served, wire)
+
+
+def test_a_handler_that_blocks_stays_on_the_pool(serve):
+    def slow(request):
+        threading.Event().wait(0.002)
+        return {"statusCode": 200, "body": threading.current_thread().name}
+
+    served = serve(slow)
+    with served.wire() as wire:
+        assert all(wire.get().text.startswith("portico-handler") for _ in range(3 * PROOF))
+
+
+def test_a_long_call_sends_it_back_to_the_pool(serve, handler):
+    served = serve(handler, io_threads=1)
+    with served.wire() as wire, served.wire() as other:
+        promote(served, wire)
+        other.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        handler.hanging.acquire(timeout=30)
+        assert wire.get().text.startswith("portico-handler"), "at once, and not when it returns"
+        handler.release.set()
+        assert other.read().text.startswith("portico-io")
+        assert wire.get().text.startswith("portico-handler")
+
+
+@pytest.mark.parametrize("dispatch", ["auto", "inline"])
+def test_a_handler_that_hangs_inline_takes_nothing_with_it(serve, handler, dispatch):
+    served = serve(handler, io_threads=1, dispatch=dispatch)
+    with served.wire() as old, served.wire() as stuck:
+        promote(served, old)
+        stuck.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        handler.hanging.acquire(timeout=30)
+        assert old.get().status == 200, "a connection on the same loop goes on"
+        with served.wire() as new:
+            assert new.get().status == 200, "and so do new ones"
+        assert served.stat("loop_takeovers") == 1
+        handler.release.set()
+        assert stuck.read().status == 200
+
+
+def test_handlers_that_hang_inline_one_after_the_other(serve, handler):
+    served = serve(handler, io_threads=2, dispatch="inline")
+    wires = [served.wire() for _ in range(8)]
+    for count, wire in enumerate(wires, 1):
+        wire.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        handler.hanging.acquire(timeout=30)
+        wait_until(lambda count=count: served.stat("loop_takeovers") == count, f"{count} loops to be taken over")
+        with served.wire() as new:
+            assert new.get().status == 200
+    handler.release.set()
+    for wire in wires:
+        assert wire.read().status == 200
+        wire.close()
+
+
+def test_answers_made_before_a_hang_are_not_held_back(serve, handler):
+    served = serve(handler, io_threads=1, dispatch="inline")
+    with served.wire() as wire:
+        # One write, so that the calls wait for one another on one connection; the others on theirs.
+        others = [served.wire() for _ in range(16)]
+        for number, other in enumerate(others):
+            path = "/hang" if number == 8 else "/"
+            other.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert all(other.read().status == 200 for number, other in enumerate(others) if number != 8)
+        assert wire.get().status == 200
+        handler.release.set()
+        assert others[8].read().status == 200
+        for other in others:
+            other.close()
+
+
+def test_a_server_ends_while_a_handler_hangs_inline(handler):
+    server = portico.Server(handler, dispatch="inline", io_threads=1)
+    listener = server.listen(0, tls=False)
+    from clients import Wire
+
+    with Wire(listener.port) as wire:
+        wire.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        handler.hanging.acquire(timeout=30)
+        began = time.monotonic()
+        server.close(grace=0.1)
+        assert time.monotonic() - began < 10
+        assert wire.cut() == b""
