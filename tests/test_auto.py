@@ -4,9 +4,9 @@ import threading
 import time
 
 import pytest
-from clients import wait_until
 
 import portico
+from clients import wait_until
 
 PROOF = 32  # short calls in a row that make a handler inline, see rust/core/src/dispatch/auto.rs
 

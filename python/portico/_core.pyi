@@ -142,14 +142,13 @@ class Server:
     def __new__(
         cls,
         settings: dict[str, Any],
-        handler: Callable[[Request], Any] | None,
-        mode: Bridge | str,
         owner: Callable[[], _Server | None],
         reports: Reports,
         start_thread: Callable[[str, Callable[[], None]], None],
     ) -> Server: ...
-    @staticmethod
-    def dispatch(settings: dict[str, Any]) -> str: ...
+    @property
+    def dispatch(self) -> str: ...
+    def set_handler(self, handler: Callable[[Request], Any], bridge: Bridge | None) -> None: ...
     def add_context(
         self,
         host: str | None,
@@ -160,7 +159,7 @@ class Server:
         max_version: str,
         alpn: list[str],
         handler: Callable[[Request], Any] | None,
-        mode: Bridge | str,
+        bridge: Bridge | None,
     ) -> Context: ...
     def remove_context(self, host: str | None) -> None: ...
     def contexts(self) -> list[Context]: ...

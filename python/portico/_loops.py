@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ._core import Bridge
+from ._errors import ListenError
 
 if TYPE_CHECKING:
     from ._core import Answer, Request
@@ -38,21 +39,24 @@ class Loop:
 
     def __init__(self, start_thread: Callable[[str, Callable[[], None]], None]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._bridge: Bridge | None = None
         self._start_thread = start_thread
         self._own = False
         self._ending = False
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @functools.cached_property
     def bridge(self) -> Bridge:
         """How requests come to the loop; made when the first handler needs it, for it costs two descriptors."""
-        return Bridge()
+        with self._lock:
+            if self._bridge is None:
+                self._bridge = Bridge()
+            return self._bridge
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serves on `loop`; on its own thread, or before it runs."""
         self.loop = loop
-        loop.add_reader(self.bridge.fileno(), self._take)
+        loop.add_reader(self.bridge().fileno(), self._take)
 
     def start(self) -> None:
         """Serves on a loop of its own, where none was attached or started."""
@@ -61,7 +65,11 @@ class Loop:
                 return
             self._own = True
         ready = threading.Event()
-        self._start_thread("portico-asyncio", functools.partial(self._run, ready))
+        try:
+            self._start_thread("portico-asyncio", functools.partial(self._run, ready))
+        except RuntimeError as error:
+            self._own = False
+            raise ListenError(f"cannot listen without a thread for the event loop: {error}") from error
         ready.wait()
 
     def stop(self) -> None:
@@ -71,14 +79,19 @@ class Loop:
             return
         # A RuntimeError says that it was closed already.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(loop.stop if self._own else self.detach)
+            loop.call_soon_threadsafe(self._stop_own if self._own else self.detach)
+
+    def _stop_own(self) -> None:
+        self.detach()
+        assert self.loop is not None
+        self.loop.stop()
 
     def detach(self) -> None:
         """Stops serving: cancels what is left. On the loop's thread."""
         if self.loop is not None and not self._ending:
             self._ending = True
-            self.loop.remove_reader(self.bridge.fileno())
-            self.bridge.close()
+            self.loop.remove_reader(self.bridge().fileno())
+            self.bridge().close()
         for task in self._tasks:
             task.cancel()
 
@@ -91,9 +104,13 @@ class Loop:
         """Whether the caller runs on this loop, and so must not wait for it."""
         return self.loop is not None and asyncio._get_running_loop() is self.loop
 
+    def runs_current_task(self) -> bool:
+        """Whether the caller is a handler on this loop, for which the end has to wait."""
+        return self.is_current() and asyncio.current_task() in self._tasks
+
     def _take(self) -> None:
         assert self.loop is not None
-        for answer in self.bridge.take():
+        for answer in self.bridge().take():
             request, value = answer.call()
             if answer.done:
                 continue
@@ -111,8 +128,12 @@ class Loop:
             asyncio.set_event_loop(loop)
             self.attach(loop)
             ready.set()
-            loop.run_forever()
-            self.detach()
+            while not self._ending:
+                try:
+                    loop.run_forever()
+                except BaseException:
+                    # sys.exit() in a task or callback: other requests are not to be lost to it.
+                    _logger.exception("a callback on the event loop of a server raised")
             loop.run_until_complete(self.finish())
             loop.run_until_complete(loop.shutdown_asyncgens())
         except Exception:

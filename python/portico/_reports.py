@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._errors import Error, RequestError
+from ._errors import Error, ListenError, RequestError
 
 if TYPE_CHECKING:
     from ._core import Request
@@ -35,7 +35,7 @@ class Reports:
     def connection_failed(self, exception: BaseException) -> None:
         """A handshake failed, a request was refused, or a socket gave an error. Called on a thread for this only."""
         # What peers do wrong is daily business; what the machine cannot do is not.
-        level = logging.WARNING if isinstance(exception, OSError) and not _is_peers(exception) else logging.INFO
+        level = logging.WARNING if isinstance(exception, ListenError) else logging.INFO
         _logger.log(level, "%s", exception)
         self._tell(exception, None)
 
@@ -50,7 +50,3 @@ class Reports:
             self._on_error(exception, request)
         except BaseException:
             _logger.exception("on_error raised")
-
-
-def _is_peers(exception: BaseException) -> bool:
-    return isinstance(exception, ConnectionError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -29,6 +30,8 @@ Handler = Callable[[Request], "Response | Awaitable[Response]"]
 
 _logger = logging.getLogger("portico")
 
+# The longest grace.
+_YEARS = 10 * 366 * 86_400.0
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
 # Servers that listen, to be closed when the interpreter ends; none starts after that.
@@ -151,10 +154,10 @@ class Server:
         if not isinstance(config, (Mapping, type(None))):
             raise ConfigError(f"config: a mapping of settings, not {type(config).__name__}")
         given: dict[str, Any] = {**(config or {}), **settings}
-        on_error = given.pop("on_error", on_error)
+        configured = given.pop("on_error", None)
+        on_error = configured if on_error is None else on_error
         if on_error is not None and not callable(on_error):
             raise ConfigError(f"on_error: a function of an exception and a request, not {type(on_error).__name__}")
-        self._dispatch = _core.Server.dispatch(given)
         self._pid = os.getpid()
         self._threads = _Threads()
         self._loop = Loop(self._threads.start)
@@ -164,8 +167,11 @@ class Server:
         self._joining = threading.Lock()
         self._joined = False
         reports = Reports(on_error)
-        self._core = _core.Server(given, handler, self._mode(handler), weakref.ref(self), reports, self._threads.start)
-        self._core.on_closed(functools.partial(_ended, self._closed, self._loop))
+        self._waiting: set[Callable[[], None]] = set()
+        self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
+        if handler is not None:
+            self._core.set_handler(handler, self._bridge(handler))
+        self._core.on_closed(functools.partial(_ended, self._closed, self._loop, self._waiting))
 
     # ---- hosts
 
@@ -193,10 +199,12 @@ class Server:
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
         """
         self._check_process()
-        mode = self._mode(handler)
-        if self._listens and not isinstance(mode, str):
+        bridge = None if handler is None else self._bridge(handler)
+        if self._listens and bridge is not None:
             self._loop.start()
-        context = self._core.add_context(host, cert, key, password, min_version, max_version, list(alpn), handler, mode)
+        context = self._core.add_context(
+            host, cert, key, password, min_version, max_version, list(alpn), handler, bridge
+        )
         return Context(context)
 
     def remove_context(self, host: str | None) -> None:
@@ -210,6 +218,7 @@ class Server:
     @property
     def contexts(self) -> list[Context]:
         """Every context, by host name, the default last."""
+        self._check_process()
         return [Context(context) for context in self._core.contexts()]
 
     # ---- listening and its end
@@ -244,11 +253,11 @@ class Server:
         with _starting:
             if _ending:
                 raise ClosedError("cannot listen: the interpreter is ending")
-            listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog)
-            self._listens = True
-            if self._needs_loop:
-                self._loop.start()
             _listening.add(self)
+        if self._needs_loop:
+            self._loop.start()
+        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog)
+        self._listens = True
         return Listener(listener, self)
 
     def close(self, grace: float = 30.0) -> None:
@@ -259,20 +268,23 @@ class Server:
         """
         if os.getpid() != self._pid:
             return  # a forked copy: the server lives in the parent
-        self._core.close(float(grace))
+        grace = _check_grace(grace)
+        self._core.close(grace)
         if threading.current_thread() in self._threads or self._loop.is_current():
             return
-        self._closed.wait(max(0.0, float(grace)) + _THREADS_END)
+        self._closed.wait(grace + _THREADS_END)
         with self._joining:
             if not self._joined:
                 self._joined = True
                 self._threads.join(time.monotonic() + _THREADS_END)
 
     async def aclose(self, grace: float = 30.0) -> None:
-        """The same as `close`, without blocking the event loop."""
+        """The same as `close`, without blocking the event loop. Does not wait either when called from a handler."""
         if os.getpid() != self._pid:
             return
-        self._core.close(float(grace))
+        self._core.close(_check_grace(grace))
+        if self._loop.runs_current_task():
+            return
         await self.wait_closed()
         end = time.monotonic() + _THREADS_END
         # Threads cannot be awaited; those that are left are a line or two from their end.
@@ -283,18 +295,20 @@ class Server:
         """Waits until the server has ended, by whomever it is closed."""
         self._check_process()
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
+        ended = asyncio.Event()
 
-        def tell() -> None:
-            if not ended.done():
-                ended.set_result(None)
+        def wake() -> None:
+            # A RuntimeError says that the loop was closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(ended.set)
 
-        def closed() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(tell)
-
-        self._core.on_closed(closed)
-        await ended
+        self._waiting.add(wake)
+        try:
+            # Looked at after it was added, so that one of the two is seen.
+            if not self._closed.is_set():
+                await ended.wait()
+        finally:
+            self._waiting.discard(wake)
         if self._loop.is_current():
             self._loop.detach()
             await self._loop.finish()
@@ -306,14 +320,14 @@ class Server:
         flight. The signal handlers that were there are put back at the end.
         """
         self._check_open("serve_forever on")
+        grace = _check_grace(grace)
         on_main = threading.current_thread() is threading.main_thread()
         before: dict[int, Any] = {}
 
-        patience = [grace, 0.0]
-
         def on_signal(number: int, frame: FrameType | None) -> None:
-            self._core.close(patience[0])
-            del patience[:-1]
+            nonlocal grace
+            self._core.close(grace)
+            grace = 0.0
 
         try:
             if on_main:
@@ -322,16 +336,20 @@ class Server:
             self._closed.wait()
         finally:
             for caught, previous in before.items():
-                signal.signal(caught, previous)
+                # None was not set from Python, and cannot be put back from it.
+                signal.signal(caught, signal.SIG_DFL if previous is None else previous)
         self.close(0)
 
     # ---- looking at it
 
     def stats(self) -> dict[str, Any]:
         """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them."""
+        self._check_process()
         return self._core.stats()
 
     def __repr__(self) -> str:
+        if os.getpid() != self._pid:
+            return f"<portico server of process {self._pid}>"
         state = "open" if self._core.is_open() else "closed"
         hosts = ", ".join(context.host or "any host" for context in self.contexts)
         return f"<portico server ({state}) for {hosts or 'no host'}>"
@@ -366,14 +384,14 @@ class Server:
 
     # ---- inside
 
-    def _mode(self, handler: Handler | None) -> _core.Bridge | str:
-        """Where a handler is to be called."""
-        if handler is not None and not callable(handler):
+    def _bridge(self, handler: Handler) -> _core.Bridge | None:
+        """The way to the event loop, for handlers that are called on one."""
+        if not callable(handler):
             raise ConfigError(f"handler: a function of a request, not {type(handler).__name__}")
-        if handler is not None and (is_async(handler) or self._dispatch == "asyncio"):
-            self._needs_loop = True
-            return self._loop.bridge
-        return self._dispatch
+        if not is_async(handler) and self._core.dispatch != "asyncio":
+            return None
+        self._needs_loop = True
+        return self._loop.bridge()
 
     def _check_open(self, doing: str) -> None:
         self._check_process()
@@ -387,17 +405,31 @@ class Server:
             )
 
 
+def _check_grace(grace: float) -> float:
+    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
+        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+    return float(grace)
+
+
 class _Threads:
     """The threads of one server, as Python knows them."""
 
     def __init__(self) -> None:
         self._all: list[threading.Thread] = []
+        self._lock = threading.Lock()
 
     def start(self, name: str, target: Callable[[], None]) -> None:
         # Daemons, so that a handler that never returns cannot keep the interpreter from ending.
         thread = threading.Thread(target=target, name=name, daemon=True)
-        thread.start()
-        self._all = [known for known in self._all if known.is_alive()] + [thread]
+        with self._lock:
+            # Listed before it runs: what runs on it may ask whether it is one of these.
+            self._all = [known for known in self._all if known.is_alive() or known.ident is None] + [thread]
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._all.remove(thread)
+            raise
 
     def __contains__(self, thread: threading.Thread) -> bool:
         return thread in self._all
@@ -414,10 +446,12 @@ class _Threads:
             _logger.warning("a server was closed with handlers still running on %s", ", ".join(busy))
 
 
-def _ended(closed: threading.Event, loop: Loop) -> None:
+def _ended(closed: threading.Event, loop: Loop, waiting: set[Callable[[], None]]) -> None:
     """The last I/O thread is done."""
     loop.stop()
     closed.set()
+    for wake in list(waiting):
+        wake()
 
 
 @atexit.register

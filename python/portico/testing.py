@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -77,22 +77,15 @@ def server(
     ca_pem, ca_key = _authority()
     by_host = handler if isinstance(handler, Mapping) else {}
     fallback = None if isinstance(handler, Mapping) else handler
-    # A test that was interrupted should not wait half a minute for a client that it left behind.
-    with contextlib.closing(_Closing(Server(fallback, **settings))) as closing:
-        running = closing.server
+    with contextlib.ExitStack() as stack:
+        running = Server(fallback, **settings)
+        # A test that was interrupted should not wait half a minute for a client that it left behind.
+        stack.callback(running.close, grace=5.0)
         for host in hosts:
             cert, key = issue_certificate(ca_pem, ca_key, [host], 1)
             running.add_context(host, cert=cert.encode(), key=key.encode(), handler=by_host.get(host))
         listener = running.listen(0)
         yield TestServer(running, listener, tuple(hosts), ca_pem)
-
-
-class _Closing:
-    def __init__(self, server: Server) -> None:
-        self.server = server
-
-    def close(self) -> None:
-        self.server.close(grace=5.0)
 
 
 def call_on_server(handler: Handler, client: Callable[[str], T], **settings: Any) -> T:
@@ -104,21 +97,9 @@ def call_on_server(handler: Handler, client: Callable[[str], T], **settings: Any
     >>> call_on_server(hi, lambda url: urllib.request.urlopen(url).read())
     b'hi'
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    with contextlib.closing(_Closing(Server(handler, **settings))) as closing:
-        url = closing.server.listen(0, tls=False).url
-
-        def run() -> None:
-            try:
-                results.append(client(url))
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, name="portico-test-client", daemon=True)
-        thread.start()
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    with contextlib.ExitStack() as stack:
+        running = Server(handler, **settings)
+        stack.callback(running.close, grace=5.0)
+        url = running.listen(0, tls=False).url
+        with ThreadPoolExecutor(1, "portico-test-client") as pool:
+            return pool.submit(client, url).result()

@@ -11,9 +11,9 @@ use crate::dispatch::Handler;
 use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{h1, h2};
-use crate::metrics::{Close, HandshakeFailure};
+use crate::metrics::{Close, HandshakeFailure, Metrics};
 use crate::server::Service;
-use crate::shutdown::{PATIENCE, drained};
+use crate::shutdown::{PATIENCE, draining_for};
 use crate::stream::{Prefixed, Socket, Stream};
 use crate::tls::{self, Context};
 
@@ -77,7 +77,7 @@ impl Connection {
         let hosts = self.service.hosts.read();
         let named = hosts.find(name);
         let own = match (&self.context, named) {
-            (Some(context), Some(named)) if named.name() != context.host() => {
+            (Some(context), Some(named)) if named.name() != context.host() && !self.was_asked_for(name) => {
                 let message = format!("host {name} on a connection that was made for another host");
                 return Err(RequestError::new(Refusal::Misdirected, message));
             }
@@ -86,6 +86,11 @@ impl Connection {
         };
         own.or_else(|| hosts.fallback())
             .ok_or_else(|| RequestError::new(Refusal::NoHandler, format!("no handler for host {name}")))
+    }
+
+    /// Whether the handshake was for that name: it stays this connection's, whatever hosts are added or removed since.
+    fn was_asked_for(&self, name: &str) -> bool {
+        self.info.sni.as_deref().is_some_and(|sni| sni.eq_ignore_ascii_case(name))
     }
 
     /// Counts and reports a request that the server itself answers.
@@ -121,7 +126,7 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
             tokio::select! {
                 biased;
                 done = tls::accept(&service, socket, &mut info) => Some(done),
-                () = drained(&mut phase, PATIENCE) => None,
+                () = draining_for(&mut phase, PATIENCE) => None,
             }
         });
         let Some(done) = handshake.await else {
@@ -134,11 +139,22 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
     } else {
         (Stream::Plain(socket), None)
     };
-    let metrics = service.metrics.clone();
+    let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown };
     let by_alpn = info.alpn.as_deref() == Some("h2");
     let connection = Arc::new(Connection { info: Arc::new(info), service, context });
-    let why = serve(stream, connection, by_alpn).await;
-    metrics.closed(why);
+    ended.why = serve(stream, connection, by_alpn).await;
+}
+
+/// Counts the end of a connection, however it comes about: without a reason of its own it was dropped at the server's end.
+struct Ended {
+    metrics: Arc<Metrics>,
+    why: Close,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.metrics.closed(self.why);
+    }
 }
 
 async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -> Close {
@@ -156,7 +172,7 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             tokio::select! {
                 biased;
                 sniffed = sniffing => sniffed,
-                () = drained(&mut phase, PATIENCE) => return Close::Shutdown,
+                () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
             }
         };
         match sniffed {
@@ -167,7 +183,8 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
         }
     }
     if !config.http1 {
-        return Close::Refused;
+        // Not a byte of HTTP/2, and nothing else is spoken.
+        return if read.is_empty() { Close::Client } else { Close::Refused };
     }
     h1::serve::serve(stream, connection, read, opened).await
 }

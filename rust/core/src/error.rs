@@ -218,6 +218,8 @@ impl std::error::Error for RequestError {}
 pub enum Stage {
     /// The listening socket.
     Accept,
+    /// A limit on connections.
+    Admission,
     /// The TLS handshake.
     Handshake,
     /// Reading or refusing a request.

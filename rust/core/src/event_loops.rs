@@ -219,8 +219,8 @@ struct Watch {
 }
 
 impl EventLoops {
-    /// Starts `count` loops, each with its thread. `finish` is called once when all of them have ended.
-    pub(crate) fn start(
+    /// Makes `count` loops. `finish` is called once when all of them have ended.
+    pub(crate) fn new(
         count: usize,
         lifecycle: &Arc<Lifecycle>,
         metrics: &Arc<Metrics>,
@@ -254,17 +254,22 @@ impl EventLoops {
             look: Condvar::new(),
             relief: Condvar::new(),
         });
-        let all = EventLoops { loops: loops.into(), crew };
-        for (number, turned) in all.loops.iter().enumerate() {
-            let (turned, crew) = (turned.clone(), all.crew.clone());
-            if let Err(error) = spawn.spawn(format!("portico-io-{number}"), Box::new(move || crew.serve(&turned, 0))) {
+        Ok(EventLoops { loops: loops.into(), crew })
+    }
+
+    /// Starts a thread for each.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        for (number, one) in self.loops.iter().enumerate() {
+            let (turned, crew) = (one.clone(), self.crew.clone());
+            let body = Box::new(move || crew.serve(&turned, 0));
+            if let Err(error) = self.crew.spawn.spawn(format!("portico-io-{number}"), body) {
                 // Those that did start end at once; the others are ended here.
-                lifecycle.stop();
-                all.loops.iter().skip(number).for_each(|turned| turned.end(&all.crew));
+                self.crew.lifecycle.stop();
+                self.loops.iter().skip(number).for_each(|turned| turned.end(&self.crew));
                 return Err(error);
             }
         }
-        Ok(all)
+        Ok(())
     }
 
     pub(crate) fn first(&self) -> &Arc<EventLoop> {

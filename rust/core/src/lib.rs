@@ -53,6 +53,6 @@ pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply};
 pub use error::{Blame, Error, Observer, Report, RequestError};
-pub use listener::{Endpoint, Listener, Place};
+pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};
 pub use server::{Server, Spawn, StdThreads};

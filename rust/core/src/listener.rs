@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::connection::{self, Address};
 use crate::error::{Error, Report, Stage};
 use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::server::Service;
-use crate::shutdown::draining;
+use crate::shutdown::draining_for;
 use crate::stream::Socket;
 
 /// Where to listen, and how.
@@ -94,35 +96,44 @@ impl Listener {
     }
 }
 
-/// Binds, and begins to accept on the first of `loops`.
-pub(crate) fn listen(service: Arc<Service>, loops: &EventLoops, endpoint: &Endpoint) -> Result<Listener, Error> {
-    let failed = |source| Error::Listen { address: endpoint.place.describe(), source };
-    let backlog = endpoint.backlog.unwrap_or(service.config.backlog);
-    let bound = Bound::new(endpoint, backlog).map_err(failed)?;
-    let address = bound.address.clone();
+/// Begins to accept on the first of `loops`.
+pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> Listener {
+    let (address, tls) = (bound.address.clone(), bound.tls);
     let (stop, stopped) = watch::channel(false);
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
-    let tls = endpoint.tls;
     loops.first().spawn(async move {
-        accept(bound, tls, &service, &others, stopped).await;
+        accept(bound, &service, &others, stopped).await;
         drop(alive);
         drop(alive_guard);
     });
-    Ok(Listener { address, tls, stop, gone: parking_lot::Mutex::new(gone) })
+    Listener { address, tls, stop, gone: parking_lot::Mutex::new(gone) }
 }
 
-/// A socket that listens; a Unix socket's file goes with it.
-struct Bound {
+/// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.
+pub struct Bound {
     socket: Socket2,
     address: Address,
     path: Option<PathBuf>,
     inherited: bool,
+    tls: bool,
 }
 
 impl Bound {
-    fn new(endpoint: &Endpoint, backlog: i32) -> io::Result<Self> {
+    /// Binds and listens.
+    pub(crate) fn new(endpoint: &Endpoint, config: &Config) -> Result<Self, Error> {
+        let backlog = endpoint.backlog.unwrap_or(config.backlog);
+        match Self::bind(endpoint, backlog) {
+            Ok(mut bound) => {
+                bound.tls = endpoint.tls;
+                Ok(bound)
+            }
+            Err(source) => Err(Error::Listen { address: endpoint.place.describe(), source }),
+        }
+    }
+
+    fn bind(endpoint: &Endpoint, backlog: i32) -> io::Result<Self> {
         match &endpoint.place {
             Place::Unix(path) => Self::unix(path, backlog),
             Place::Inherited(fd) => Self::inherited(fd.try_clone()?),
@@ -151,25 +162,22 @@ impl Bound {
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
         let address = Address::Inet(socket.local_addr()?.as_socket().unwrap_or(address));
-        Ok(Bound { socket, address, path: None, inherited: false })
+        Ok(Bound { socket, address, path: None, inherited: false, tls: false })
     }
 
     fn unix(path: &PathBuf, backlog: i32) -> io::Result<Self> {
         let socket = Socket2::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         let place = SockAddr::unix(path)?;
-        if let Err(error) = socket.bind(&place) {
-            // A file that nobody listens on is left over from a process that died.
-            let probe = Socket2::new(Domain::UNIX, Type::STREAM, None)?;
-            let dead = probe.connect(&place).is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused);
-            if error.kind() != io::ErrorKind::AddrInUse || !dead {
-                return Err(error);
+        match socket.bind(&place) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path, &place) => {
+                std::fs::remove_file(path)?;
+                socket.bind(&place)?;
             }
-            std::fs::remove_file(path)?;
-            socket.bind(&place)?;
+            bound => bound?,
         }
         socket.listen(backlog)?;
         let address = Address::Unix(Some(path.display().to_string()));
-        Ok(Bound { socket, address, path: Some(path.clone()), inherited: false })
+        Ok(Bound { socket, address, path: Some(path.clone()), inherited: false, tls: false })
     }
 }
 
@@ -185,8 +193,16 @@ impl Bound {
             Some(address) => Address::Inet(address),
             None => Address::Unix(local.as_pathname().map(|path| path.display().to_string())),
         };
-        Ok(Bound { socket, address, path: None, inherited: true })
+        Ok(Bound { socket, address, path: None, inherited: true, tls: false })
     }
+}
+
+/// Whether that is a socket on which nobody listens, as a process leaves behind that died.
+fn is_left_over(path: &Path, place: &SockAddr) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    // Not blocking: a server that is busy may have a full queue.
+    let probe = || Socket2::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(place);
+    is_socket && probe().is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 impl Drop for Bound {
@@ -214,15 +230,9 @@ impl AsRawFd for Bound {
 }
 
 /// Accepts until told to stop, then what is queued already, so that nobody who got a connection loses it.
-async fn accept(
-    bound: Bound,
-    tls: bool,
-    service: &Arc<Service>,
-    loops: &EventLoops,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut stopped: watch::Receiver<bool>) {
     let mut phase = service.lifecycle.subscribe();
-    let local = bound.address.clone();
+    let (local, tls) = (bound.address.clone(), bound.tls);
     #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
     let source = match AsyncFd::new(bound) {
         Ok(source) => source,
@@ -245,7 +255,7 @@ async fn accept(
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining(&mut phase) => last = true,
+                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),
@@ -281,6 +291,16 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
     });
 }
 
+fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) {
+    service.metrics.turned(why);
+    service.observer.report(Report {
+        stage: Stage::Admission,
+        reason: why.label(),
+        message: format!("connection from {peer} to {local} turned away: as many are open as {} allows", why.label()),
+        status: None,
+    });
+}
+
 fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: &Arc<Service>, loops: &EventLoops) {
     let address = match peer.as_socket() {
         Some(address) => Address::Inet(address),
@@ -288,7 +308,7 @@ fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: 
     };
     let seat = match service.seat(network(&address)) {
         Ok(seat) => seat,
-        Err(why) => return service.metrics.turned(why), // Dropping the socket closes it.
+        Err(why) => return turned_away(service, why, &address, local), // Dropping the socket closes it.
     };
     let inet = matches!(address, Address::Inet(_));
     if socket.set_nonblocking(true).is_err()
@@ -334,8 +354,7 @@ impl Service {
     /// Takes a seat for one connection, where there is one; dropping it gives it back.
     fn seat(self: &Arc<Self>, network: Option<IpAddr>) -> Result<Seat, Turned> {
         let open = &self.metrics.connections_open;
-        open.add();
-        if open.get() > self.config.max_connections as u64 {
+        if open.add() > self.config.max_connections as u64 {
             open.remove();
             return Err(Turned::MaxConnections);
         }

@@ -48,15 +48,18 @@ pub(crate) enum HandshakeFailure {
     UnknownName,
     /// What it sent is not TLS, or nothing was in common.
     Protocol,
+    /// The client refused, as one does that does not trust the certificate.
+    ClientAlert,
     /// The server was closed.
     Shutdown,
 }
 
-const HANDSHAKE_FAILURES: [(&str, HandshakeFailure); 5] = [
+const HANDSHAKE_FAILURES: [(&str, HandshakeFailure); 6] = [
     ("timeout", HandshakeFailure::Timeout),
     ("left", HandshakeFailure::Left),
     ("unknown_name", HandshakeFailure::UnknownName),
     ("protocol", HandshakeFailure::Protocol),
+    ("client_alert", HandshakeFailure::ClientAlert),
     ("shutdown", HandshakeFailure::Shutdown),
 ];
 
@@ -76,6 +79,15 @@ pub(crate) enum Turned {
     MaxConnectionsPerIp,
 }
 
+const TURNED: [(&str, Turned); 2] =
+    [("max_connections", Turned::MaxConnections), ("max_connections_per_ip", Turned::MaxConnectionsPerIp)];
+
+impl Turned {
+    pub(crate) fn label(self) -> &'static str {
+        TURNED[self as usize].0
+    }
+}
+
 const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -84,8 +96,9 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
+    /// Counts one more, and says how many that makes.
+    pub(crate) fn add(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed) + 1
     }
 
     pub(crate) fn remove(&self) {
@@ -102,7 +115,7 @@ impl Counter {
 pub(crate) struct Metrics {
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_open: Counter,
-    turned: [Counter; 2],
+    turned: [Counter; TURNED.len()],
     closed: [Counter; CLOSES.len()],
     pub(crate) accept_errors: Counter,
     pub(crate) handshakes: Counter,
@@ -165,7 +178,7 @@ impl Metrics {
             (
                 "connections_turned_away",
                 "connections closed as soon as they were accepted, by the limit that was reached",
-                labelled(&mut ["max_connections", "max_connections_per_ip"].into_iter(), &self.turned),
+                labelled(&mut TURNED.iter().map(|(label, _)| *label), &self.turned),
             ),
             (
                 "connections_closed",
@@ -220,6 +233,7 @@ mod tests {
 
     #[test]
     fn labels_stand_at_their_index() {
+        assert!(TURNED.iter().enumerate().all(|(index, (_, why))| *why as usize == index));
         assert!(CLOSES.iter().enumerate().all(|(index, (_, close))| *close as usize == index));
         assert!(HANDSHAKE_FAILURES.iter().enumerate().all(|(index, (_, why))| *why as usize == index));
     }

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::dispatch::Handler;
 use crate::error::{Error, Observer};
 use crate::event_loops::EventLoops;
-use crate::listener::{self, Endpoint, Listener};
+use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::metrics::{Metrics, Stat};
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{Context, Hosts, host_name};
@@ -90,7 +90,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that does not listen yet. `handler` answers for hosts that have none of their own.
+    /// A server that does not listen yet. `handler` answers for hosts that have none of their own; see also
+    /// [`Server::set_handler`].
     pub fn new(
         config: Config,
         handler: Option<Arc<dyn Handler>>,
@@ -113,6 +114,11 @@ impl Server {
         // Handles of event loops keep their descriptors open.
         service.lifecycle.on_end(Box::new(move || drop(ended.lock().take())));
         Server { service, spawn, loops }
+    }
+
+    /// Sets who answers for hosts that have no handler of their own.
+    pub fn set_handler(&self, handler: Option<Arc<dyn Handler>>) {
+        self.service.hosts.write().set_fallback(handler);
     }
 
     /// Adds a context beside those of the same host. Works while serving.
@@ -146,44 +152,64 @@ impl Server {
         self.service.hosts.read().contexts()
     }
 
-    /// Begins to accept connections, and returns.
+    /// Begins to accept connections, and returns: [`Server::bind`] and [`Server::accept`] in one.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
+        self.accept(self.bind(endpoint)?)
+    }
+
+    /// Takes an address, so that what else a program needs can be started before the first connection is accepted.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Config`] for TLS without any certificate; [`Error::Listen`] for what the machine
     /// refuses.
-    pub fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
-        let mut loops = self.loops.lock();
+    pub fn bind(&self, endpoint: &Endpoint) -> Result<Bound, Error> {
         self.check_open("listen on")?;
         if endpoint.tls && self.service.hosts.read().is_empty() {
             return Err(Error::Config(
                 "TLS needs a certificate: call add_context first, or listen with tls=False".into(),
             ));
         }
-        let running = match &*loops {
-            Some(running) => running.clone(),
-            None => loops.insert(self.start()?).clone(),
+        Bound::new(endpoint, &self.service.config)
+    }
+
+    /// Begins to accept connections on it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Listen`]: the machine has no threads to give.
+    pub fn accept(&self, bound: Bound) -> Result<Listener, Error> {
+        Ok(listener::start(self.service.clone(), &self.event_loops()?, bound))
+    }
+
+    /// The loops, started by the first who asks.
+    fn event_loops(&self) -> Result<EventLoops, Error> {
+        let failed = |source| Error::Listen { address: "an event loop".into(), source };
+        let made = {
+            let mut loops = self.loops.lock();
+            self.check_open("listen on")?;
+            if let Some(running) = &*loops {
+                return Ok(running.clone());
+            }
+            let Service { config, lifecycle, metrics, .. } = &*self.service;
+            let service = self.service.clone();
+            let finish = Box::new(move || finish(&service));
+            let made = EventLoops::new(config.io_threads, lifecycle, metrics, &self.spawn, finish).map_err(failed)?;
+            loops.insert(made).clone()
         };
-        listener::listen(self.service.clone(), &running, endpoint)
+        made.start().map_err(failed)?;
+        made.first().spawn(supervise(self.service.clone()));
+        Ok(made)
     }
 
     /// Has handlers that hold an event loop too long noticed, at the cost of two threads: for a server whose handlers are
     /// [`crate::Inline`] or [`crate::Auto`].
     ///
     /// # Errors
-    /// [`Error::Listen`]: the machine has no threads to give.
-    pub fn watch_handlers(&self) -> Result<(), Error> {
-        let watched = self.loops.lock().as_ref().map_or(Ok(()), EventLoops::watch);
-        watched.map_err(|source| Error::Listen { address: "a watchdog".into(), source })
-    }
-
-    fn start(&self) -> Result<EventLoops, Error> {
-        let Service { config, lifecycle, metrics, .. } = &*self.service;
-        let service = self.service.clone();
-        let started =
-            EventLoops::start(config.io_threads, lifecycle, metrics, &self.spawn, Box::new(move || finish(&service)));
-        let loops = started.map_err(|source| Error::Listen { address: "an event loop".into(), source })?;
-        loops.first().spawn(supervise(self.service.clone()));
-        Ok(loops)
+    /// The server is closed, or the machine has no threads to give.
+    pub fn watch_handlers(&self) -> io::Result<()> {
+        self.event_loops().map_err(io::Error::other)?.watch()
     }
 
     /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see

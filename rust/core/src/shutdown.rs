@@ -108,17 +108,11 @@ impl Lifecycle {
     }
 }
 
-/// Waits until the server no longer serves.
-pub(crate) async fn draining(phase: &mut watch::Receiver<Phase>) {
-    // An error means that the server is gone, which is the same news.
-    let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
-}
-
 /// What a client that has begun something, but asked nothing yet, gets at the end: time for what is on the wire already.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits until the server has not served for so long.
-pub(crate) async fn drained(phase: &mut watch::Receiver<Phase>, patience: Duration) {
+pub(crate) async fn draining_for(phase: &mut watch::Receiver<Phase>, patience: Duration) {
     let since = match phase.wait_for(|phase| *phase != Phase::Serving).await.as_deref() {
         Ok(Phase::Draining { since, .. }) => *since,
         _ => return,

@@ -62,6 +62,11 @@ pub(crate) fn from_report(py: Python<'_>, report: Report) -> Bound<'_, PyAny> {
             error
         }
         Stage::Request => request_error(py, limit, message, status.unwrap_or(400), reason),
+        Stage::Admission => {
+            let error = LimitError::new_err(message);
+            describe(py, &error, reason, None);
+            error
+        }
         Stage::Accept => ListenError::new_err(message),
     };
     error.into_value(py).into_bound(py).into_any()

@@ -94,10 +94,6 @@ impl Request {
         Ok(dict.into_any())
     }
 
-    fn content_type(&self) -> &str {
-        self.request.headers.get("content-type").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or("")
-    }
-
     fn index(key: &str) -> Option<usize> {
         KEYS.iter().position(|known| *known == key)
     }
@@ -259,17 +255,11 @@ impl Request {
         self.value(py, const { position("httpMethod") })
     }
 
-    /// The body as text, by the charset of its content type, else UTF-8; what does not decode becomes U+FFFD.
+    /// The body as text, by the charset of its content type, else UTF-8 (WHATWG Encoding); what does not decode becomes
+    /// U+FFFD.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> Value<'py> {
-        let charset = self.content_type().split(';').skip(1).find_map(|parameter| {
-            let (name, value) = parameter.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
-        });
-        let body = self.value(py, const { position("body") })?;
-        let decode = |charset: &str| body.call_method1(intern!(py, "decode"), (charset, "replace"));
-        // An unknown charset is the client's fault: UTF-8 shows most of what it meant.
-        decode(charset.unwrap_or("utf-8")).or_else(|_| decode("utf-8"))
+        self.request.text().into_bound_py_any(py)
     }
 
     /// The body parsed as JSON (RFC 8259).
@@ -291,7 +281,7 @@ impl Request {
     ///
     /// Raises `RequestError` with status 400 for a malformed one; a handler that lets it pass answers 400.
     fn form<'py>(&self, py: Python<'py>) -> Value<'py> {
-        let parts = parse_form(self.content_type(), self.request.body.clone())
+        let parts = parse_form(self.request.content_type(), self.request.body.clone())
             .map_err(|error| errors::to_python(error.into()))?;
         let list = PyList::empty(py);
         for part in parts {

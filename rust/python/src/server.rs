@@ -1,11 +1,13 @@
 //! `portico._core.Server`, and the contexts and listeners it gives out. `python/portico/_server.py` is what users see.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use portico_core::config::Dispatch;
 use portico_core::tls::{self, Options, Source, Sources};
 use portico_core::{Address, Auto, Config, Endpoint, Error, Handler, Inline, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -31,81 +33,76 @@ pub(crate) struct Server {
     spawn: Arc<dyn Spawn>,
     reporter: Arc<Reporter>,
     pool: Arc<Pool>,
-    /// Every Python object that handlers hold.
-    slots: Arc<Mutex<Vec<Arc<Slot>>>>,
-    /// What is started with the first listener, and whether it was.
-    started: Mutex<Started>,
+    /// Every Python object that handlers hold, for the garbage collector.
+    slots: Mutex<Vec<Weak<Slot>>>,
+    wanted: Mutex<Wanted>,
 }
 
+/// Threads that handlers need besides those of the event loops; each is started once, with the first listener.
 #[derive(Default)]
-struct Started {
-    reporter: bool,
-    pool: bool,
-    pool_wanted: bool,
-    watch: bool,
-    watch_wanted: bool,
+struct Wanted {
+    listens: bool,
+    reporter: Need,
+    pool: Need,
+    watchdog: Need,
 }
 
-/// Where a handler is called: `inline`, `threads`, `auto`, or on the event loop behind a bridge.
-#[derive(FromPyObject)]
-enum Mode<'py> {
-    Loop(Bound<'py, Bridge>),
-    Word(String),
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    #[default]
+    No,
+    Yes,
+    Met,
 }
 
 #[pymethods]
 impl Server {
     /// `owner` returns the `portico.Server` or None; `start_thread(name, target)` starts threads.
     #[new]
-    #[pyo3(signature = (settings, handler, mode, owner, reports, start_thread))]
     fn new(
         settings: &Bound<'_, PyDict>,
-        handler: Option<Py<PyAny>>,
-        mode: Mode<'_>,
         owner: Py<PyAny>,
         reports: Py<PyAny>,
         start_thread: Py<PyAny>,
     ) -> PyResult<Self> {
         let config = settings::parse(settings)?;
         let reports = Slot::new(reports);
-        let slots = Arc::new(Mutex::new(vec![reports.clone()]));
+        let slots = Mutex::new(vec![Arc::downgrade(&reports)]);
         let site = Arc::new(Site { server: owner, reports });
         let spawn: Arc<dyn Spawn> = Arc::new(PythonThreads(start_thread));
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.1, spawn.clone());
-        let mut started = Started::default();
-        let handler = handler.map(|callable| {
-            let callable = Slot::new(callable);
-            slots.lock().push(callable.clone());
-            make_handler(&site, &pool, &mut started, callable, &mode)
-        });
-        let server = portico_core::Server::new(config.clone(), handler, spawn.clone(), reporter.clone());
+        let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
         server.on_closed({
-            let (pool, reporter, slots) = (pool.clone(), reporter.clone(), slots.clone());
+            let (pool, reporter) = (pool.clone(), reporter.clone());
             Box::new(move || {
                 pool.close();
                 reporter.close();
-                // The handlers are gone; a handler that still runs keeps what it needs.
-                slots.lock().truncate(1);
             })
         });
+        let wanted = Mutex::new(Wanted { reporter: Need::Yes, ..Wanted::default() });
         let (server, process) = (Arc::new(server), std::process::id());
-        Ok(Server { server, process, config, site, spawn, reporter, pool, slots, started: Mutex::new(started) })
+        Ok(Server { server, process, config, site, spawn, reporter, pool, slots, wanted })
     }
 
     /// The value of the setting `dispatch`.
-    #[staticmethod]
-    fn dispatch(settings: &Bound<'_, PyDict>) -> PyResult<&'static str> {
-        use portico_core::config::Dispatch;
-        Ok(match settings::parse(settings)?.dispatch {
+    #[getter]
+    fn dispatch(&self) -> &'static str {
+        match self.config.dispatch {
             Dispatch::Auto => "auto",
             Dispatch::Inline => "inline",
             Dispatch::Threads => "threads",
             Dispatch::Asyncio => "asyncio",
-        })
+        }
     }
 
-    #[pyo3(signature = (host, cert, key, password, min_version, max_version, alpn, handler, mode))]
+    /// Sets who answers for hosts without a handler of their own; on the event loop behind a bridge, where one is given.
+    #[pyo3(signature = (handler, bridge))]
+    fn set_handler(&self, handler: Py<PyAny>, bridge: Option<&Bound<'_, Bridge>>) {
+        self.server.set_handler(Some(self.make_handler(handler, bridge)));
+    }
+
+    #[pyo3(signature = (host, cert, key, password, min_version, max_version, alpn, handler, bridge))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of add_context, spelled out once in Python")]
     fn add_context(
         &self,
@@ -118,7 +115,7 @@ impl Server {
         max_version: &str,
         alpn: Vec<String>,
         handler: Option<Py<PyAny>>,
-        mode: Mode<'_>,
+        bridge: Option<&Bound<'_, Bridge>>,
     ) -> PyResult<Context> {
         let sources = Sources { cert: source(cert, "cert")?, key: source(key, "key")?, password };
         let options = Options {
@@ -126,14 +123,16 @@ impl Server {
             max_version: version(max_version, "max_version")?,
             alpn: self.alpn(alpn)?,
         };
-        let handler = handler.map(|callable| self.make_handler(callable, &mode));
+        let handler = handler.map(|callable| self.make_handler(callable, bridge));
         detach(py, || {
             let context = Arc::new(tls::Context::new(host.as_deref(), sources, options, handler)?);
+            if self.wanted.lock().listens {
+                self.start_threads()?;
+            }
             self.server.add_context(context.clone())?;
             Ok(Context(context))
         })
         .map_err(errors::to_python)
-        .and_then(|context| self.start_helpers(py).map(|()| context))
     }
 
     fn remove_context(&self, py: Python<'_>, host: Option<&str>) -> PyResult<()> {
@@ -163,11 +162,14 @@ impl Server {
             (None, None) => Place::Inet { host, port },
         };
         let endpoint = Endpoint { place, tls, reuse_port, backlog };
-        let listener = detach(py, || self.server.listen(&endpoint)).map_err(errors::to_python)?;
-        self.start_reporter(py)?;
-        self.started.lock().reporter = true;
-        self.start_helpers(py)?;
-        Ok(Listener(listener))
+        detach(py, || {
+            let bound = self.server.bind(&endpoint)?;
+            // Before the first connection: where one of them cannot be started, nothing is accepted.
+            self.start_threads()?;
+            self.wanted.lock().listens = true;
+            self.server.accept(bound).map(Listener)
+        })
+        .map_err(errors::to_python)
     }
 
     /// Begins to close, and returns.
@@ -195,12 +197,13 @@ impl Server {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.slots.try_lock().map_or(Ok(()), |slots| slots.iter().try_for_each(|slot| slot.traverse(&visit)))
+        let Some(slots) = self.slots.try_lock() else { return Ok(()) };
+        slots.iter().filter_map(Weak::upgrade).try_for_each(|slot| slot.traverse(&visit))
     }
 
     fn __clear__(&self) {
         let slots = std::mem::take(&mut *self.slots.lock());
-        slots.iter().for_each(|slot| slot.clear());
+        slots.iter().filter_map(Weak::upgrade).for_each(|slot| slot.clear());
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -232,42 +235,65 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn make_handler(&self, callable: Py<PyAny>, mode: &Mode<'_>) -> Arc<dyn Handler> {
+    /// A handler that is called where it belongs: on an event loop behind a bridge, else as the setting `dispatch` says.
+    fn make_handler(&self, callable: Py<PyAny>, bridge: Option<&Bound<'_, Bridge>>) -> Arc<dyn Handler> {
         let callable = Slot::new(callable);
-        self.slots.lock().push(callable.clone());
-        make_handler(&self.site, &self.pool, &mut self.started.lock(), callable, mode)
-    }
-
-    /// A thread for the errors of connections, from the first listener on.
-    fn start_reporter(&self, py: Python<'_>) -> PyResult<()> {
-        if self.started.lock().reporter {
-            return Ok(());
+        {
+            let mut slots = self.slots.lock();
+            slots.retain(|slot| slot.strong_count() > 0);
+            slots.push(Arc::downgrade(&callable));
         }
-        let (reporter, site) = (self.reporter.clone(), self.site.clone());
-        let body = Box::new(move || reporter.run(&site.reports));
-        Ok(detach(py, || self.spawn.spawn("portico-reports".into(), body))?)
+        let handler = Arc::new(Function { callable, site: self.site.clone() });
+        if let Some(bridge) = bridge {
+            return Arc::new(OnLoop { function: handler, queue: bridge.get().0.clone() });
+        }
+        let mut wanted = self.wanted.lock();
+        let want = |need: &mut Need| *need = if *need == Need::Met { Need::Met } else { Need::Yes };
+        if self.config.dispatch != Dispatch::Inline {
+            want(&mut wanted.pool);
+        }
+        if self.config.dispatch != Dispatch::Threads {
+            want(&mut wanted.watchdog);
+        }
+        match self.config.dispatch {
+            Dispatch::Inline => Arc::new(Inline { handler }),
+            Dispatch::Threads => Arc::new(Pooled { handler, pool: self.pool.clone() }),
+            Dispatch::Auto | Dispatch::Asyncio => Arc::new(Auto::new(handler, self.pool.clone())),
+        }
     }
 
-    /// The threads that handlers need, once there is a listener and such a handler.
-    fn start_helpers(&self, py: Python<'_>) -> PyResult<()> {
-        let (pool, watch) = {
-            let mut started = self.started.lock();
-            if !started.reporter {
+    /// Starts the threads that are needed and not there yet.
+    fn start_threads(&self) -> Result<(), Error> {
+        let (reporter, site) = (self.reporter.clone(), self.site.clone());
+        let report = move || reporter.run(&site.reports);
+        self.meet(
+            |wanted| &mut wanted.reporter,
+            "a thread for reports",
+            || self.spawn.spawn("portico-reports".into(), Box::new(report)),
+        )?;
+        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start(self.config.threads.0))?;
+        self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
+    }
+
+    /// Starts something once, without a lock: starting a thread runs Python. What failed may be tried again.
+    fn meet(
+        &self,
+        need: impl Fn(&mut Wanted) -> &mut Need,
+        what: &str,
+        start: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Error> {
+        {
+            let mut wanted = self.wanted.lock();
+            let need = need(&mut wanted);
+            if *need != Need::Yes {
                 return Ok(());
             }
-            let now = (started.pool_wanted && !started.pool, started.watch_wanted && !started.watch);
-            started.pool |= now.0;
-            started.watch |= now.1;
-            now
-        };
-        detach(py, || {
-            if pool {
-                let started = self.pool.start(self.config.threads.0);
-                started.map_err(|source| Error::Listen { address: "a pool of threads".into(), source })?;
-            }
-            if watch { self.server.watch_handlers() } else { Ok(()) }
+            *need = Need::Met;
+        }
+        start().map_err(|source| {
+            *need(&mut self.wanted.lock()) = Need::Yes;
+            Error::Listen { address: format!("anything without {what}"), source }
         })
-        .map_err(errors::to_python)
     }
 
     /// Only protocols that are spoken are offered.
@@ -282,29 +308,6 @@ impl Server {
             }
         }
         Ok(offered)
-    }
-}
-
-fn make_handler(
-    site: &Arc<Site>,
-    pool: &Arc<Pool>,
-    started: &mut Started,
-    callable: Arc<Slot>,
-    mode: &Mode<'_>,
-) -> Arc<dyn Handler> {
-    let function = Function { callable, site: site.clone() };
-    match mode {
-        Mode::Loop(bridge) => Arc::new(OnLoop { function: Arc::new(function), queue: bridge.get().0.clone() }),
-        Mode::Word(word) => {
-            let handler = Arc::new(function);
-            started.watch_wanted |= word != "threads";
-            started.pool_wanted |= word != "inline";
-            match word.as_str() {
-                "inline" => Arc::new(Inline { handler }),
-                "threads" => Arc::new(Pooled { handler, pool: pool.clone() }),
-                _ => Arc::new(Auto::new(handler, pool.clone())),
-            }
-        }
     }
 }
 

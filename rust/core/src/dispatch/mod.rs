@@ -150,8 +150,7 @@ pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome
     }
     let handler = connection.handler_for(request.host())?;
     let metrics = &service.metrics;
-    metrics.requests_in_flight.add();
-    if metrics.requests_in_flight.get() > service.config.max_in_flight as u64 {
+    if metrics.requests_in_flight.add() > service.config.max_in_flight as u64 {
         metrics.requests_in_flight.remove();
         let message = format!("{} requests are in flight (max_in_flight)", service.config.max_in_flight);
         return Err(RequestError::new(Refusal::InFlight, message));

@@ -1,12 +1,14 @@
 //! Forms in a request body that was read already: `application/x-www-form-urlencoded` and
 //! `multipart/form-data` (RFC 7578), the latter by multer.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 
 use crate::error::{Refusal, RequestError};
 
-/// The most parts of a multipart form, so that a small body cannot become a million objects.
+/// The most fields of a form, so that a small body cannot become a million objects.
 const MAX_PARTS: usize = 1_000;
 
 /// One field of a form. A part with a file name is a file.
@@ -29,15 +31,17 @@ pub struct FormPart {
 pub fn parse_form(content_type: &str, body: Bytes) -> Result<Vec<FormPart>, RequestError> {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        let field = |(name, value): (_, String)| FormPart {
-            name,
+        let pairs: Vec<_> = form_urlencoded::parse(&body).take(MAX_PARTS + 1).collect();
+        if pairs.len() > MAX_PARTS {
+            return Err(too_many());
+        }
+        let field = |(name, value): (Cow<'_, str>, Cow<'_, str>)| FormPart {
+            name: name.into_owned(),
             filename: None,
             content_type: None,
-            data: Bytes::from(value),
+            data: Bytes::from(value.into_owned()),
         };
-        return Ok(form_urlencoded::parse(&body)
-            .map(|(name, value)| field((name.into_owned(), value.into_owned())))
-            .collect());
+        return Ok(pairs.into_iter().map(field).collect());
     }
     if !essence.eq_ignore_ascii_case("multipart/form-data") {
         return Ok(Vec::new());
@@ -49,16 +53,22 @@ pub fn parse_form(content_type: &str, body: Bytes) -> Result<Vec<FormPart>, Requ
     read_parts(boundary, body)
         .now_or_never()
         .unwrap_or_else(|| Err(multer::Error::IncompleteStream))
-        .map_err(|why| malformed(&why))
+        .map_err(|why| malformed(&why))?
+        .ok_or_else(too_many)
 }
 
-async fn read_parts(boundary: String, body: Bytes) -> multer::Result<Vec<FormPart>> {
+fn too_many() -> RequestError {
+    RequestError::new(Refusal::Framing, format!("a form of over {MAX_PARTS} fields"))
+}
+
+/// None where there are too many.
+async fn read_parts(boundary: String, body: Bytes) -> multer::Result<Option<Vec<FormPart>>> {
     let stream = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(body)]);
     let mut multipart = multer::Multipart::new(stream, boundary);
     let mut parts = Vec::new();
     while let Some(field) = multipart.next_field().await? {
         if parts.len() == MAX_PARTS {
-            return Err(multer::Error::FieldSizeExceeded { limit: MAX_PARTS as u64, field_name: None });
+            return Ok(None);
         }
         parts.push(FormPart {
             name: field.name().unwrap_or_default().to_string(),
@@ -67,7 +77,7 @@ async fn read_parts(boundary: String, body: Bytes) -> multer::Result<Vec<FormPar
             data: field.bytes().await?,
         });
     }
-    Ok(parts)
+    Ok(Some(parts))
 }
 
 #[cfg(test)]
@@ -92,6 +102,17 @@ mod tests {
         assert_eq!(parts[1].filename.as_deref(), Some("x.png"));
         assert_eq!(parts[1].content_type.as_deref(), Some("image/png"));
         assert_eq!(&parts[1].data[..], b"\0\x01");
+    }
+
+    #[test]
+    fn too_many_fields() {
+        for (count, good) in [(MAX_PARTS, true), (MAX_PARTS + 1, false)] {
+            let body = "a&".repeat(count);
+            assert_eq!(parse_form("application/x-www-form-urlencoded", body.into()).is_ok(), good);
+            let part = "--X\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n1\r\n";
+            let body = format!("{}--X--\r\n", part.repeat(count));
+            assert_eq!(parse_form("multipart/form-data; boundary=X", body.into()).is_ok(), good);
+        }
     }
 
     #[test]

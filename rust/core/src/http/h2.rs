@@ -24,7 +24,7 @@ use crate::connection::Connection;
 use crate::dispatch::{self, Outcome};
 use crate::error::{Refusal, RequestError};
 use crate::metrics::Close;
-use crate::shutdown::draining;
+use crate::shutdown::draining_for;
 use crate::stream::Prefixed;
 
 /// Streams that one client may have open at once (RFC 9113 section 5.1.2 recommends no fewer than 100).
@@ -66,8 +66,9 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                 Ok(()) => Close::Client,
                 Err(_) => Close::Aborted,
             }),
-            () = draining(&mut phase), if told.is_none() => {
+            () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
                 told = Some(Close::Shutdown);
+                activity.touch();
                 serving.as_mut().graceful_shutdown();
             }
             () = tokio::time::sleep_until(activity.next_look(&config, told.is_some())) => {
@@ -272,7 +273,7 @@ impl Activity {
     /// When to look again: at the end of the client's patience, but never later than the shortest that it could get
     /// meanwhile, because streams that begin and end do not wake whoever looks.
     fn next_look(&self, config: &Config, told: bool) -> Instant {
-        let shortest = config.write_timeout.min(config.keepalive_timeout).min(config.header_timeout).min(GOODBYE);
+        let shortest = config.write_timeout.min(config.keepalive_timeout).min(config.header_timeout);
         let latest = Instant::now() + shortest.max(SHORTEST_LOOK);
         let going = self.0.lock();
         going.patience(config, told).map_or(latest, |patience| (going.since + patience).min(latest))

@@ -1,8 +1,10 @@
 //! A request as handlers see it: parsed parts, everything else derived when asked for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use encoding_rs::{Encoding, UTF_8};
 use http::{Method, Version};
 
 use super::headers::Headers;
@@ -53,6 +55,23 @@ impl Request {
     /// The path, decoded and without dot segments.
     pub fn path(&self) -> String {
         target::decode_path(self.target.raw_path())
+    }
+
+    /// The body as text, by the charset of its content type, else UTF-8 (WHATWG Encoding); what does not decode becomes
+    /// U+FFFD.
+    pub fn text(&self) -> Cow<'_, str> {
+        let named = self.content_type().split(';').skip(1).find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+        });
+        // An unknown charset is the client's mistake: UTF-8 shows most of what it meant.
+        let encoding = named.and_then(|name| Encoding::for_label(name.as_bytes())).unwrap_or(UTF_8);
+        encoding.decode_with_bom_removal(&self.body).0
+    }
+
+    /// The content type, empty where it is not given.
+    pub fn content_type(&self) -> &str {
+        self.headers.get("content-type").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()
     }
 
     /// `1.0`, `1.1` or `2`.

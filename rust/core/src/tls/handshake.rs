@@ -26,7 +26,12 @@ impl From<io::Error> for HandshakeError {
             error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
-        let failure = if left { HandshakeFailure::Left } else { HandshakeFailure::Protocol };
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let failure = match tls {
+            _ if left => HandshakeFailure::Left,
+            Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            _ => HandshakeFailure::Protocol,
+        };
         HandshakeError { failure, message: error.to_string() }
     }
 }

@@ -80,6 +80,10 @@ impl Hosts {
         Hosts { fallback, ..Hosts::default() }
     }
 
+    pub(crate) fn set_fallback(&mut self, handler: Option<Arc<dyn Handler>>) {
+        self.fallback = handler;
+    }
+
     pub(crate) fn fallback(&self) -> Option<Arc<dyn Handler>> {
         self.fallback.clone()
     }

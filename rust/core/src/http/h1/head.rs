@@ -48,8 +48,6 @@ pub(super) struct Scan {
     first_line: Option<usize>,
     /// Header lines seen.
     headers: usize,
-    /// Whether an empty line was skipped.
-    skipped: bool,
 }
 
 impl Scan {
@@ -64,17 +62,12 @@ impl Scan {
     /// requests are smuggled (RFC 9112 section 2.2 allows either choice).
     pub(super) fn find_end(
         &mut self,
-        buffer: &mut BytesMut,
+        buffer: &BytesMut,
         max_bytes: usize,
         max_headers: usize,
     ) -> Result<Option<usize>, RequestError> {
-        // One empty line before the request line is ignored (RFC 9112 section 2.2).
-        if !self.skipped && self.line == 0 && buffer.starts_with(b"\r\n") {
-            let _ = buffer.split_to(2);
-            (self.skipped, self.at) = (true, 0);
-        }
         if let Some(&first) = buffer.first()
-            && !(first.is_ascii_alphabetic() || (first == b'\r' && buffer.len() == 1 && !self.skipped))
+            && !first.is_ascii_alphabetic()
         {
             let hint = if first == 0x16 { " (a TLS handshake on a listener without TLS?)" } else { "" };
             let message = format!("the request line begins with byte {first:#04x}{hint}");

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::chunked::{Decoded, Decoder};
 use super::head::{self, Framing, Head, Scan};
@@ -86,9 +86,10 @@ impl Wait {
 
 #[derive(Debug)]
 enum State {
-    /// Between requests; `first` before there was any.
+    /// Between requests; `first` before there was any, `skipped` after an empty line.
     Idle {
         first: bool,
+        skipped: bool,
     },
     Head(Scan),
     Length {
@@ -117,7 +118,13 @@ pub struct Machine {
 impl Machine {
     /// A machine for a connection that was opened at `now`.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Machine { limits, state: State::Idle { first: true }, buffer: BytesMut::new(), ended: false, since: now }
+        Machine {
+            limits,
+            state: State::Idle { first: true, skipped: false },
+            buffer: BytesMut::new(),
+            ended: false,
+            since: now,
+        }
     }
 
     /// Takes bytes from the peer.
@@ -150,7 +157,15 @@ impl Machine {
     /// A request that must be refused; the connection is of no use after it.
     pub fn next_event(&mut self, now: Instant) -> Result<Event, RequestError> {
         match &mut self.state {
-            State::Idle { .. } => {
+            State::Idle { skipped, .. } => {
+                // One empty line before a request is ignored (RFC 9112 section 2.2), and begins none.
+                if !*skipped && self.buffer.starts_with(b"\r\n") {
+                    self.buffer.advance(2);
+                    *skipped = true;
+                }
+                if !*skipped && &self.buffer[..] == b"\r" {
+                    return Ok(if self.ended { Event::End { clean: true } } else { Event::NeedMore });
+                }
                 if self.buffer.is_empty() {
                     // An idle connection keeps no buffer.
                     self.buffer = BytesMut::new();
@@ -162,7 +177,7 @@ impl Machine {
             }
             State::Head(scan) => {
                 let limits = &self.limits;
-                match scan.find_end(&mut self.buffer, limits.max_header_bytes, limits.max_headers)? {
+                match scan.find_end(&self.buffer, limits.max_header_bytes, limits.max_headers)? {
                     Some(length) => {
                         let headers = scan.headers();
                         let bytes = self.buffer.split_to(length);
@@ -220,7 +235,7 @@ impl Machine {
 
     /// Notes that the request was answered and another may follow.
     pub fn answered(&mut self, now: Instant) {
-        self.state = State::Idle { first: false };
+        self.state = State::Idle { first: false, skipped: false };
         self.since = now;
     }
 
@@ -232,8 +247,8 @@ impl Machine {
     /// When the peer's time is over, and for what; none while the peer is not waited for.
     pub fn deadline(&self) -> Option<(Instant, Wait)> {
         let (allowed, wait) = match self.state {
-            State::Idle { first: true } => (self.limits.header_timeout, Wait::First),
-            State::Idle { first: false } => (self.limits.keepalive_timeout, Wait::Idle),
+            State::Idle { first: true, .. } => (self.limits.header_timeout, Wait::First),
+            State::Idle { first: false, .. } => (self.limits.keepalive_timeout, Wait::Idle),
             State::Head(_) => (self.limits.header_timeout, Wait::Head),
             State::Length { .. } | State::Chunked { .. } => (self.limits.body_timeout, Wait::Body),
             State::Answering => return None,

@@ -170,6 +170,22 @@ fn each_wait_has_its_time() {
 }
 
 #[test]
+fn an_empty_line_begins_no_request() {
+    let start = Instant::now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    let mut machine = machine(start);
+    machine.receive(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", start);
+    while !matches!(machine.next_event(start).unwrap(), Event::EndOfBody) {}
+    machine.answered(start);
+    for byte in [b"\r", b"\n"] {
+        machine.receive(byte, later(1));
+        assert!(matches!(machine.next_event(later(1)), Ok(Event::NeedMore)));
+        assert_eq!(machine.deadline(), Some((later(60), Wait::Idle)));
+    }
+    assert!(machine.is_idle());
+}
+
+#[test]
 fn the_end_is_clean_only_between_requests() {
     let now = Instant::now();
     for (wire, expected) in

@@ -18,7 +18,7 @@ use crate::error::RequestError;
 use crate::http::body::Collected;
 use crate::http::{Request, Response};
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, Phase, drained};
+use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
@@ -125,7 +125,7 @@ impl Io {
                 Some(error) => Stop::Refuse(error),
                 None => Stop::Quiet(Close::Idle),
             }),
-            () = drained(&mut self.phase, patience), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
+            () = draining_for(&mut self.phase, patience), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
         }
     }
 
