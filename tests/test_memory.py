@@ -201,7 +201,7 @@ CASES = [
     pytest.param("threads", "keep_alive", 5_000, ["requests.1.1"], id="keep-alive"),
     pytest.param("threads", "connections", 2_000, ["handshakes"], id="new-connections"),
     # Those that the client resets within their body are refused.
-    pytest.param("threads", "http2", 20_000, ["requests.2", "requests_refused"], id="http2"),
+    pytest.param("threads", "http2", 20_000, ["requests.2", "requests_refused", "requests_aborted"], id="http2"),
     pytest.param("threads", "/raise", 5_000, ["handler_failures"], id="handler-raises"),
     pytest.param("threads", "/empty", 5_000, ["handler_failures"], id="handler-returns-empty"),
     pytest.param("threads", "/junk", 5_000, ["handler_failures"], id="handler-returns-junk"),

@@ -123,6 +123,7 @@ async fn exchange(
         Err(Unread::Refused(error)) => Err(error),
         // Nobody is there to be answered; what is returned goes nowhere.
         Err(Unread::BrokenOff) => {
+            connection.service.metrics.requests_aborted.add();
             return http::Response::new(Pieces { left: Bytes::new(), progress: open });
         }
     };

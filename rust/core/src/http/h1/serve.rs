@@ -62,7 +62,12 @@ impl Io {
                 Ok(None) => return self.goodbye(Close::Client).await,
                 Err(Stop::Quiet(close)) => return self.goodbye(close).await,
                 Err(Stop::Refuse(error)) => return self.refuse(&error).await,
-                Err(Stop::Gone(close)) => return Err(close),
+                Err(Stop::Gone(close)) => {
+                    if !self.machine.is_idle() {
+                        self.connection.service.metrics.requests_aborted.add();
+                    }
+                    return Err(close);
+                }
             };
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
