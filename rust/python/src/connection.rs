@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 #[pyclass(frozen, module = "portico")]
 pub(crate) struct ConnectionInfo(pub(crate) Arc<portico_core::ConnectionInfo>);
 
-fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     Ok(match address {
         Address::Inet(address) => {
             (address.ip().to_canonical().to_string(), address.port()).into_pyobject(py)?.into_any()
@@ -68,7 +68,7 @@ impl ConnectionInfo {
         self.0.key_exchange.as_deref()
     }
 
-    /// The protocol chosen by ALPN (RFC 7301): `h2`, `http/1.1` or None.
+    /// The protocol chosen by ALPN (RFC 7301): `h2`, `http/1.1` (for some clients `http/1.0`) or None.
     #[getter]
     fn alpn(&self) -> Option<&str> {
         self.0.alpn.as_deref()

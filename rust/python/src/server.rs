@@ -9,11 +9,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portico_core::config::Dispatch;
 use portico_core::tls::{self, Options, Source, Sources};
-use portico_core::{Address, Auto, Config, Endpoint, Error, Handler, Inline, Place, Pool, Pooled, Spawn, Stat};
+use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
+use crate::connection;
 use crate::errors::{self, ConfigError};
 use crate::handler::{Function, Site};
 use crate::loops::{Bridge, OnLoop};
@@ -400,10 +401,7 @@ impl Listener {
     /// `(host, port)`, or the path of a Unix socket.
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(match self.0.address() {
-            Address::Inet(address) => (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any(),
-            Address::Unix(path) => path.as_deref().unwrap_or("").into_pyobject(py)?.into_any(),
-        })
+        connection::address(py, self.0.address())
     }
 
     #[getter]

@@ -67,12 +67,16 @@ impl Host {
 /// Every host of a server.
 #[derive(Default)]
 pub(crate) struct Hosts {
-    exact: HashMap<String, Host>,
-    /// By what follows the `*.`.
-    wildcard: HashMap<String, Host>,
+    /// By [`key`]: `example.com`, and `.example.com` for its wildcard.
+    named: HashMap<String, Host>,
     default: Option<Host>,
     /// Who answers where a host has no handler of its own.
     fallback: Option<Arc<dyn Handler>>,
+}
+
+/// A wildcard's key is what a name has from its first dot on, so that looking one up copies nothing.
+fn key(name: &str) -> &str {
+    name.strip_prefix('*').unwrap_or(name)
 }
 
 impl Hosts {
@@ -94,10 +98,7 @@ impl Hosts {
         let new = || Host { name: name.clone(), contexts: Vec::new() };
         let host = match &name {
             None => self.default.get_or_insert_with(new),
-            Some(name) => match name.strip_prefix("*.") {
-                Some(suffix) => self.wildcard.entry(suffix.to_string()).or_insert_with(new),
-                None => self.exact.entry(name.clone()).or_insert_with(new),
-            },
+            Some(name) => self.named.entry(key(name).to_string()).or_insert_with(new),
         };
         host.contexts.push(context);
     }
@@ -106,15 +107,12 @@ impl Hosts {
     pub(crate) fn remove(&mut self, host: Option<&str>) -> usize {
         let removed = match host {
             None => self.default.take(),
-            Some(name) => match name.strip_prefix("*.") {
-                Some(suffix) => self.wildcard.remove(suffix),
-                None => self.exact.remove(name),
-            },
+            Some(name) => self.named.remove(key(name)),
         };
         removed.map_or(0, |host| host.contexts.len())
     }
 
-    /// The host of that name, in any case; not the default.
+    /// The host that a client means by that name, in any case; not the default.
     pub(crate) fn find(&self, name: &str) -> Option<&Host> {
         let lower;
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -124,7 +122,11 @@ impl Hosts {
         } else {
             name
         };
-        self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
+        match name.find('.') {
+            Some(0) => None,
+            Some(dot) => self.named.get(name).or_else(|| self.named.get(&name[dot..])),
+            None => self.named.get(name),
+        }
     }
 
     pub(crate) fn default_host(&self) -> Option<&Host> {
@@ -135,21 +137,18 @@ impl Hosts {
     pub(crate) fn handler(&self, host: Option<&str>) -> Option<Arc<dyn Handler>> {
         let found = match host {
             None => self.default.as_ref(),
-            Some(name) => match name.strip_prefix("*.") {
-                Some(suffix) => self.wildcard.get(suffix),
-                None => self.exact.get(name),
-            },
+            Some(name) => self.named.get(key(name)),
         };
         found.and_then(Host::handler)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.wildcard.is_empty() && self.default.is_none()
+        self.named.is_empty() && self.default.is_none()
     }
 
     /// Every context, by host name, the default last.
     pub(crate) fn contexts(&self) -> Vec<Arc<Context>> {
-        let mut named: Vec<_> = self.exact.values().chain(self.wildcard.values()).collect();
+        let mut named: Vec<_> = self.named.values().collect();
         named.sort_by(|a, b| a.name.cmp(&b.name));
         named.into_iter().chain(&self.default).flat_map(|host| host.contexts.iter().cloned()).collect()
     }
