@@ -15,7 +15,8 @@ MEMBERS = [
     for owner in PUBLIC
     if inspect.isclass(owner) and not issubclass(owner, BaseException)
     for name, member in vars(owner).items()
-    if not name.startswith("_") and (callable(member) or isinstance(member, property) or inspect.isdatadescriptor(member))
+    if not name.startswith("_")
+    and (callable(member) or isinstance(member, property) or inspect.isdatadescriptor(member))
 ]
 
 

@@ -62,3 +62,8 @@ class LimitError(RequestError):
 
 class ResponseError(Error, ValueError):
     """A handler returned what cannot be sent as a response. Its client got a 500."""
+
+
+# What a traceback prints is what can be imported.
+for _error in [Error, *Error.__subclasses__(), CertificateError, IncompleteRequest, LimitError]:
+    _error.__module__ = "portico"

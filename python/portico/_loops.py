@@ -43,6 +43,7 @@ class Loop:
         self._start_thread = start_thread
         self._own = False
         self._ending = False
+        self._stopped = False
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,7 +62,7 @@ class Loop:
     def start(self) -> None:
         """Serves on a loop of its own, where none was attached or started."""
         with self._lock:
-            if self.loop is not None or self._own:
+            if self.loop is not None or self._own or self._stopped:
                 return
             self._own = True
         ready = threading.Event()
@@ -74,6 +75,8 @@ class Loop:
 
     def stop(self) -> None:
         """Ends what `start` began, from any other thread; returns at once. An attached loop is told to let go."""
+        with self._lock:
+            self._stopped = True
         loop = self.loop
         if loop is None:
             return
@@ -114,7 +117,13 @@ class Loop:
             request, value = answer.call()
             if answer.done:
                 continue
-            if not inspect.isawaitable(value):
+            try:
+                awaitable = inspect.isawaitable(value)
+            except BaseException as exception:
+                # Whatever its class does to be looked at, the other requests are not to suffer from it.
+                answer.fail(request, exception)
+                continue
+            if not awaitable:
                 answer.send(request, value)
                 continue
             task = self.loop.create_task(self._finish(answer, request, value))

@@ -16,6 +16,11 @@ OnError = Callable[[BaseException, "Request | None"], object]
 _logger = logging.getLogger("portico.error")
 
 
+class InterpreterEnds(SystemExit):
+    """Raised in handlers that still run when the interpreter ends: before Python 3.14 a thread that comes back to it
+    later aborts the process."""
+
+
 class Reports:
     """What one server tells about its errors."""
 
@@ -24,6 +29,8 @@ class Reports:
 
     def handler_failed(self, exception: BaseException, request: Request) -> None:
         """A handler raised, or returned what is no response. Called where the handler ran."""
+        if isinstance(exception, InterpreterEnds):
+            return
         if isinstance(exception, RequestError):
             _logger.info("%s %s: %s", request.method, request.url, exception)
         elif isinstance(exception, Error):

@@ -22,7 +22,7 @@ from . import _core
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
-from ._reports import OnError, Reports
+from ._reports import InterpreterEnds, OnError, Reports
 from ._responses import Response
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -34,6 +34,8 @@ _logger = logging.getLogger("portico")
 _YEARS = 10 * 366 * 86_400.0
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
+# How long handlers that are told to end with the interpreter may take.
+_HANDLERS_END = 0.5
 # Servers that listen, to be closed when the interpreter ends; none starts after that.
 _listening: weakref.WeakSet[Server] = weakref.WeakSet()
 _starting = threading.Lock()
@@ -321,6 +323,12 @@ class Server:
         """
         self._check_open("serve_forever on")
         grace = _check_grace(grace)
+        if self._loop.is_current():
+            raise ConfigError(
+                "serve_forever() would block the event loop that the handlers run on: use `await server.wait_closed()`"
+            )
+        if not self._listens:
+            _logger.warning("serve_forever() on a server that listens nowhere yet: call listen()")
         on_main = threading.current_thread() is threading.main_thread()
         before: dict[int, Any] = {}
 
@@ -431,6 +439,15 @@ class _Threads:
                 self._all.remove(thread)
             raise
 
+    def end_handlers(self) -> None:
+        """Ends what still runs Python code. What waits in C is left alone: it comes back to nothing."""
+        for thread in self.alive():
+            if thread.ident is not None:
+                _core.raise_in_thread(thread.ident, InterpreterEnds)
+        end = time.monotonic() + _HANDLERS_END
+        for thread in self.alive():
+            thread.join(max(0.0, end - time.monotonic()))
+
     def __contains__(self, thread: threading.Thread) -> bool:
         return thread in self._all
 
@@ -462,3 +479,4 @@ def _close_all() -> None:
         _ending = True
     for server in list(_listening):
         server.close(0)
+        server._threads.end_handlers()

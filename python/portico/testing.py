@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ._core import issue_certificate, make_authority
+from ._errors import ConfigError
 from ._server import Handler, Listener, Server
 
 T = TypeVar("T")
@@ -67,13 +68,18 @@ def _authority() -> tuple[str, str]:
 
 @contextlib.contextmanager
 def server(
-    handler: Handler | Mapping[str, Handler] | None, hosts: Sequence[str] = ("localhost",), **settings: Any
+    handler: Handler | Mapping[str, Handler] | None, hosts: Sequence[str] | None = None, **settings: Any
 ) -> Iterator[TestServer]:
     """A server on a free port of 127.0.0.1 with a throw-away certificate for each host, closed at the end, also when
     the body raises.
 
-    `handler` answers for all hosts; a mapping gives each host its own. `settings` are those of `portico.Server`.
+    `handler` answers for all hosts; a mapping gives each host its own, and its keys are the
+    default of `hosts`, which else is `localhost` alone. `settings` are those of `portico.Server`.
     """
+    if hosts is None:
+        hosts = tuple(handler) if isinstance(handler, Mapping) else ("localhost",)
+    if isinstance(hosts, str):
+        raise ConfigError(f"hosts: a list of host names, not the str {hosts!r}")
     ca_pem, ca_key = _authority()
     by_host = handler if isinstance(handler, Mapping) else {}
     fallback = None if isinstance(handler, Mapping) else handler

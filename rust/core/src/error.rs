@@ -55,7 +55,12 @@ impl fmt::Display for Error {
             Error::Config(text) | Error::Certificate(text) | Error::Closed(text) | Error::Response(text) => {
                 f.write_str(text)
             }
-            Error::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Error::Listen { address, source } => {
+                // The number is the exception's errno already.
+                let text = source.to_string();
+                let text = text.split(" (os error").next().unwrap_or_default();
+                write!(f, "cannot listen on {address}: {text}")
+            }
             Error::Request(error) => error.fmt(f),
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +115,8 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
 pub struct Bound {
     socket: Socket2,
     address: Address,
-    path: Option<PathBuf>,
+    /// Where a Unix socket stands, and which file that was when it was made.
+    path: Option<(PathBuf, Option<(u64, u64)>)>,
     inherited: bool,
     tls: bool,
 }
@@ -177,7 +178,7 @@ impl Bound {
         }
         socket.listen(backlog)?;
         let address = Address::Unix(Some(path.display().to_string()));
-        Ok(Bound { socket, address, path: Some(path.clone()), inherited: false, tls: false })
+        Ok(Bound { socket, address, path: Some((path.clone(), file_id(path))), inherited: false, tls: false })
     }
 }
 
@@ -197,6 +198,11 @@ impl Bound {
     }
 }
 
+/// Device and inode.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
 /// Whether that is a socket on which nobody listens, as a process leaves behind that died.
 fn is_left_over(path: &Path, place: &SockAddr) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
@@ -211,7 +217,10 @@ impl Drop for Bound {
             // Closing alone would leave it listening where a forked child has a copy of the descriptor.
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
         }
-        if let Some(path) = &self.path {
+        if let Some((path, file)) = &self.path
+            && file_id(path) == *file
+        {
+            // Only our own: a successor may have put its socket there.
             let _ = std::fs::remove_file(path);
         }
     }

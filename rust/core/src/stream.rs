@@ -31,7 +31,11 @@ impl Stream {
             // On the stack while polled and nowhere while waiting: an idle connection holds no read buffer.
             let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
             let mut buffer = ReadBuf::uninit(&mut space);
-            std::task::ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;
+            match std::task::ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer)) {
+                // TLS that ended without close_notify. HTTP's own framing tells whether anything was cut off by it.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                read => read?,
+            }
             let filled = buffer.filled();
             if let Some(take) = take.take() {
                 take(filled);

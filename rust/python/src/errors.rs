@@ -2,6 +2,7 @@
 
 use portico_core::error::{Refusal, RequestError as Refused};
 use portico_core::{Error, Report, error::Stage};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 pyo3::import_exception!(portico._errors, CertificateError);
@@ -16,6 +17,18 @@ pyo3::import_exception!(portico._errors, ResponseError);
 /// The exception for an error of a call.
 pub(crate) fn to_python(error: Error) -> PyErr {
     let text = error.to_string();
+    if let Error::Listen { source, .. } = &error
+        && let Some(raised) = source.get_ref().and_then(|inner| inner.downcast_ref::<PyErr>())
+    {
+        // Ctrl-C while a thread was being started is no error of the address.
+        let raised = Python::attach(|py| {
+            let ends = !raised.is_instance_of::<PyException>(py);
+            ends.then(|| raised.clone_ref(py))
+        });
+        if let Some(raised) = raised {
+            return raised;
+        }
+    }
     match error {
         Error::Config(_) => ConfigError::new_err(text),
         Error::Certificate(_) => CertificateError::new_err(text),

@@ -31,6 +31,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
+    module.add_function(wrap_pyfunction!(threads::raise_in_thread, module)?)?;
     module.add("REQUEST_KEYS", PyTuple::new(module.py(), request::KEYS)?)?;
     module.add("RESPONSE_KEYS", PyTuple::new(module.py(), response::KEYS)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

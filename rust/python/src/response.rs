@@ -21,7 +21,16 @@ const SHARE: usize = 32 * 1024;
 /// Checks and converts.
 pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
     let Ok(dict) = value.cast::<PyDict>() else {
-        let hint = if kind(value) == "coroutine" { " (is it to be `async def`?)" } else { "" };
+        let coroutine = kind(value) == "coroutine";
+        if coroutine {
+            // Or Python warns that it was never awaited, from a place that helps nobody.
+            let _ = value.call_method0(intern!(value.py(), "close"));
+        }
+        let hint = if coroutine {
+            " that nothing awaits: declare the handler, or the decorator around it, `async def`, or set dispatch=\"asyncio\""
+        } else {
+            ""
+        };
         return wrong(format!("a handler must return a dict with a statusCode, not {}{hint}", kind(value)));
     };
     let mut response = Response::new(StatusCode::OK, Bytes::new());

@@ -185,8 +185,13 @@ impl Server {
     fn on_closed(&self, py: Python<'_>, callback: Py<PyAny>) {
         let call = move || {
             try_attach(|py| {
+                // A server may be freed, and so closed, while an exception is on its way.
+                let pending = PyErr::take(py);
                 if let Err(error) = callback.call0(py) {
                     error.write_unraisable(py, Some(callback.bind(py)));
+                }
+                if let Some(pending) = pending {
+                    pending.restore(py);
                 }
             });
         };

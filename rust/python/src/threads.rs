@@ -27,6 +27,17 @@ pub(crate) fn try_attach<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
     if is_finalizing() { None } else { Python::try_attach(work) }
 }
 
+/// Has an exception raised in a thread, as soon as that runs Python code.
+#[pyfunction]
+pub(crate) fn raise_in_thread(py: Python<'_>, ident: std::ffi::c_ulong, exception: &Bound<'_, PyAny>) {
+    let _ = py;
+    #[expect(unsafe_code, reason = "there is no safe way to do that")]
+    // SAFETY: attached, as `py` shows; the number of a thread that is gone is looked up in vain.
+    unsafe {
+        pyo3::ffi::PyThreadState_SetAsyncExc(ident as _, exception.as_ptr());
+    }
+}
+
 #[expect(unsafe_code, reason = "there is no safe way to ask")]
 fn is_finalizing() -> bool {
     #[cfg(Py_3_13)]
@@ -53,7 +64,7 @@ impl Spawn for PythonThreads {
             self.0.bind(py).call1((name, target)).map(drop)
         })
         .unwrap_or_else(|| Err(PyRuntimeError::new_err("the interpreter is ending")))
-        .map_err(|error: PyErr| io::Error::other(error.to_string()))
+        .map_err(io::Error::other)
     }
 }
 

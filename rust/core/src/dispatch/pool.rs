@@ -39,7 +39,9 @@ impl Pool {
     /// # Errors
     /// The machine has no thread to give.
     pub fn start(self: &Arc<Self>, least: usize) -> io::Result<()> {
-        while self.state.lock().threads < least.min(self.most) {
+        // Not `while` there are too few: those of a closed pool end at once.
+        let missing = least.min(self.most).saturating_sub(self.state.lock().threads);
+        for _ in 0..missing {
             self.start_thread()?;
         }
         Ok(())

@@ -169,6 +169,9 @@ async fn read(connection: &Connection, request: http::Request<Incoming>) -> Resu
         let message = format!("more than {} header lines (max_headers)", config.max_headers);
         return Err(RequestError::new(Refusal::Headers, message).into());
     }
+    if parts.headers.get(header::EXPECT).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(RequestError::new(Refusal::Expectation, "an expectation other than 100-continue").into());
+    }
     let host = host(&parts)?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let target = Target::parse(&parts.method, Bytes::copy_from_slice(path.as_bytes()))?;
@@ -239,7 +242,7 @@ struct Going {
     streams: usize,
     /// Those of them whose request is being read or answered: not the client's turn.
     answering: usize,
-    /// When a stream began, moved or ended.
+    /// When the first stream began, the client took some of a response, or the last stream ended.
     since: Instant,
     /// Before the first stream.
     first: bool,
@@ -260,9 +263,12 @@ impl Activity {
 
     fn open(self: &Arc<Self>) -> Open {
         let mut going = self.0.lock();
+        // While others are open this is no progress of theirs: a client that takes nothing could win time by it.
+        if going.streams == 0 {
+            going.since = Instant::now();
+        }
         going.streams += 1;
         going.answering += 1;
-        going.since = Instant::now();
         going.first = false;
         Open { activity: self.clone(), answered: false }
     }
@@ -314,8 +320,11 @@ impl Open {
     /// From here on it is the client's turn.
     fn answered(&mut self) {
         let mut going = self.activity.0.lock();
+        // The first that is the client's turn begins its time.
+        if going.streams == going.answering {
+            going.since = Instant::now();
+        }
         going.answering -= 1;
-        going.since = Instant::now();
         drop(going);
         self.answered = true;
     }
@@ -332,6 +341,8 @@ impl Drop for Open {
         let mut going = self.activity.0.lock();
         going.streams -= 1;
         going.answering -= usize::from(!self.answered);
-        going.since = Instant::now();
+        if going.streams == 0 {
+            going.since = Instant::now();
+        }
     }
 }

@@ -6,6 +6,9 @@ use http::{Method, StatusCode};
 
 use crate::error::{Error, RequestError};
 
+/// The most header lines of a response. No client takes as many; HTTP/2's header map ends at 24 000.
+const MAX_HEADERS: usize = 1_000;
+
 /// One response.
 #[derive(Debug, Clone)]
 pub struct Response {
@@ -74,6 +77,9 @@ impl Response {
             return Err(Error::Response(format!(
                 "statusCode {status}: an interim status (1xx) cannot end a request; use 200 to 599"
             )));
+        }
+        if self.headers.len() > MAX_HEADERS {
+            return Err(Error::Response(format!("more than {MAX_HEADERS} header lines")));
         }
         for (name, value) in &self.headers {
             if name == header::TRANSFER_ENCODING {

@@ -32,7 +32,9 @@ impl From<io::Error> for HandshakeError {
             Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
             _ => HandshakeFailure::Protocol,
         };
-        HandshakeError { failure, message: error.to_string() }
+        let no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
+        let hint = if no_tls { "; what came is not TLS (a plain http:// request?)" } else { "" };
+        HandshakeError { failure, message: format!("{error}{hint}") }
     }
 }
 

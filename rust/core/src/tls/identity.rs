@@ -86,13 +86,17 @@ impl Identity {
 /// One or more certificates, the server's own first.
 fn read_chain(source: &Source) -> Result<Vec<CertificateDer<'static>>, Error> {
     let bytes = source.read("certificate")?;
+    if bytes.is_empty() {
+        return Err(Error::Certificate(format!("certificate {source}: it is empty")));
+    }
     if !is_pem(&bytes) {
         return Ok(vec![CertificateDer::from(bytes)]);
     }
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let chain = chain.map_err(|error| Error::Certificate(format!("certificate {source}: malformed PEM: {error}")))?;
     if chain.is_empty() {
-        return Err(Error::Certificate(format!("certificate {source}: PEM without a CERTIFICATE section")));
+        let hint = if contains(&bytes, b"PRIVATE KEY-----") { "; it holds a key: are the two swapped?" } else { "" };
+        return Err(Error::Certificate(format!("certificate {source}: PEM without a CERTIFICATE section{hint}")));
     }
     Ok(chain)
 }
@@ -107,6 +111,14 @@ pub fn read_certificate(source: &Source) -> Result<(String, i64), Error> {
 
 fn check_leaf(chain: &[CertificateDer<'_>], source: &Source) -> Result<(String, i64), Error> {
     let leaf = chain.first().ok_or_else(|| Error::Certificate(format!("certificate {source}: it is empty")))?;
+    for (index, issuer) in chain.iter().enumerate().skip(1) {
+        X509Certificate::from_der(issuer).map_err(|error| {
+            let number = index + 1;
+            Error::Certificate(format!(
+                "certificate {source}: number {number} in it is not an X.509 certificate: {error}"
+            ))
+        })?;
+    }
     let (_, parsed) = X509Certificate::from_der(leaf)
         .map_err(|error| Error::Certificate(format!("certificate {source}: not an X.509 certificate: {error}")))?;
     let subject = parsed.subject().to_string();
