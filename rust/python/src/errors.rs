@@ -45,14 +45,11 @@ pub(crate) fn to_python(error: Error) -> PyErr {
 fn refused_to_python(refused: &Refused) -> PyErr {
     Python::attach(|py| {
         let Refused { refusal, .. } = refused;
-        request_error(py, refusal.is_limit(), refused.to_string(), refusal.status(), refusal.label())
+        let text = refused.to_string();
+        let error = if refusal.is_limit() { LimitError::new_err(text) } else { RequestError::new_err(text) };
+        describe(py, &error, refusal.label(), Some(refusal.status()));
+        error
     })
-}
-
-fn request_error(py: Python<'_>, limit: bool, text: String, status: u16, reason: &str) -> PyErr {
-    let error = if limit { LimitError::new_err(text) } else { RequestError::new_err(text) };
-    describe(py, &error, reason, Some(status));
-    error
 }
 
 fn describe(py: Python<'_>, error: &PyErr, reason: &str, status: Option<u16>) {
@@ -69,18 +66,11 @@ pub(crate) fn from_report(py: Python<'_>, report: Report) -> Bound<'_, PyAny> {
     let Report { stage, reason, message, status } = report;
     let limit = Refusal::ALL.iter().any(|refusal| refusal.label() == reason && refusal.is_limit());
     let error = match stage {
-        Stage::Handshake => {
-            let error = HandshakeError::new_err(message);
-            describe(py, &error, reason, None);
-            error
-        }
-        Stage::Request => request_error(py, limit, message, status.unwrap_or(400), reason),
-        Stage::Admission => {
-            let error = LimitError::new_err(message);
-            describe(py, &error, reason, None);
-            error
-        }
+        Stage::Handshake => HandshakeError::new_err(message),
+        Stage::Request if !limit => RequestError::new_err(message),
+        Stage::Request | Stage::Admission => LimitError::new_err(message),
         Stage::Accept => ListenError::new_err(message),
     };
+    describe(py, &error, reason, status);
     error.into_value(py).into_bound(py).into_any()
 }
