@@ -30,6 +30,7 @@ from ._errors import (
     RequestError,
     ResponseError,
 )
+from ._event_loop import new_event_loop
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
 from ._server import Context, Handler, Listener, Server
@@ -61,6 +62,7 @@ __all__ = [
     "add_header",
     "delete_cookie",
     "error",
+    "new_event_loop",
     "redirect",
     "response",
     "set_cookie",

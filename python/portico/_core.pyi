@@ -1,7 +1,8 @@
 """The binding over portico-core. Users want `portico` itself, which shows `Request` and `ConnectionInfo` of this."""
 
+import asyncio
 import os
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, Final, final
 
 from ._forms import Form
@@ -11,11 +12,12 @@ from ._server import Server as _Server
 __all__ = [
     "REQUEST_KEYS",
     "RESPONSE_KEYS",
-    "Answer",
     "Bridge",
     "ConnectionInfo",
     "Context",
+    "Driver",
     "Listener",
+    "Raised",
     "Request",
     "Server",
     "__version__",
@@ -108,17 +110,25 @@ class ConnectionInfo:
 @final
 class Bridge:
     def __new__(cls) -> Bridge: ...
+    @property
+    def tasks(self) -> dict[int, asyncio.Task[Any]]: ...
+    def attach(
+        self,
+        create_task: Callable[[Coroutine[Any, Any, Any]], Any],
+        call: Callable[[Any, Request], Coroutine[Any, Any, Any]],
+        ready: Any | None,
+    ) -> None: ...
     def fileno(self) -> int: ...
-    def take(self) -> list[Answer]: ...
+    def run(self) -> None: ...
     def close(self) -> None: ...
 
 @final
-class Answer:
-    def call(self) -> tuple[Request, Any]: ...
-    def send(self, request: Request, value: Any) -> None: ...
-    def fail(self, request: Request, error: BaseException) -> None: ...
-    @property
-    def done(self) -> bool: ...
+class Driver:
+    def drive(self, timeout: float | None, drained: bool) -> str: ...
+
+@final
+class Raised:
+    def __new__(cls, exception: BaseException) -> Raised: ...
 
 @final
 class Context:
@@ -149,6 +159,7 @@ class Server:
     ) -> Server: ...
     @property
     def dispatch(self) -> str: ...
+    def drive(self, bridge: Bridge, fd: int) -> Driver | None: ...
     def set_handler(self, handler: Callable[[Request], Any], bridge: Bridge | None) -> None: ...
     def add_context(
         self,

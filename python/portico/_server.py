@@ -203,7 +203,7 @@ class Server:
         self._check_process()
         bridge = None if handler is None else self._bridge(handler)
         if self._listens and bridge is not None:
-            self._loop.start()
+            self._loop.start(self._core)
         context = self._core.add_context(
             host, cert, key, password, min_version, max_version, list(alpn), handler, bridge
         )
@@ -257,7 +257,7 @@ class Server:
                 raise ClosedError("cannot listen: the interpreter is ending")
             _listening.add(self)
         if self._needs_loop:
-            self._loop.start()
+            self._loop.start(self._core)
         listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog)
         self._listens = True
         return Listener(listener, self)
@@ -377,7 +377,7 @@ class Server:
         self._check_open("enter")
         if self._listens:
             raise ConfigError("`async with` comes before listen(): handlers are to run on this event loop")
-        self._loop.attach(asyncio.get_running_loop())
+        self._loop.attach(asyncio.get_running_loop(), self._core)
         return self
 
     async def __aexit__(

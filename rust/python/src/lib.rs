@@ -20,8 +20,9 @@ use pyo3::types::PyTuple;
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<connection::ConnectionInfo>()?;
-    module.add_class::<loops::Answer>()?;
     module.add_class::<loops::Bridge>()?;
+    module.add_class::<loops::Driver>()?;
+    module.add_class::<loops::Raised>()?;
     module.add_class::<request::Request>()?;
     module.add_class::<server::Context>()?;
     module.add_class::<server::Listener>()?;

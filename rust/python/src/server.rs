@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use crate::connection;
 use crate::errors::{self, ConfigError};
 use crate::handler::{Function, Site};
-use crate::loops::{Bridge, OnLoop};
+use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::settings;
 use crate::slot::Slot;
@@ -173,6 +173,13 @@ impl Server {
         .map_err(errors::to_python)
     }
 
+    /// A driver by which an event loop, to which `bridge` leads, does this server's I/O; `fd` is readable when that loop has
+    /// something to do. None where a thread does it already.
+    fn drive(&self, py: Python<'_>, bridge: &Bridge, fd: RawFd) -> PyResult<Option<Driver>> {
+        let other = duplicate(fd)?;
+        Driver::new(py, &self.server, bridge, other).map_err(errors::to_python)
+    }
+
     /// Begins to close, and returns.
     fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
         let grace = Duration::try_from_secs_f64(grace)
@@ -251,7 +258,7 @@ impl Server {
         }
         let handler = Arc::new(Function { callable, site: self.site.clone() });
         if let Some(bridge) = bridge {
-            return Arc::new(OnLoop { function: handler, queue: bridge.get().0.clone() });
+            return Arc::new(OnLoop { function: handler, queue: bridge.get().queue.clone() });
         }
         let mut wanted = self.wanted.lock();
         let want = |need: &mut Need| *need = if *need == Need::Met { Need::Met } else { Need::Yes };

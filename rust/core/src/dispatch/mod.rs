@@ -9,6 +9,7 @@ mod pool;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
@@ -28,6 +29,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request by sending on `reply`, now or later, from any thread. It is called on an I/O thread and
     /// must not block it.
     fn call(&self, request: Request, reply: Reply);
+
+    /// Whether a call is to be given up as soon as its client leaves. Else a client that only closed its half of the
+    /// connection still gets its answer.
+    fn is_cancellable(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
@@ -84,6 +91,11 @@ impl Reply {
         self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
+    /// Ready when nobody waits for the answer any more; else `cx` is woken when that is so.
+    pub fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sender.as_mut().map_or(Poll::Ready(()), |sender| sender.poll_closed(cx))
+    }
+
     fn finish(&mut self, response: Option<Response>) {
         let Some(sender) = self.sender.take() else { return };
         // Before the answer is on its way, so that nobody who has it still sees its request in flight.
@@ -120,6 +132,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Waiting {
     receiver: oneshot::Receiver<Response>,
     deadline: Option<Instant>,
+    /// Whether to drop this when the client leaves.
+    pub(crate) cancellable: bool,
 }
 
 impl Waiting {
@@ -160,6 +174,6 @@ pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome
     handler.call(request, Reply { sender: Some(sender), metrics: metrics.clone() });
     match receiver.try_recv() {
         Ok(response) => Ok(Outcome::Ready(response)),
-        Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline })),
+        Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline, cancellable: handler.is_cancellable() })),
     }
 }

@@ -154,6 +154,10 @@ impl Io {
                         answer = waiting.response() => break answer,
                         read = self.stream.read_some(|bytes| receive(machine, bytes)), if may_read => {
                             read.map_err(|_| Close::Aborted)?;
+                            if waiting.cancellable && self.machine.ended() {
+                                self.connection.service.metrics.requests_aborted.add();
+                                return Err(Close::Aborted);
+                            }
                         }
                     }
                 }
