@@ -124,7 +124,7 @@ class Bridge:
 
 @final
 class Driver:
-    def drive(self, timeout: float | None, drained: bool) -> str: ...
+    def drive(self, timeout: float | None, drained: bool) -> tuple[bool, bool, bool]: ...
 
 @final
 class Raised:

@@ -41,14 +41,13 @@ class _Selector(selectors.DefaultSelector):
             return super().select(timeout)
         if self.patience is not None:
             timeout = self.patience if timeout is None else min(timeout, self.patience)
-        told = self._driver.drive(timeout, self._drained)
-        if told == "called":
+        called, readable, ended = self._driver.drive(timeout, self._drained)
+        if called:
             self._run()
-            return []
-        if told == "over":
-            return []
-        if told == "ended":
+        if ended:
             self._driver = None
+        elif not readable:
+            return []
         self._drained = False
         events = super().select(0)
         self._drained = not events
@@ -87,9 +86,9 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     @contextlib.contextmanager
     def _woken_by_signals(self) -> Iterator[None]:
-        """Signals end a wait on the main thread. In the selectors of Python that is done by the interrupted system call,
+        """Signals end a wait on the main thread. In the selectors of Python the interrupted system call does that,
         which the core begins anew."""
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread() or self.is_closed():
             yield
             return
         ours = self._csock.fileno()  # type: ignore[attr-defined]

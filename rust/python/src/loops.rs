@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_core::{Driven, Handler, LoopWaker, Reply};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use crate::handler::Function;
 use crate::request::Request;
@@ -240,7 +241,8 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
         Ok(task) => task,
         Err(error) => {
             function.site.fail(reply, &request, &error);
-            return Ok(());
+            // Ctrl-C is not the handler's.
+            return if error.is_instance_of::<PyKeyboardInterrupt>(py) { Err(error) } else { Ok(()) };
         }
     };
     let number = bridge.get().next.fetch_add(1, Ordering::Relaxed);
@@ -365,17 +367,14 @@ impl Driver {
 
 #[pymethods]
 impl Driver {
-    /// Does I/O until there is something else to do: `readable` are the loop's own descriptors (`drained` says that none
-    /// was, the last time), `called` is for `Bridge.run`, `over` is `timeout` (seconds), `ended` is the server.
+    /// Does I/O for `timeout` seconds, or until there is something else to do. Returns whether `Bridge.run` has something,
+    /// whether the loop's own descriptors are ready, and whether the server has ended. `drained` says that none was ready
+    /// the last time.
     #[pyo3(signature = (timeout, drained))]
-    fn drive<'py>(&self, py: Python<'py>, timeout: Option<f64>, drained: bool) -> &Bound<'py, PyString> {
+    fn drive(&self, py: Python<'_>, timeout: Option<f64>, drained: bool) -> (bool, bool, bool) {
         // What is too long for a Duration is for ever.
         let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-        match detach(py, || self.0.lock().drive(timeout, drained)) {
-            Driven::Readable => intern!(py, "readable"),
-            Driven::Called => intern!(py, "called"),
-            Driven::TimedOut => intern!(py, "over"),
-            Driven::Ended => intern!(py, "ended"),
-        }
+        let Driven { called, readable, ended } = detach(py, || self.0.lock().drive(timeout, drained));
+        (called, readable, ended)
     }
 }

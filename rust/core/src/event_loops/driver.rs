@@ -31,17 +31,15 @@ pub struct Driver {
     look: bool,
 }
 
-/// Why [`Driver::drive`] returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Driven {
-    /// The other loop's descriptor is readable.
-    Readable,
+/// Why [`Driver::drive`] returned; the time is over where nothing is set.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Driven {
     /// [`LoopWaker::wake`] was called.
-    Called,
-    /// The time is over.
-    TimedOut,
+    pub called: bool,
+    /// The other loop's descriptor is readable.
+    pub readable: bool,
     /// The server has stopped: there is nothing left to drive.
-    Ended,
+    pub ended: bool,
 }
 
 impl EventLoops {
@@ -66,7 +64,7 @@ impl EventLoops {
 impl Driver {
     /// Turns the loop until the other one has something to do, for `timeout` at the most; for one round where that is zero.
     ///
-    /// `drained` says that the other loop found nothing ready when it was told of [`Driven::Readable`] the last time: until
+    /// `drained` says that the other loop found nothing ready when it was told of [`Driven::readable`] the last time: until
     /// then it is told again and again.
     pub fn drive(&mut self, timeout: Option<Duration>, drained: bool) -> Driven {
         self.one.busy_since.store(0, Ordering::SeqCst);
@@ -93,7 +91,7 @@ impl Driver {
                 Some(Err(Turned::Stopped)) | None => {
                     CURRENT.set(None);
                     self.one.end(&self.crew);
-                    return Driven::Ended;
+                    return Driven { ended: true, ..Driven::default() };
                 }
             }
         }
@@ -124,14 +122,11 @@ impl Driver {
                 if now && round.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                if one.called_for.load(Ordering::Acquire) {
-                    return Poll::Ready(Ok(Driven::Called));
-                }
-                if *look || other.poll_read_ready(cx).is_ready() {
-                    return Poll::Ready(Ok(Driven::Readable));
-                }
-                if now || over.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(Driven::TimedOut));
+                // Both together: while one of them is busy the other is not to wait.
+                let called = one.called_for.load(Ordering::Acquire);
+                let readable = *look || other.poll_read_ready(cx).is_ready();
+                if called || readable || now || over.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(Driven { called, readable, ended: false }));
                 }
                 Poll::Pending
             };
