@@ -22,7 +22,7 @@ from . import _core
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
-from ._reports import InterpreterEnds, OnError, Reports
+from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._responses import Response
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -351,9 +351,19 @@ class Server:
     # ---- looking at it
 
     def stats(self) -> dict[str, Any]:
-        """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them."""
+        """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them.
+
+        `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, and how
+        often it was `promoted` to inline and `demoted` from it.
+        """
         self._check_process()
-        return self._core.stats()
+        handlers: dict[str, dict[str, Any]] = {}
+        for handler, runs, why, (promoted, demoted) in self._core.handlers():
+            name = unused = name_of(handler)
+            while unused in handlers:
+                unused = f"{name} ({len(handlers) + 1})"
+            handlers[unused] = {"runs": runs, "why": why, "promoted": promoted, "demoted": demoted}
+        return {**self._core.stats(), "handlers": handlers}
 
     def __repr__(self) -> str:
         if os.getpid() != self._pid:

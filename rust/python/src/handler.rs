@@ -73,6 +73,10 @@ pub(crate) struct Function {
 }
 
 impl Handler for Function {
+    fn hold(&self, work: &mut dyn FnMut()) {
+        try_attach(|_| work());
+    }
+
     fn call(&self, request: portico_core::http::Request, reply: Reply) {
         // An interpreter that is being taken down answers nothing any more: the reply is dropped.
         try_attach(|py| {

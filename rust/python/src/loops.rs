@@ -240,9 +240,12 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
     let task = match made {
         Ok(task) => task,
         Err(error) => {
+            // Ctrl-C is the program's, not the handler's.
+            if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                return Err(error);
+            }
             function.site.fail(reply, &request, &error);
-            // Ctrl-C is not the handler's.
-            return if error.is_instance_of::<PyKeyboardInterrupt>(py) { Err(error) } else { Ok(()) };
+            return Ok(());
         }
     };
     let number = bridge.get().next.fetch_add(1, Ordering::Relaxed);
@@ -302,6 +305,8 @@ impl Answer {
             },
             Err(error)
                 if error.is_instance_of::<CancelledError>(py) && (self.reply.is_abandoned() || queue.is_closed()) => {}
+            // Asyncio gives it to the program.
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {}
             Err(error) => site.fail(self.reply, request, &error),
         }
         Ok(())

@@ -10,6 +10,7 @@ mod pool;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
@@ -35,6 +36,12 @@ pub trait Handler: Send + Sync + 'static {
     fn is_cancellable(&self) -> bool {
         false
     }
+
+    /// Calls `work`, which calls handlers like this one, with whatever they all need, as a lock of their language: to take
+    /// that once costs less than once for each.
+    fn hold(&self, work: &mut dyn FnMut()) {
+        work();
+    }
 }
 
 impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
@@ -43,9 +50,12 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
     }
 }
 
+/// How long what [`Handler::hold`] takes may be kept from others, but for a handler that is running.
+pub(crate) const HOLD: Duration = Duration::from_millis(1);
+
 /// One call of a handler, to be made on some thread.
 pub(crate) struct Job {
-    handler: Arc<dyn Handler>,
+    pub(crate) handler: Arc<dyn Handler>,
     /// Who measures it.
     pub(crate) judge: Option<Arc<Judge>>,
     request: Request,

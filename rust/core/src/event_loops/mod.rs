@@ -19,6 +19,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -29,7 +30,7 @@ pub use driver::{Driven, Driver, LoopWaker};
 
 use crew::Crew;
 
-use crate::dispatch::{Job, Judge};
+use crate::dispatch::{HOLD, Job, Judge};
 use crate::http::Response;
 use crate::metrics::Metrics;
 use crate::server::Spawn;
@@ -186,19 +187,28 @@ impl EventLoop {
         CURRENT.set(None);
     }
 
-    /// Calls what is waiting, until it is done or the loop was taken over.
+    /// Calls what is waiting, for a bounded time, or until the loop was taken over.
     fn call(&self, turn: u64, crew: &Crew) {
-        loop {
-            let Some(job) = self.jobs.lock().pop_front() else { break };
-            *self.judge.lock() = job.judge.clone();
-            self.busy_since.store(crew.now(), Ordering::SeqCst);
-            crew.wake_watchdog();
-            job.run();
-            if self.turn.load(Ordering::Acquire) != turn {
-                return; // What else is waiting is no longer ours; nor is `busy_since`.
+        let Some(first) = self.jobs.lock().pop_front() else { return };
+        let handler = first.handler.clone();
+        let (mut first, began) = (Some(first), Instant::now());
+        self.busy_since.store(crew.now(), Ordering::SeqCst);
+        crew.wake_watchdog();
+        handler.hold(&mut || {
+            while let Some(job) =
+                first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop_front())?)
+            {
+                *self.judge.lock() = job.judge.clone();
+                self.busy_since.store(crew.now(), Ordering::SeqCst);
+                job.run();
+                if self.turn.load(Ordering::Acquire) != turn {
+                    return; // What else is waiting is no longer ours.
+                }
             }
+        });
+        if self.turn.load(Ordering::Acquire) == turn {
+            self.busy_since.store(0, Ordering::SeqCst);
         }
-        self.busy_since.store(0, Ordering::SeqCst);
     }
 
     /// Drops every connection.
