@@ -51,10 +51,12 @@ def test_every_key_of_a_response_is_documented_and_no_other() -> None:
 
 
 def test_every_statistic_and_label_is_documented_and_no_other() -> None:
-    with portico.Server() as server:
+    with portico.Server(print) as server:
         stats = server.stats()
+    assert stats["handlers"]["builtins.print"].keys() == {"runs", "why", "promoted", "demoted"}
     assert [*(name for name, _ in _core.statistics()), "handlers"] == list(stats)
-    assert first_column("statistics.md") == {*stats, *stats["connections_closed"]}
+    of_a_handler = {"runs", "why", "promoted", "demoted"}
+    assert first_column("statistics.md") | {"handlers"} == {*stats, *stats["connections_closed"], *of_a_handler}
 
 
 def test_every_error_and_reason_is_documented_and_no_other() -> None:
