@@ -29,10 +29,13 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    WorkerError,
 )
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
 from ._server import Context, Handler, Listener, Server
+from ._worker import Worker
+from ._workers import Workers, run_workers
 
 # It is one in all but its base class, which a class of the binding cannot have.
 Mapping.register(Request)
@@ -57,12 +60,16 @@ __all__ = [
     "Response",
     "ResponseError",
     "Server",
+    "Worker",
+    "WorkerError",
+    "Workers",
     "__version__",
     "add_header",
     "delete_cookie",
     "error",
     "redirect",
     "response",
+    "run_workers",
     "set_cookie",
     "settings",
 ]
