@@ -42,15 +42,22 @@ def lives(pid):
         return False
 
 
+def hold(pid):
+    """Stops every thread of a process until SIGCONT."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    wait_until(lambda: all(" T " in (task / "stat").read_text() for task in tasks.iterdir()), "every thread to stop")
+
+
 @pytest.fixture
 def run():
     """Starts workers that are closed at the end of the test, and then have left nothing behind."""
     before, threads = children(), set(threading.enumerate())
     with contextlib.ExitStack() as stack:
 
-        def run(main=worker_mains.serve, *arguments, workers=2, listen=CLEAR, start=True, reuse_port=False, **more):
+        def run(main=worker_mains.serve, *, workers=2, listen=CLEAR, start=True, reuse_port=False, **more):
             timeout = {"ready_timeout": more.pop("ready_timeout")} if "ready_timeout" in more else {}
-            main = functools.partial(main, *arguments, **more) if arguments or more else main
+            main = functools.partial(main, **more) if more else main
             made = portico.Workers(main, workers=workers, listen=listen, reuse_port=reuse_port, **timeout)
             stack.callback(made.close, grace=0)
             if start:
@@ -129,7 +136,7 @@ def test_every_worker_serves_the_one_port_0(run):
     for pid in workers.pids:
         others = set(workers.pids) - {pid}
         for other in others:
-            os.kill(other, signal.SIGSTOP)
+            hold(other)
         assert ask(workers) == str(pid)
         assert ask(workers, "/number") == str(workers.pids.index(pid))
         for other in others:
@@ -183,7 +190,7 @@ def test_an_address_in_use_is_told_before_anything_is_started(run):
 def test_with_reuse_port_each_worker_has_a_socket_of_its_own(run):
     workers = run(workers=3, reuse_port=True)
     assert see_all(workers) == set(map(str, workers.pids))
-    os.kill(workers.pids[0], signal.SIGSTOP)
+    hold(workers.pids[0])
     # What the kernel queues for one is not taken by the others.
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(Wire(workers.ports[0])) for _ in range(60)]
@@ -278,7 +285,7 @@ def test_a_worker_killed_under_load_loses_its_own_requests_only(run, records):
 
 
 def test_exactly_what_was_in_flight_at_the_killed_worker_is_lost(run, tmp_path):
-    workers = run(worker_mains.serve, str(tmp_path), workers=2)
+    workers = run(worker_mains.serve, folder=str(tmp_path), workers=2)
     threads, came, taken = in_flight(workers, tmp_path, 12, 1.5)
     victim = taken["0"]
     os.kill(victim, signal.SIGKILL)
@@ -292,7 +299,7 @@ def test_exactly_what_was_in_flight_at_the_killed_worker_is_lost(run, tmp_path):
 def test_connections_that_wait_in_the_queue_outlive_the_worker(run):
     workers = run(workers=1)
     (pid,) = workers.pids
-    os.kill(pid, signal.SIGSTOP)
+    hold(pid)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(Wire(workers.ports[0])) for _ in range(10)]
         for wire in wires:
@@ -325,7 +332,7 @@ def test_whatever_a_worker_dies_of_is_logged_and_it_is_replaced(run, records, pa
 
 def test_an_exception_out_of_main_is_logged_with_its_traceback(run, records, tmp_path, capfd):
     flag = tmp_path / "flag"
-    run(worker_mains.raise_after_listening, str(flag), workers=1)
+    run(worker_mains.raise_after_listening, flag=str(flag), workers=1)
     flag.touch()
     ready(records, 2)
     (line,) = [line for line in records() if "replaced" in line]
@@ -338,7 +345,7 @@ def test_an_exception_out_of_main_is_logged_with_its_traceback(run, records, tmp
 def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(run, records, tmp_path):
     flag = tmp_path / "flag"
     flag.touch()
-    workers = run(worker_mains.serve_while_told, str(flag), workers=2)
+    workers = run(worker_mains.serve_while_told, flag=str(flag), workers=2)
     flag.unlink()
     os.kill(workers.pids[0], signal.SIGKILL)
     wait_until(lambda: any("in 0.4 s" in line for line in records()))
@@ -467,7 +474,7 @@ def test_reload_replaces_every_worker_and_refuses_nobody(run):
 
 
 def test_reload_lets_what_is_in_flight_finish(run, tmp_path):
-    workers = run(worker_mains.serve, str(tmp_path), workers=1)
+    workers = run(worker_mains.serve, folder=str(tmp_path), workers=1)
     threads, came, taken = in_flight(workers, tmp_path, 3, 1.5)
     workers.reload()
     join(threads)
@@ -478,7 +485,7 @@ def test_reload_lets_what_is_in_flight_finish(run, tmp_path):
 def test_reload_that_fails_leaves_the_old_workers(run, tmp_path):
     flag = tmp_path / "flag"
     flag.touch()
-    workers = run(worker_mains.serve_while_told, str(flag))
+    workers = run(worker_mains.serve_while_told, flag=str(flag))
     before = workers.pids
     flag.unlink()
     with pytest.raises(portico.WorkerError, match="no flag to serve under"):
@@ -517,7 +524,7 @@ def test_close_ends_a_reload(run, tmp_path):
 
 
 def test_close_finishes_what_is_in_flight(run, tmp_path):
-    workers = run(worker_mains.serve, str(tmp_path))
+    workers = run(worker_mains.serve, folder=str(tmp_path))
     pids = workers.pids
     threads, came, taken = in_flight(workers, tmp_path, 6, 1.5)
     workers.close(grace=20)
@@ -530,7 +537,7 @@ def test_close_finishes_what_is_in_flight(run, tmp_path):
 
 
 def test_after_the_grace_workers_are_killed(run, tmp_path):
-    workers = run(worker_mains.serve, str(tmp_path))
+    workers = run(worker_mains.serve, folder=str(tmp_path))
     threads, came, _ = in_flight(workers, tmp_path, 2, 60)
     begun = time.monotonic()
     workers.close(grace=0.5)
@@ -547,7 +554,7 @@ def test_a_main_that_does_not_return_is_killed(run):
 
 
 def test_a_second_close_shortens_the_first(run, tmp_path):
-    workers = run(worker_mains.serve, str(tmp_path), workers=1)
+    workers = run(worker_mains.serve, folder=str(tmp_path), workers=1)
     threads, *_ = in_flight(workers, tmp_path, 1, 60)
     patient = threading.Thread(target=workers.close, args=(60,))
     patient.start()
@@ -721,7 +728,7 @@ def test_a_second_signal_ends_it_at_once(program):
 
 
 def test_ctrl_c_while_the_workers_start(program):
-    process, folder = program(
+    process, _ = program(
         """
         def tell_soon():
             while len(workers.pids) < 2:
@@ -751,7 +758,7 @@ def test_when_the_supervisor_is_killed_the_workers_finish_and_end(program):
 
 
 def test_when_the_supervisor_is_killed_and_its_forked_child_lives_on(program):
-    process, _, port, pids = program("""
+    process, _, _, pids = program("""
         workers = portico.Workers(main, workers=1, listen={"port": 0, "tls": False})
         workers.start()
         child = os.fork()
@@ -845,8 +852,8 @@ def test_a_program_that_has_no_file_is_told(tmp_path):
 
 
 FROZEN = """
-import multiprocessing, os, sys
-# What a frozen program is to multiprocessing: `sys.executable` runs this very program.
+import multiprocessing.spawn, os, sys
+# What a frozen program is to multiprocessing (whose own freeze_support PyInstaller replaces by that of its spawn): `sys.executable` runs this very program.
 sys.frozen, sys.executable = True, os.path.join(os.path.dirname(__file__), "program")
 import portico
 
@@ -869,7 +876,7 @@ def test_a_frozen_program(tmp_path, supported):
     executable.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/file.py "$@"\n')
     executable.chmod(0o755)
     done = run_file(
-        tmp_path, FROZEN.replace("FREEZE_SUPPORT", "multiprocessing.freeze_support()" if supported else "pass")
+        tmp_path, FROZEN.replace("FREEZE_SUPPORT", "multiprocessing.spawn.freeze_support()" if supported else "pass")
     )
     if supported:
         assert (done.returncode, done.stdout, done.stderr) == (0, "from a frozen program\n", "")
