@@ -656,7 +656,7 @@ def program(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            process_group=0,
+            start_new_session=True,
             env={**os.environ, "PYTHONPATH": path},
         )
         running.append(process)

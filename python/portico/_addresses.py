@@ -130,7 +130,7 @@ class Held:
     @property
     def keywords(self) -> dict[str, Any]:
         """What a worker calls `Server.listen` with."""
-        if not self._reuse_port:
+        if not self._reuse_port or isinstance(self.address, str):
             return {"fd": self._socket.fileno(), "tls": self.tls}
         host, port = self.address
         return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
