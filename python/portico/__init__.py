@@ -29,11 +29,14 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    WorkerError,
 )
 from ._event_loop import new_event_loop
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
 from ._server import Context, Handler, Listener, Server
+from ._worker import Worker
+from ._workers import Workers, run_workers
 
 # It is one in all but its base class, which a class of the binding cannot have.
 Mapping.register(Request)
@@ -58,6 +61,9 @@ __all__ = [
     "Response",
     "ResponseError",
     "Server",
+    "Worker",
+    "WorkerError",
+    "Workers",
     "__version__",
     "add_header",
     "delete_cookie",
@@ -65,6 +71,7 @@ __all__ = [
     "new_event_loop",
     "redirect",
     "response",
+    "run_workers",
     "set_cookie",
     "settings",
 ]
