@@ -33,6 +33,7 @@ from ._errors import (
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
 from ._server import Context, Handler, Listener, Server
+from ._wsgi import wsgi
 
 # It is one in all but its base class, which a class of the binding cannot have.
 Mapping.register(Request)
@@ -65,4 +66,5 @@ __all__ = [
     "response",
     "set_cookie",
     "settings",
+    "wsgi",
 ]

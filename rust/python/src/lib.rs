@@ -5,6 +5,7 @@ mod certificates;
 mod connection;
 mod errors;
 mod handler;
+mod header_names;
 mod loops;
 mod reports;
 mod request;
@@ -13,6 +14,7 @@ mod server;
 mod settings;
 mod slot;
 mod threads;
+mod wsgi;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -32,6 +34,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
     module.add_function(wrap_pyfunction!(threads::raise_in_thread, module)?)?;
+    module.add_function(wrap_pyfunction!(wsgi::wsgi_environ, module)?)?;
+    module.add_function(wrap_pyfunction!(wsgi::wsgi_start, module)?)?;
     module.add("REQUEST_KEYS", PyTuple::new(module.py(), request::KEYS)?)?;
     module.add("RESPONSE_KEYS", PyTuple::new(module.py(), response::KEYS)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -45,7 +45,12 @@ impl Request {
         Request { request, server, made: [const { PyOnceLock::new() }; KEYS.len()] }
     }
 
-    fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {
+    /// The core's request.
+    pub(crate) fn core(&self) -> &portico_core::http::Request {
+        &self.request
+    }
+
+    pub(crate) fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {
         let slot = self.made.get(index).ok_or_else(|| PyKeyError::new_err(index))?;
         Ok(slot.get_or_try_init(py, || self.make(py, KEYS[index]).map(Bound::unbind))?.bind(py).clone())
     }
@@ -100,7 +105,7 @@ impl Request {
 }
 
 /// Header bytes as text without loss: byte 0xE9 is U+00E9, as WSGI and Starlette have it.
-fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     match std::str::from_utf8(bytes) {
         Ok(text) if bytes.is_ascii() => PyString::new(py, text),
         _ => PyString::new(py, &bytes.iter().map(|&byte| char::from(byte)).collect::<String>()),
@@ -145,7 +150,7 @@ fn view<'py>(slf: &Bound<'py, Request>, name: &str) -> Value<'py> {
     slf.py().import(intern!(slf.py(), "collections.abc"))?.getattr(name)?.call1((slf,))
 }
 
-const fn position(key: &str) -> usize {
+pub(crate) const fn position(key: &str) -> usize {
     let mut index = 0;
     while index < KEYS.len() {
         let (known, mut at) = (KEYS[index].as_bytes(), 0);

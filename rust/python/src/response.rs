@@ -60,11 +60,11 @@ pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
     Ok(response)
 }
 
-fn wrong<T>(text: String) -> PyResult<T> {
+pub(crate) fn wrong<T>(text: String) -> PyResult<T> {
     Err(ResponseError::new_err(text))
 }
 
-fn kind(value: &Bound<'_, PyAny>) -> String {
+pub(crate) fn kind(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "an object".to_string(), |name| name.to_string())
 }
 
