@@ -156,7 +156,9 @@ def test_input_is_a_file(serve):
 
 
 def test_status_and_headers(serve):
-    reply = ask(serve, app(status="404 Nowhere at all", headers=[("X-A", "1"), ("Set-Cookie", "a"), ("set-cookie", "b")]))
+    reply = ask(
+        serve, app(status="404 Nowhere at all", headers=[("X-A", "1"), ("Set-Cookie", "a"), ("set-cookie", "b")])
+    )
     assert (reply.status, reply.header("x-a"), reply.all("set-cookie")) == (404, "1", ["a", "b"])
     assert (reply.body, reply.header("content-length")) == (b"fine", "4")
 
@@ -212,7 +214,9 @@ def typed(app):
     def wrapped(environ, start_response):
         def start(status, headers, *exc_info):
             names = {name.lower() for name, _ in headers}
-            return start_response(status, headers + [("Content-Type", "a/b")] * ("content-type" not in names), *exc_info)
+            return start_response(
+                status, headers + [("Content-Type", "a/b")] * ("content-type" not in names), *exc_info
+            )
 
         class Input:
             def __init__(self, given):

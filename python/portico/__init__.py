@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ._asgi import asgi
 from ._core import ConnectionInfo, Request, __version__, settings
 from ._errors import (
     CertificateError,
@@ -60,6 +61,7 @@ __all__ = [
     "Server",
     "__version__",
     "add_header",
+    "asgi",
     "delete_cookie",
     "error",
     "redirect",

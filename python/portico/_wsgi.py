@@ -1,4 +1,5 @@
-"""`portico.wsgi`: WSGI applications (PEP 3333) as handlers. Environ and headers are the work of `rust/python/src/wsgi.rs`."""
+"""`portico.wsgi`: WSGI applications (PEP 3333) as handlers. Environ and headers are the work of
+`rust/python/src/wsgi.rs`."""
 
 from __future__ import annotations
 
@@ -27,14 +28,14 @@ def wsgi(app: WSGIApplication) -> Handler:
     """A WSGI application (PEP 3333) as a handler: Flask, Django, Bottle and the like.
 
     It goes wherever a handler goes, and runs as any `def` handler does, by the setting `dispatch`. `environ` has
-    `portico.request` besides what PEP 3333 lists; headers with an underscore in their name are left out of it, for they
-    would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. Request and response are whole:
-    the app is called with the body read, and nothing is sent before it is done and has been closed, so that an error
-    always gives a whole 500.
+    `portico.request` besides what PEP 3333 lists; headers with an underscore in their name are left out of it, for
+    they would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. Request and response
+    are whole: the app is called with the body read, and nothing is sent before it is done and has been closed, so that
+    an error always gives a whole 500.
 
-    Raises `ConfigError` where `app` cannot be called. What an app does against PEP 3333 is a `ResponseError` in the log,
-    and a 500 for the client: no `start_response`, a body that is not bytes, a `Content-Length` that is not the body's, a
-    header that is the server's business (`Connection`, `Transfer-Encoding` and others).
+    Raises `ConfigError` where `app` cannot be called. What an app does against PEP 3333 is a `ResponseError` in the
+    log, and a 500 for the client: no `start_response`, a body that is not bytes, a `Content-Length` that is not the
+    body's, a header that is the server's business (`Connection`, `Transfer-Encoding` and others).
 
     >>> import urllib.request
     >>> from portico import testing
@@ -136,7 +137,7 @@ class _Answer:
             raise ResponseError("a WSGI app has to call start_response before it gives a body")
 
 
-def _parts(result: Any) -> Iterable[object]:
+def _parts(result: Iterable[object]) -> Iterable[object]:
     try:
         return iter(result)
     except TypeError:
@@ -151,7 +152,7 @@ def _check_length(length: object, body: bytes, request: Request, status: int) ->
 
 
 class _ErrorStream(threading.local):
-    """`wsgi.errors`: whole lines to the log, however they are cut in pieces. Each thread has its own unfinished line."""
+    """`wsgi.errors`: whole lines to the log, however they are cut in pieces. Each thread has a line of its own."""
 
     rest = ""
 

@@ -1,6 +1,7 @@
 //! The module `portico._core`: a thin binding over `portico-core`. Every decision is made there or in `python/portico`;
 //! here values are converted, errors become exceptions, and the interpreter is attached to and let go.
 
+mod asgi;
 mod certificates;
 mod connection;
 mod errors;
@@ -21,6 +22,7 @@ use pyo3::types::PyTuple;
 
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<asgi::Exchange>()?;
     module.add_class::<connection::ConnectionInfo>()?;
     module.add_class::<loops::Answer>()?;
     module.add_class::<loops::Bridge>()?;
@@ -28,6 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Context>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
+    module.add_function(wrap_pyfunction!(asgi::asgi_scope, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use portico_core::{Handler, Reply};
 use pyo3::prelude::*;
 
+use crate::asgi::SharedReply;
 use crate::errors;
 use crate::handler::Function;
 use crate::request::Request;
@@ -103,13 +104,14 @@ impl Bridge {
 pub(crate) struct Answer {
     function: Arc<Function>,
     parts: Mutex<Option<(portico_core::http::Request, Reply)>>,
-    reply: Mutex<Option<Reply>>,
+    /// Shared with the request, for a handler that answers before it is done.
+    reply: SharedReply,
 }
 
 impl Answer {
     fn new(job: Job) -> Self {
         let Job { function, request, reply } = job;
-        Answer { function, parts: Mutex::new(Some((request, reply))), reply: Mutex::new(None) }
+        Answer { function, parts: Mutex::new(Some((request, reply))), reply: SharedReply::default() }
     }
 }
 
@@ -122,8 +124,10 @@ impl Answer {
             return Err(errors::ResponseError::new_err("this request was taken already"));
         };
         *self.reply.lock() = Some(reply);
-        let request = self.function.site.wrap(py, request)?;
-        match self.function.callable.get(py).and_then(|callable| callable.call1((&request,))) {
+        let callable = self.function.callable.get(py);
+        let called = callable.as_ref().map_or(0, |callable| callable.as_ptr() as usize);
+        let request = self.function.site.wrap(py, request, Some((called, self.reply.clone())))?;
+        match callable.and_then(|callable| callable.call1((&request,))) {
             Ok(value) => Ok((request, value)),
             Err(error) => {
                 self.fail(&request, error.value(py).as_any());
@@ -143,8 +147,11 @@ impl Answer {
     /// Answers for a handler that raised.
     fn fail(&self, request: &Bound<'_, Request>, error: &Bound<'_, PyAny>) {
         let reply = self.reply.lock().take();
-        if let Some(reply) = reply {
-            self.function.site.fail(reply, request, &PyErr::from_value(error.clone()));
+        let error = PyErr::from_value(error.clone());
+        match reply {
+            Some(reply) => self.function.site.fail(reply, request, &error),
+            // It went wrong after the answer: its client is served, its author is to know.
+            None => drop(self.function.site.report(request, &error)),
         }
     }
 

@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 use pyo3::{IntoPyObjectExt, intern};
 
+use crate::asgi::SharedReply;
 use crate::connection::ConnectionInfo;
 use crate::errors;
 
@@ -35,19 +36,31 @@ pub(crate) struct Request {
     request: portico_core::http::Request,
     /// A weak reference to the `portico.Server`.
     server: Py<PyAny>,
+    /// On an event loop: the handler that was called, by its address, and where the answer goes.
+    reply: Option<(usize, SharedReply)>,
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
 }
 
 type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
-    pub(crate) fn new(request: portico_core::http::Request, server: Py<PyAny>) -> Self {
-        Request { request, server, made: [const { PyOnceLock::new() }; KEYS.len()] }
+    pub(crate) fn new(
+        request: portico_core::http::Request,
+        server: Py<PyAny>,
+        reply: Option<(usize, SharedReply)>,
+    ) -> Self {
+        Request { request, server, reply, made: [const { PyOnceLock::new() }; KEYS.len()] }
     }
 
     /// The core's request.
     pub(crate) fn core(&self) -> &portico_core::http::Request {
         &self.request
+    }
+
+    /// Where the answer goes, if it was this very handler that the server called on an event loop.
+    pub(crate) fn reply_of(&self, handler: &Bound<'_, PyAny>) -> Option<SharedReply> {
+        let (called, reply) = self.reply.as_ref()?;
+        (*called == handler.as_ptr() as usize).then(|| reply.clone())
     }
 
     pub(crate) fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {
