@@ -100,8 +100,8 @@ def connection() -> str:
 
 def helpers() -> str:
     """The functions that build responses."""
-    public = [thing for thing in vars(portico).values() if inspect.isfunction(thing)]
-    functions = [function for function in public if function.__module__ == _responses.__name__]
+    functions = [thing for thing in vars(_responses).values() if inspect.isfunction(thing)]
+    functions = [function for function in functions if function.__name__ in portico.__all__]
     functions.sort(key=lambda function: function.__code__.co_firstlineno)
     rows = []
     for function in functions:

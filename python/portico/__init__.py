@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ._asgi import asgi
 from ._core import ConnectionInfo, Request, __version__, settings
 from ._errors import (
     CertificateError,
@@ -37,6 +38,7 @@ from ._responses import Response, add_header, delete_cookie, error, redirect, re
 from ._server import Context, Handler, Listener, Server
 from ._worker import Worker
 from ._workers import Workers, run_workers
+from ._wsgi import wsgi
 
 # It is one in all but its base class, which a class of the binding cannot have.
 Mapping.register(Request)
@@ -66,6 +68,7 @@ __all__ = [
     "Workers",
     "__version__",
     "add_header",
+    "asgi",
     "delete_cookie",
     "error",
     "new_event_loop",
@@ -74,4 +77,5 @@ __all__ = [
     "run_workers",
     "set_cookie",
     "settings",
+    "wsgi",
 ]

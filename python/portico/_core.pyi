@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Awaitable, Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, Final, final
 
 from ._forms import Form
@@ -16,17 +16,21 @@ __all__ = [
     "ConnectionInfo",
     "Context",
     "Driver",
+    "Exchange",
     "Listener",
     "Raised",
     "Request",
     "Server",
     "__version__",
+    "asgi_scope",
     "certificate_info",
     "issue_certificate",
     "make_authority",
     "raise_in_thread",
     "settings",
     "statistics",
+    "wsgi_environ",
+    "wsgi_start",
 ]
 
 __version__: Final[str]
@@ -131,6 +135,15 @@ class Raised:
     def __new__(cls, exception: BaseException) -> Raised: ...
 
 @final
+class Exchange:
+    def __new__(cls, request: Request, handler: object) -> Exchange: ...
+    def receive(self) -> Awaitable[dict[str, Any]]: ...
+    def send(self, message: dict[str, Any]) -> Awaitable[None]: ...
+    def end(self) -> dict[str, Any] | None: ...
+    def abandon(self) -> None: ...
+    def ended(self) -> asyncio.Event: ...
+
+@final
 class Context:
     @property
     def host(self) -> str | None: ...
@@ -197,3 +210,6 @@ def certificate_info(pem: bytes) -> tuple[str, int]: ...
 def raise_in_thread(ident: int, exception: type[BaseException]) -> None: ...
 def settings() -> list[dict[str, Any]]: ...
 def statistics() -> list[tuple[str, str]]: ...
+def asgi_scope(request: Request, state: dict[str, Any]) -> dict[str, Any]: ...
+def wsgi_environ(request: Request, base: dict[str, Any]) -> dict[str, Any]: ...
+def wsgi_start(status: str, headers: list[tuple[str, str]]) -> tuple[int, dict[str, str | list[str]]]: ...

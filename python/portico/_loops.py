@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._asgi import Lifespans
 from ._core import Bridge, Raised
 from ._errors import ListenError
 from ._event_loop import EventLoop, new_event_loop
@@ -54,6 +55,7 @@ class Loop:
 
     def __init__(self, start_thread: Callable[[str, Callable[[], None]], None]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.lifespans = Lifespans()
         self._bridge: Bridge | None = None
         self._start_thread = start_thread
         self._own = False
@@ -126,9 +128,15 @@ class Loop:
             task.cancel()
 
     async def finish(self) -> None:
-        """Waits for what `detach` cancelled, for a bounded time."""
+        """Waits for what `detach` cancelled, for a bounded time, and then ends the apps."""
         if tasks := self._tasks():
             await asyncio.wait(tasks, timeout=_CLEAN_UP)
+        await self.lifespans.shutdown()
+
+    def wait_finished(self, timeout: float) -> None:
+        """From another thread: until the apps on a loop of its own have ended."""
+        if self._own:
+            self.lifespans.wait(timeout)
 
     def is_current(self) -> bool:
         """Whether the caller runs on this loop, and so must not wait for it."""

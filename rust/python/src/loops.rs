@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use crate::asgi::SharedReply;
 use crate::handler::Function;
 use crate::request::Request;
 use crate::threads::detach;
@@ -229,12 +230,12 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
         return Ok(());
     }
     let Some(loop_) = bridge.get().loop_.get(py) else { return Ok(()) };
-    let request = function.site.wrap(py, request)?;
+    let (handler, reply) = (function.callable.get(py), Arc::new(Mutex::new(Some(reply))));
+    let called = handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize);
+    let request = function.site.wrap(py, request, Some((called, reply.clone())))?;
     let ready = loop_.ready.as_ref().map(|ready| ready.bind(py));
     let before = ready.map_or(Ok(0), |ready| ready.len())?;
-    let made = function
-        .callable
-        .get(py)
+    let made = handler
         .and_then(|handler| loop_.call.bind(py).call1((handler, &request)))
         .and_then(|coroutine| loop_.create_task.bind(py).call1((coroutine,)));
     let task = match made {
@@ -244,7 +245,8 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
             if error.is_instance_of::<PyKeyboardInterrupt>(py) {
                 return Err(error);
             }
-            function.site.fail(reply, &request, &error);
+            let reply = reply.lock().take();
+            reply.into_iter().for_each(|reply| function.site.fail(reply, &request, &error));
             return Ok(());
         }
     };
@@ -288,7 +290,8 @@ struct Answer {
     number: u64,
     function: Arc<Function>,
     request: Py<Request>,
-    reply: Reply,
+    /// Shared with the request, for a handler that answers before it is done.
+    reply: SharedReply,
 }
 
 impl Answer {
@@ -297,27 +300,35 @@ impl Answer {
         let py = task.py();
         self.bridge.get().tasks.bind(py).del_item(self.number)?;
         let site = &self.function.site;
-        let (request, queue) = (self.request.bind(py), &self.bridge.get().queue);
-        match task.call_method0(intern!(py, "result")) {
-            Ok(value) => match value.cast::<Raised>() {
-                Ok(raised) => site.fail(self.reply, request, &PyErr::from_value(raised.get().0.bind(py).clone())),
-                Err(_) => site.answer(self.reply, request, Ok(value)),
-            },
-            Err(error)
-                if error.is_instance_of::<CancelledError>(py) && (self.reply.is_abandoned() || queue.is_closed()) => {}
-            // Asyncio gives it to the program.
-            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {}
-            Err(error) => site.fail(self.reply, request, &error),
+        let (request, reply) = (self.request.bind(py), self.reply.lock().take());
+        let result = task.call_method0(intern!(py, "result"));
+        if result.as_ref().is_err_and(|error| error.is_instance_of::<PyKeyboardInterrupt>(py)) {
+            return Ok(()); // asyncio gives it to the program
+        }
+        let result = result.and_then(|value| match value.cast::<Raised>() {
+            Ok(raised) => Err(PyErr::from_value(raised.get().0.bind(py).clone())),
+            Err(_) => Ok(value),
+        });
+        let nobody_waits = reply.as_ref().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
+        match (result, reply) {
+            (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value)),
+            (Ok(_), None) => {}
+            (Err(error), _) if error.is_instance_of::<CancelledError>(py) && nobody_waits => {}
+            (Err(error), Some(reply)) => site.fail(reply, request, &error),
+            // It went wrong after the answer: its client is served, its author is to know.
+            (Err(error), None) => drop(site.report(request, &error)),
         }
         Ok(())
     }
 
     /// Answers when the task is done, and cancels it when nobody waits for that any more.
-    fn wait_for(mut self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn wait_for(self, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = task.py();
         let bridge = self.bridge.get();
         let waker = Waker::from(Arc::new(Left { queue: Arc::downgrade(&bridge.queue), task: self.number }));
-        let left = self.reply.poll_abandoned(&mut Context::from_waker(&waker));
+        let mut cx = Context::from_waker(&waker);
+        // One that was answered may go on.
+        let left = self.reply.lock().as_mut().map_or(Poll::Pending, |reply| reply.poll_abandoned(&mut cx));
         task.call_method1(intern!(py, "add_done_callback"), (Done(Mutex::new(Some(self))),))?;
         match left {
             Poll::Ready(()) => cancel(task),
