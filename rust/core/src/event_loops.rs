@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::dispatch::{Job, Judge};
+use crate::dispatch::{Destination, Job, Judge};
 use crate::http::Response;
 use crate::metrics::Metrics;
 use crate::server::Spawn;
@@ -41,7 +41,7 @@ pub(crate) struct EventLoop {
     /// Calls for the thread that turns this loop.
     jobs: Mutex<VecDeque<Job>>,
     /// Answers of such calls, to be delivered by the next turn: from outside of one each would cost a system call.
-    answers: Mutex<Vec<(oneshot::Sender<Response>, Response)>>,
+    answers: Mutex<Vec<(Destination, Response)>>,
     wake: AtomicWaker,
     /// Whose turn it is: counts up when a loop is taken over.
     turn: AtomicU64,
@@ -81,17 +81,14 @@ impl EventLoop {
     }
 
     /// Leaves an answer to the next turn, where this is called between two; else gives it back.
-    pub(crate) fn deliver(
-        sender: oneshot::Sender<Response>,
-        answer: Response,
-    ) -> Result<(), (oneshot::Sender<Response>, Response)> {
+    pub(crate) fn deliver(destination: Destination, answer: Response) -> Option<(Destination, Response)> {
         CURRENT.with_borrow(|current| match current {
             Some(current) if CALLING.get() => {
-                current.answers.lock().push((sender, answer));
+                current.answers.lock().push((destination, answer));
                 current.wake.wake();
-                Ok(())
+                None
             }
-            _ => Err((sender, answer)),
+            _ => Some((destination, answer)),
         })
     }
 
@@ -101,9 +98,8 @@ impl EventLoop {
         tokio::pin!(stopped);
         std::future::poll_fn(|cx| {
             self.wake.register(cx.waker());
-            for (sender, answer) in self.answers.lock().drain(..) {
-                // An error means that the client has left.
-                let _ = sender.send(answer);
+            for (destination, answer) in self.answers.lock().drain(..) {
+                destination.send(answer);
             }
             if stopped.as_mut().poll(cx).is_ready() {
                 Poll::Ready(Turned::Stopped)

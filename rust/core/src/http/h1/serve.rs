@@ -148,6 +148,10 @@ impl Io {
                 self.flush().await?;
                 loop {
                     let machine = &mut self.machine;
+                    // A client that only closed its sending half still gets its answer, unless its handler minds.
+                    if machine.ended() && waiting.cancellable {
+                        return Err(Close::Aborted);
+                    }
                     let may_read = !machine.ended() && machine.buffered() < room;
                     tokio::select! {
                         biased;
