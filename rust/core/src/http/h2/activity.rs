@@ -36,8 +36,9 @@ pub(super) enum Verdict {
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
-        Activity(Mutex::new(Going { streams: 0, answering: 0, since: Instant::now(), first: true }))
+    /// For a connection that began then.
+    pub(super) fn new(since: Instant) -> Self {
+        Activity(Mutex::new(Going { streams: 0, answering: 0, since, first: true }))
     }
 
     /// A stream begins.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub(crate) use exchange::Exchange;
 
@@ -58,6 +59,7 @@ impl Shared {
 pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Close {
     let config = connection.service.config.clone();
     let mut phase = connection.service.lifecycle.subscribe();
+    let began = Instant::now();
     let opening = tokio::time::timeout(config.header_timeout, builder(&config).handshake(stream));
     let mut wire = tokio::select! {
         biased;
@@ -69,7 +71,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
         () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
     };
     let (sending, mut to_send) = mpsc::unbounded_channel();
-    let shared = Arc::new(Shared { connection, activity: Activity::new(), sending });
+    let shared = Arc::new(Shared { connection, activity: Activity::new(began), sending });
     let activity = &shared.activity;
     let mut told = None;
     loop {
