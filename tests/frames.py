@@ -5,6 +5,7 @@ from __future__ import annotations
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 from clients import Reply
 
@@ -42,6 +43,12 @@ class H2:
         self.connection.send_data(stream, data, end_stream=end)
         self.flush()
 
+    def windows(self, size):
+        """Lets every stream have so many bytes under way, and waits until the server knows."""
+        self.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: size})
+        self.flush()
+        self.wait_for(h2.events.SettingsAcknowledged)
+
     def wait_for(self, kind, stream=None):
         """Reads until such an event came. None when the server closes before that."""
         while True:
@@ -74,12 +81,17 @@ class H2:
         """The whole response on a stream."""
         head = self.wait_for((h2.events.ResponseReceived, h2.events.StreamReset), stream)
         assert isinstance(head, h2.events.ResponseReceived), f"no response: {head}"
+        body = self.body(stream)
+        headers = list(head.headers)
+        status = int(headers.pop(0)[1])
+        return Reply(status, headers, body, "HTTP/2")
+
+    def body(self, stream):
+        """What comes on a stream until it ends."""
         body = b""
         while True:
             event = self.wait_for((h2.events.DataReceived, h2.events.StreamEnded, h2.events.StreamReset), stream)
             assert event, "the connection ends before the response does"
             if not isinstance(event, h2.events.DataReceived):
-                headers = list(head.headers)
-                status = int(headers.pop(0)[1])
-                return Reply(status, headers, body, "HTTP/2")
+                return body
             body += event.data

@@ -88,6 +88,21 @@ def test_small_window_is_respected(serve, h2_of):
     assert client.reply(client.open()).body == bytes(300_000)
 
 
+@pytest.mark.parametrize("size", [13, 20_000, 300_000])
+def test_answers_wait_for_a_window_that_was_closed(serve, h2_of, size):
+    client = h2_of(serve(lambda request: {"statusCode": 200, "body": bytes(size)}))
+    client.windows(0)
+    streams = [client.open() for _ in range(3)]
+    for stream in streams:
+        client.wait_for(h2.events.ResponseReceived, stream)
+    assert not any(isinstance(event, h2.events.DataReceived) for event in client.events)
+    client.windows(2**20)
+    client.connection.increment_flow_control_window(2**20)
+    client.flush()
+    for stream in streams:
+        assert client.body(stream) == bytes(size)
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
 def test_413(serve, h2_of, told):
     served = serve(echo, max_request_read_bytes=1000)
@@ -129,6 +144,15 @@ def test_head(serve, h2_of):
     client = h2_of(serve(lambda request: {"statusCode": 200, "body": "0123456789"}))
     reply = client.reply(client.open(method="HEAD"))
     assert (reply.status, reply.body, reply.header("content-length")) == (200, b"", "10")
+
+
+def test_headers_of_a_connection_are_not_sent(serve, h2_of):
+    headers = {"Connection": "close, x-hop", "X-Hop": "1", "Keep-Alive": "5", "Upgrade": "h2c", "X-Kept": "1"}
+    client = h2_of(serve(lambda request: {"statusCode": 200, "headers": headers, "body": "all"}))
+    for _ in range(2):
+        reply = client.reply(client.open())
+        assert reply.text == "all"
+        assert sorted(name for name, _ in reply.headers) == ["content-length", "date", "x-kept"]
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -218,6 +242,39 @@ def test_cancelled_stream_harms_nobody(serve, gate, h2_of):
     gate.opened.set()
     served.wait_stat("requests_in_flight", value=0)
     assert client.reply(client.open(path="/fast")).status == 200
+
+
+@pytest.mark.parametrize("code", [h2.errors.ErrorCodes.CANCEL, h2.errors.ErrorCodes.NO_ERROR])
+def test_half_a_request_that_is_cancelled_is_none(serve, h2_of, code):
+    seen = []
+    served = serve(lambda request: seen.append(request.body) or {"statusCode": 200})
+    client = h2_of(served)
+    stream = client.open(method="POST", end=False)
+    client.data(stream, b"half")
+    client.connection.reset_stream(stream, code)
+    client.flush()
+    assert client.reply(client.open()).status == 200
+    served.wait_stat("requests_aborted")
+    assert seen == [b""]
+
+
+def test_requests_that_are_reset_while_they_wait_are_not_answered(serve, gate, h2_of):
+    seen = []
+    served = serve(lambda request: seen.append(request.path) or gate(request), threads=(1, 1), dispatch="threads")
+    client = h2_of(served)
+    first = client.open(path="/first")
+    gate.wait_for()
+    for _ in range(50):
+        client.connection.reset_stream(client.open(path="/reset"))
+    client.flush()
+    last = client.open(path="/last")
+    served.wait_stat("requests", "2", value=52)
+    gate.opened.set()
+    assert [client.reply(first).text, client.reply(last).text] == ["through /first", "through /last"]
+    assert seen == ["/first", "/last"]
+    served.wait_stat("requests_in_flight", value=0)
+    assert served.stat("responses", "2xx") == 2
+    assert served.stat("handler_failures") == 0
 
 
 def test_rapid_reset_ends_the_connection(serve, h2_of):

@@ -141,6 +141,23 @@ def test_http2_client_that_takes_nothing_is_cut(serve):
         assert served.stat("connections_closed", "write_timeout") == 1
 
 
+@pytest.mark.parametrize("pings", [False, True])
+def test_http2_client_that_opens_streams_and_no_window_is_cut(serve, pings):
+    served = serve(lambda request: {"statusCode": 200, "body": "small"}, write_timeout=SHORT)
+    with served.tls_wire(alpn=["h2"]) as wire:
+        client = H2(wire)
+        client.windows(0)
+        with at_most(5):
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    client.open()
+                while pings:
+                    client.connection.ping(b"progress")
+                    client.flush()
+                    threading.Event().wait(SHORT / 5)
+            served.wait_stat("connections_closed", "write_timeout")
+
+
 def test_http2_body_timeout(serve):
     served = serve(body_timeout=SHORT)
     with served.tls_wire(alpn=["h2"]) as wire:

@@ -158,9 +158,20 @@ impl Metrics {
     }
 
     pub(crate) fn response(&self, status: http::StatusCode) {
-        if let Some(counter) = self.responses.get(usize::from(status.as_u16() / 100).wrapping_sub(1)) {
+        if let Some(counter) = self.responses_like(status) {
             counter.add();
         }
+    }
+
+    /// Takes back what [`Metrics::response`] counted too early.
+    pub(crate) fn no_response(&self, status: http::StatusCode) {
+        if let Some(counter) = self.responses_like(status) {
+            counter.remove();
+        }
+    }
+
+    fn responses_like(&self, status: http::StatusCode) -> Option<&Counter> {
+        self.responses.get(usize::from(status.as_u16() / 100).wrapping_sub(1))
     }
 
     pub(crate) fn refused(&self, why: Refusal) {

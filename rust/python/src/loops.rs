@@ -225,7 +225,7 @@ impl Bridge {
 /// Makes the task of one request, and its first step.
 fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
     let py = bridge.py();
-    let Job { function, request, reply } = job;
+    let Job { function, request, mut reply } = job;
     if reply.is_abandoned() {
         return Ok(());
     }
@@ -300,7 +300,7 @@ impl Answer {
         let py = task.py();
         self.bridge.get().tasks.bind(py).del_item(self.number)?;
         let site = &self.function.site;
-        let (request, reply) = (self.request.bind(py), self.reply.lock().take());
+        let (request, mut reply) = (self.request.bind(py), self.reply.lock().take());
         let result = task.call_method0(intern!(py, "result"));
         if result.as_ref().is_err_and(|error| error.is_instance_of::<PyKeyboardInterrupt>(py)) {
             return Ok(()); // asyncio gives it to the program
@@ -309,7 +309,7 @@ impl Answer {
             Ok(raised) => Err(PyErr::from_value(raised.get().0.bind(py).clone())),
             Err(_) => Ok(value),
         });
-        let nobody_waits = reply.as_ref().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
+        let nobody_waits = reply.as_mut().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
         match (result, reply) {
             (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value)),
             (Ok(_), None) => {}

@@ -9,7 +9,7 @@ mod pool;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -22,7 +22,7 @@ pub use pool::{Pool, Pooled};
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
 
 /// Answers requests.
@@ -31,8 +31,8 @@ pub trait Handler: Send + Sync + 'static {
     /// must not block it.
     fn call(&self, request: Request, reply: Reply);
 
-    /// Whether a call is to be given up as soon as its client leaves. Else a client that only closed its half of the
-    /// connection still gets its answer.
+    /// Whether a call is to be abandoned as soon as its client leaves: then even one that only closed its sending half counts
+    /// as gone. Whoever answers finds out by [`Reply::poll_abandoned`].
     fn is_cancellable(&self) -> bool {
         false
     }
@@ -65,10 +65,10 @@ pub(crate) struct Job {
 impl Job {
     /// Makes the call, where somebody still waits for the answer.
     pub(crate) fn run(self) {
-        if self.reply.is_abandoned() {
+        let Job { handler, judge, request, mut reply } = self;
+        if reply.is_abandoned() {
             return;
         }
-        let Job { handler, judge, request, reply } = self;
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -80,14 +80,55 @@ impl Job {
     }
 }
 
+/// How an answer gets to its client.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    /// By the task that waits for it.
+    Waiting(oneshot::Sender<Response>),
+    /// Straight to its stream.
+    Stream(h2::Exchange),
+}
+
+impl Destination {
+    /// Sends the answer. A client that has left meanwhile does not get it.
+    pub(crate) fn send(self, response: Response) {
+        match self {
+            Destination::Waiting(sender) => drop(sender.send(response)),
+            Destination::Stream(exchange) => exchange.send(response),
+        }
+    }
+
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Destination::Waiting(sender) => sender.poll_closed(cx),
+            Destination::Stream(exchange) => exchange.poll_abandoned(cx),
+        }
+    }
+
+    fn is_abandoned(&mut self) -> bool {
+        match self {
+            // Its `poll_closed` would keep a waker for each time that it is asked.
+            Destination::Waiting(sender) => sender.is_closed(),
+            Destination::Stream(exchange) => {
+                exchange.poll_abandoned(&mut Context::from_waker(Waker::noop())).is_ready()
+            }
+        }
+    }
+}
+
 /// Where the answer to one request goes. Dropped without one, it answers 500.
 #[derive(Debug)]
 pub struct Reply {
-    sender: Option<oneshot::Sender<Response>>,
+    destination: Option<Destination>,
     metrics: Arc<Metrics>,
 }
 
 impl Reply {
+    /// The reply to a request that [`admit`] let in.
+    pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
+        Reply { destination: Some(destination), metrics }
+    }
+
     /// Sends the answer. A client that has left meanwhile does not get it.
     pub fn send(mut self, response: Response) {
         self.finish(Some(response));
@@ -96,30 +137,31 @@ impl Reply {
     /// Answers 500: the handler failed. Whoever calls this has told why.
     pub fn fail(self) {}
 
-    /// Whether nobody waits for the answer any more.
-    pub fn is_abandoned(&self) -> bool {
-        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
+    /// Whether nobody waits for the answer any more. It takes the place of a waker that [`Reply::poll_abandoned`] left.
+    pub fn is_abandoned(&mut self) -> bool {
+        self.destination.as_mut().is_none_or(Destination::is_abandoned)
     }
 
-    /// Ready when nobody waits for the answer any more; else `cx` is woken when that is so.
+    /// Ready when nobody waits for the answer any more: the client has left or reset its stream, `handler_timeout` is over,
+    /// or the server has ended. The last waker is woken then.
     pub fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.sender.as_mut().map_or(Poll::Ready(()), |sender| sender.poll_closed(cx))
+        self.destination.as_mut().map_or(Poll::Ready(()), |destination| destination.poll_abandoned(cx))
     }
 
     fn finish(&mut self, response: Option<Response>) {
-        let Some(sender) = self.sender.take() else { return };
+        let Some(mut destination) = self.destination.take() else { return };
         // Before the answer is on its way, so that nobody who has it still sees its request in flight.
         self.metrics.requests_in_flight.remove();
-        if sender.is_closed() {
-            return; // The client has left: no handler failed.
-        }
-        let response = response.unwrap_or_else(|| {
-            self.metrics.handler_failures.add();
-            Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
-        });
-        if let Err((sender, response)) = EventLoop::deliver(sender, response) {
-            // An error means that the client has left.
-            let _ = sender.send(response);
+        let response = match response {
+            Some(response) => response,
+            None if destination.is_abandoned() => return, // The client has left: no handler failed.
+            None => {
+                self.metrics.handler_failures.add();
+                Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        };
+        if let Some((destination, response)) = EventLoop::deliver(destination, response) {
+            destination.send(response);
         }
     }
 }
@@ -142,7 +184,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Waiting {
     receiver: oneshot::Receiver<Response>,
     deadline: Option<Instant>,
-    /// Whether to drop this when the client leaves.
+    /// Whether it is to be dropped as soon as the client sends nothing more.
     pub(crate) cancellable: bool,
 }
 
@@ -163,14 +205,15 @@ impl Waiting {
     }
 }
 
-/// Hands a request to its handler.
+/// Finds who answers a request, and counts it as in flight: a [`Reply`] has to be made for it. None where the server itself
+/// answers, by [`Response::options`].
 ///
 /// # Errors
 /// No handler, the wrong host for this connection, or too many in flight.
-pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome, RequestError> {
+pub(crate) fn admit(connection: &Connection, request: &Request) -> Result<Option<Arc<dyn Handler>>, RequestError> {
     let service = &connection.service;
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
-        return Ok(Outcome::Ready(Response::options()));
+        return Ok(None);
     }
     let handler = connection.handler_for(request.host())?;
     let metrics = &service.metrics;
@@ -179,11 +222,22 @@ pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome
         let message = format!("{} requests are in flight (max_in_flight)", service.config.max_in_flight);
         return Err(RequestError::new(Refusal::InFlight, message));
     }
+    Ok(Some(handler))
+}
+
+/// Hands a request to its handler, for whoever waits for the answer.
+///
+/// # Errors
+/// Those of [`admit`].
+pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome, RequestError> {
+    let Some(handler) = admit(connection, &request)? else { return Ok(Outcome::Ready(Response::options())) };
+    let service = &connection.service;
     let (sender, mut receiver) = oneshot::channel();
     let deadline = service.config.handler_timeout.map(|timeout| Instant::now() + timeout);
-    handler.call(request, Reply { sender: Some(sender), metrics: metrics.clone() });
+    let cancellable = handler.is_cancellable();
+    handler.call(request, Reply::new(Destination::Waiting(sender), service.metrics.clone()));
     match receiver.try_recv() {
         Ok(response) => Ok(Outcome::Ready(response)),
-        Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline, cancellable: handler.is_cancellable() })),
+        Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline, cancellable })),
     }
 }

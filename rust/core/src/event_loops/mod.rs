@@ -24,13 +24,12 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
 
 pub use driver::{Driven, Driver, LoopWaker};
 
 use crew::Crew;
 
-use crate::dispatch::{HOLD, Job, Judge};
+use crate::dispatch::{Destination, HOLD, Job, Judge};
 use crate::http::Response;
 use crate::metrics::Metrics;
 use crate::server::Spawn;
@@ -50,7 +49,7 @@ pub(crate) struct EventLoop {
     /// Calls for the thread that turns this loop.
     jobs: Mutex<VecDeque<Job>>,
     /// Answers of such calls, to be delivered by the next turn: from outside of one each would cost a system call.
-    answers: Mutex<Vec<(oneshot::Sender<Response>, Response)>>,
+    answers: Mutex<Vec<(Destination, Response)>>,
     wake: AtomicWaker,
     /// Whose turn it is: counts up when a loop is taken over.
     turn: AtomicU64,
@@ -115,20 +114,17 @@ impl EventLoop {
     }
 
     /// Leaves an answer to the next turn, where this is called between two; else gives it back.
-    pub(crate) fn deliver(
-        sender: oneshot::Sender<Response>,
-        answer: Response,
-    ) -> Result<(), (oneshot::Sender<Response>, Response)> {
+    pub(crate) fn deliver(destination: Destination, answer: Response) -> Option<(Destination, Response)> {
         CURRENT.with_borrow(|current| match current {
             Some((current, turn)) if !TURNING.get() && !current.ended.load(Ordering::Acquire) => {
-                current.answers.lock().push((sender, answer));
+                current.answers.lock().push((destination, answer));
                 if current.turn.load(Ordering::Acquire) != *turn {
                     // Whoever has the loop now may be waiting. A turn that only begins looks by itself.
                     current.wake.wake();
                 }
-                Ok(())
+                None
             }
-            _ => Err((sender, answer)),
+            _ => Some((destination, answer)),
         })
     }
 
@@ -139,9 +135,8 @@ impl EventLoop {
             return Poll::Ready(Turned::Lost);
         }
         self.wake.register(cx.waker());
-        for (sender, answer) in self.answers.lock().drain(..) {
-            // An error means that the client has left.
-            let _ = sender.send(answer);
+        for (destination, answer) in self.answers.lock().drain(..) {
+            destination.send(answer);
         }
         if stopped.poll(cx).is_ready() {
             Poll::Ready(Turned::Stopped)

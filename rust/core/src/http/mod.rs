@@ -1,9 +1,10 @@
 //! HTTP: requests, responses, and the two versions that carry them.
 //!
-//! [`h1`] is our own engine on httparse; [`h2`] is hyper's. Both turn what a peer sends into a [`Request`], hand it to
+//! [`h1`] is our own engine on httparse; [`h2`] drives the crate of that name. Both turn what a peer sends into a [`Request`], hand it to
 //! [`crate::dispatch`], and write the [`Response`] that comes back.
 
 pub(crate) mod body;
+pub(crate) mod date;
 pub mod form;
 pub mod h1;
 pub(crate) mod h2;

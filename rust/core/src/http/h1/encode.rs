@@ -1,13 +1,11 @@
 //! Writing the head of a response (RFC 9112 section 4).
 
-use std::cell::RefCell;
 use std::fmt::Write;
-use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use http::{Method, header};
 
-use crate::http::Response;
+use crate::http::{Response, date};
 
 /// What the server says about the connection after this response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,7 @@ pub(super) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
     }
     if !dated {
         out.put_slice(b"date: ");
-        with_date(|date| out.put_slice(date.as_bytes()));
+        out.put_slice(date::now().as_bytes());
         out.put_slice(b"\r\n");
     }
     if let Some(length) = response.content_length(method) {
@@ -55,21 +53,6 @@ pub(super) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
         Persist::Close => out.put_slice(b"connection: close\r\n"),
     }
     out.put_slice(b"\r\n");
-}
-
-/// The current date as a header value, formatted at most twice a second on each thread.
-fn with_date<T>(use_date: impl FnOnce(&str) -> T) -> T {
-    thread_local! {
-        static CACHE: RefCell<(Option<Instant>, String)> = const { RefCell::new((None, String::new())) };
-    }
-    CACHE.with(|cache| {
-        let mut cache = cache.borrow_mut();
-        let now = Instant::now();
-        if cache.0.is_none_or(|made| now.duration_since(made) >= Duration::from_millis(500)) {
-            *cache = (Some(now), httpdate::fmt_http_date(SystemTime::now()));
-        }
-        use_date(&cache.1)
-    })
 }
 
 #[cfg(test)]
@@ -90,10 +73,5 @@ mod tests {
             &out[..],
             b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: then\r\ncontent-length: 5\r\nconnection: close\r\n\r\n"
         );
-    }
-
-    #[test]
-    fn dates() {
-        assert!(with_date(|date| date.ends_with(" GMT") && date.len() == 29));
     }
 }

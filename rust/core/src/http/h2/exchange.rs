@@ -1,0 +1,263 @@
+//! One request, from its head to the end of its response.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::read::{self, Unread};
+use super::{SEND_BUFFER, Shared};
+use crate::dispatch::{self, Destination, Outcome, Reply};
+use crate::error::RequestError;
+use crate::http::{Request, Response, date};
+
+/// The most of a response that is handed over at once: the size of a frame and of a TLS record.
+const PIECE: usize = 16 * 1024;
+
+/// A request whose answer goes straight to its stream, from any thread.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    respond: SendResponse<Bytes>,
+    method: Method,
+    open: Open,
+}
+
+impl Exchange {
+    /// Begins with a stream that was just accepted. What is here whole is handed on at once; only what has to wait gets a
+    /// task.
+    pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (parts, body) = request.into_parts();
+        let exchange = Exchange { respond, method: parts.method.clone(), open: Open::new(shared) };
+        let whole = body.is_end_stream();
+        let declared = if whole { None } else { read::declared_length(&parts.headers) };
+        let connection = &shared.connection;
+        match read::head(connection, parts) {
+            Err(error) => exchange.refuse(&error),
+            Ok(request) if whole && connection.service.config.handler_timeout.is_none() => {
+                drop(body);
+                exchange.hand_on(request);
+            }
+            Ok(request) => drop(tokio::spawn(exchange.follow(request, body, declared))),
+        }
+    }
+
+    /// Hands the request to its handler, which answers on the stream.
+    fn hand_on(self, request: Request) {
+        let connection = &self.open.shared.connection;
+        connection.service.metrics.request(Version::HTTP_2);
+        match dispatch::admit(connection, &request) {
+            Ok(Some(handler)) => {
+                let metrics = connection.service.metrics.clone();
+                handler.call(request, Reply::new(Destination::Stream(self), metrics));
+            }
+            Ok(None) => self.send(Response::options()),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Waits for a body, and for an answer that has a deadline.
+    async fn follow(mut self, mut request: Request, body: RecvStream, declared: Option<u64>) {
+        let shared = self.open.shared.clone();
+        let connection = &shared.connection;
+        let service = &connection.service;
+        match read::body(body, declared, &service.config).await {
+            Ok(body) => request.body = body,
+            Err(Unread::Refused(error)) => return self.refuse(&error),
+            Err(Unread::BrokenOff) => {
+                service.metrics.requests_aborted.add();
+                return;
+            }
+        }
+        if service.config.handler_timeout.is_none() {
+            return self.hand_on(request);
+        }
+        service.metrics.request(Version::HTTP_2);
+        let answer = match dispatch::begin(connection, request) {
+            Ok(Outcome::Ready(response)) => Ok(response),
+            Ok(Outcome::Waiting(mut waiting)) => tokio::select! {
+                biased;
+                answer = waiting.response() => answer,
+                () = std::future::poll_fn(|cx| self.poll_abandoned(cx)) => return,
+            },
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(response) => self.send(response),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Ready when nobody waits for the answer any more: the stream was reset, or the connection is gone.
+    pub(crate) fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(drop)
+    }
+
+    /// Answers with a refusal. Other streams go on.
+    fn refuse(self, error: &RequestError) {
+        self.open.shared.connection.refused(error);
+        self.send(Response::refusal(error));
+    }
+
+    /// Answers. A client that has left meanwhile does not get it.
+    pub(crate) fn send(self, response: Response) {
+        let Exchange { mut respond, method, mut open } = self;
+        let status = response.status;
+        let metrics = &open.shared.connection.service.metrics;
+        // Before the client can have it.
+        metrics.response(status);
+        let length = response.content_length(&method);
+        let body = if response.is_bodiless(&method) { Bytes::new() } else { response.body };
+        let Ok(mut stream) = respond.send_response(head(status, response.headers, length), body.is_empty()) else {
+            // It is closed already; or h2 finds a fault with the headers, and the client shall not wait for ever.
+            metrics.no_response(status);
+            return respond.send_reset(Reason::INTERNAL_ERROR);
+        };
+        if body.is_empty() {
+            return;
+        }
+        if body.len() <= SEND_BUFFER {
+            stream.reserve_capacity(body.len());
+            if stream.capacity() >= body.len() {
+                // An error means that the client has left.
+                let _ = stream.send_data(body, true);
+                return;
+            }
+        }
+        open.answered();
+        let shared = open.shared.clone();
+        shared.take_up(Sending { stream, left: body, open });
+    }
+}
+
+/// The head of a response, without the headers that are a connection's own (RFC 9113 section 8.2.2).
+fn head(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, length: Option<u64>) -> http::Response<()> {
+    let mut map = HeaderMap::try_with_capacity(headers.len() + 2).unwrap_or_default();
+    let mut dated = false;
+    let mut named = Vec::new();
+    for (name, value) in headers {
+        dated |= name == header::DATE;
+        if name == header::CONNECTION {
+            named.push(value);
+        } else if !Response::is_framing(&name) && !is_of_http_1(&name) {
+            // An error is a map that is full, beyond what `Response::check` allows.
+            let _ = map.try_append(name, value);
+        }
+    }
+    // `Connection` names others that are meant for one connection (RFC 9110 section 7.6.1).
+    for value in named.iter().filter_map(|value| value.to_str().ok()) {
+        value.split(',').for_each(|name| drop(map.remove(name.trim())));
+    }
+    if !dated {
+        let _ = map.try_append(header::DATE, date::now());
+    }
+    if let Some(length) = length {
+        let _ = map.try_append(header::CONTENT_LENGTH, length.into());
+    }
+    let mut head = http::Response::new(());
+    *head.status_mut() = status;
+    *head.headers_mut() = map;
+    head
+}
+
+fn is_of_http_1(name: &HeaderName) -> bool {
+    [header::TRANSFER_ENCODING, header::UPGRADE, header::TE].contains(name) || name.as_str() == "proxy-connection"
+}
+
+/// A response body that h2 does not take at once, because it is large or the client's windows are small. It is a reference
+/// to the handler's bytes: what a client that reads nothing can make a server hold is what its streams' handlers returned.
+#[derive(Debug)]
+pub(super) struct Sending {
+    stream: SendStream<Bytes>,
+    left: Bytes,
+    open: Open,
+}
+
+impl Sending {
+    /// Hands the body over, piece by piece, as the client takes it.
+    pub(super) async fn run(mut self) {
+        while !self.left.is_empty() {
+            // One byte, though more is ready: `send_data` asks for what it holds, and a window that is reserved for a
+            // stream which waits is lost to the others.
+            self.stream.reserve_capacity(1);
+            while self.stream.capacity() == 0 {
+                match std::future::poll_fn(|cx| self.stream.poll_capacity(cx)).await {
+                    Some(Ok(_)) => {}
+                    // Reset, or the connection is gone.
+                    Some(Err(_)) | None => return,
+                }
+            }
+            self.open.shared.activity.touch();
+            let piece = self.left.split_to(self.left.len().min(PIECE));
+            if self.stream.send_data(piece, self.left.is_empty()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A stream that is open, as [`super::activity::Activity`] counts them.
+struct Open {
+    shared: Arc<Shared>,
+    answered: bool,
+}
+
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.activity.opened();
+        Open { shared: shared.clone(), answered: false }
+    }
+
+    fn answered(&mut self) {
+        self.shared.activity.answered();
+        self.answered = true;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.activity.ended(self.answered);
+    }
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("answered", &self.answered).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_a_connection_are_left_out() {
+        let headers = [
+            ("x-kept", "1"),
+            ("x-kept", "2"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "trailers"),
+            ("content-length", "99"),
+        ];
+        let headers = headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let head = head(StatusCode::OK, headers.to_vec(), Some(3));
+        let names: Vec<_> = head.headers().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x-kept", "x-kept", "date", "content-length"]);
+        assert_eq!(head.headers()["content-length"], "3");
+    }
+
+    #[test]
+    fn a_date_that_is_given_stays() {
+        let headers = vec![(header::DATE, HeaderValue::from_static("then"))];
+        let head = head(StatusCode::OK, headers, None);
+        assert_eq!(head.headers().get_all(header::DATE).iter().collect::<Vec<_>>(), ["then"]);
+    }
+}

@@ -1,0 +1,130 @@
+//! HTTP/2 (RFC 9113) by the h2 crate, with this server's limits and time-outs around it.
+//!
+//! One task drives a connection and begins the requests that it reads. A request without a body has no task of its own, nor
+//! has an answer that the client's windows have room for: its handler's [`crate::Reply`] ends in the stream itself.
+
+mod activity;
+mod exchange;
+mod read;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+pub(crate) use exchange::Exchange;
+
+use self::activity::{Activity, Verdict};
+use self::exchange::Sending;
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::metrics::Close;
+use crate::shutdown::{PATIENCE, draining_for};
+use crate::stream::Prefixed;
+
+/// Streams that one client may have open at once (RFC 9113 section 5.1.2 recommends no fewer than 100).
+const MAX_STREAMS: u32 = 128;
+/// How much of one request's body may be under way.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// RFC 9113 section 6.9.1; h2 panics beyond.
+const LARGEST_WINDOW: u32 = u32::MAX >> 1;
+/// How much of one response h2 takes before the client does.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Streams that a client opened and reset before they were looked at: Rapid Reset, CVE-2023-44487.
+const MAX_PENDING_RESETS: usize = 20;
+/// Resets that a client provoked by sending nonsense: MadeYouReset, CVE-2025-8671.
+const MAX_PROVOKED_RESETS: usize = 100;
+
+/// What the streams of one connection share.
+struct Shared {
+    connection: Arc<Connection>,
+    activity: Activity,
+    /// Responses that need a task, on their way to the loop on which the connection lives. At most one for each stream.
+    sending: mpsc::UnboundedSender<Sending>,
+}
+
+impl Shared {
+    fn take_up(&self, sending: Sending) {
+        // An error means that the connection is gone.
+        let _ = self.sending.send(sending);
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Close {
+    let config = connection.service.config.clone();
+    let mut phase = connection.service.lifecycle.subscribe();
+    let began = Instant::now();
+    let opening = tokio::time::timeout(config.header_timeout, builder(&config).handshake(stream));
+    let mut wire = tokio::select! {
+        biased;
+        opened = Box::pin(opening) => match opened {
+            Ok(Ok(wire)) => wire,
+            Ok(Err(_)) => return Close::Aborted,
+            Err(_) => return Close::Idle,
+        },
+        () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
+    };
+    let (sending, mut to_send) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared { connection, activity: Activity::new(began), sending });
+    let activity = &shared.activity;
+    let mut told = None;
+    loop {
+        tokio::select! {
+            biased;
+            end = poll_fn(|cx| accept(&mut wire, &shared, cx)) => return told.unwrap_or(end),
+            Some(sending) = to_send.recv() => drop(tokio::spawn(sending.run())),
+            () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
+                told = Some(Close::Shutdown);
+                activity.touch();
+                wire.graceful_shutdown();
+            }
+            () = tokio::time::sleep_until(activity.next_look(&config, told.is_some())) => {
+                match activity.verdict(&config, told.is_some()) {
+                    Verdict::Fine => {}
+                    Verdict::Stalled => return Close::WriteTimeout,
+                    Verdict::Idle => {
+                        // The first time it is told with GOAWAY. The second time it did not go.
+                        if let Some(close) = told {
+                            return close;
+                        }
+                        told = Some(Close::Idle);
+                        activity.touch();
+                        wire.graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads and writes, and begins every request that comes, until the connection ends.
+fn accept(wire: &mut server::Connection<Prefixed, Bytes>, shared: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Close> {
+    loop {
+        match ready!(wire.poll_accept(cx)) {
+            Some(Ok((request, respond))) => Exchange::begin(shared, request, respond),
+            Some(Err(_)) => return Poll::Ready(Close::Aborted),
+            None => return Poll::Ready(Close::Client),
+        }
+    }
+}
+
+fn builder(config: &Config) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(MAX_PROVOKED_RESETS))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(
+            u32::try_from(config.max_read_buffer_size).unwrap_or(LARGEST_WINDOW).min(LARGEST_WINDOW),
+        )
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}

@@ -1,0 +1,120 @@
+//! From what h2 read to a [`Request`], with the checks that it leaves to us.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::request::Parts;
+use http::{HeaderMap, Version, header};
+
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::error::{Refusal, RequestError};
+use crate::http::body::Collected;
+use crate::http::target::{self, Target};
+use crate::http::{Headers, Request};
+
+/// How long, in all and without progress, a client may go on sending a body that was refused.
+const DISCARD: Duration = Duration::from_secs(10);
+const DISCARD_IDLE: Duration = Duration::from_secs(2);
+
+/// Checks the head of a request. The body is not read yet.
+pub(super) fn head(connection: &Connection, parts: Parts) -> Result<Request, RequestError> {
+    let config = &connection.service.config;
+    if parts.headers.len() >= config.max_headers {
+        let message = format!("more than {} header lines (max_headers)", config.max_headers);
+        return Err(RequestError::new(Refusal::Headers, message));
+    }
+    if parts.headers.get(header::EXPECT).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(RequestError::new(Refusal::Expectation, "an expectation other than 100-continue"));
+    }
+    let host = host(&parts)?;
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let target = Target::parse(&parts.method, Bytes::copy_from_slice(path.as_bytes()))?;
+    let headers = Headers::from_map(host, &parts.headers);
+    Ok(Request {
+        method: parts.method,
+        target,
+        version: Version::HTTP_2,
+        headers,
+        body: Bytes::new(),
+        connection: connection.info.clone(),
+    })
+}
+
+/// The host to put before the headers: `:authority`, which must agree with `Host` (RFC 9113 section 8.3.1).
+fn host(parts: &Parts) -> Result<Option<&str>, RequestError> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let (given, more) = (hosts.next(), hosts.next());
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    match (authority, given) {
+        (_, _) if more.is_some() => Err(RequestError::new(Refusal::Host, "Host more than once")),
+        (None, None) => Err(RequestError::new(Refusal::Host, "neither :authority nor Host")),
+        (Some(authority), Some(given)) if !given.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
+            Err(RequestError::new(Refusal::Host, ":authority and Host differ"))
+        }
+        (_, Some(given)) => target::check_host(given.as_bytes()).map(|()| None),
+        (Some(authority), None) => target::check_host(authority.as_bytes()).map(|()| Some(authority)),
+    }
+}
+
+/// The length that a body is said to have. h2 resets streams that do not keep to it (RFC 9113 section 8.1.1).
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Why there is no body.
+pub(super) enum Unread {
+    Refused(RequestError),
+    /// The client reset the stream or left within the body.
+    BrokenOff,
+}
+
+impl From<RequestError> for Unread {
+    fn from(error: RequestError) -> Self {
+        Unread::Refused(error)
+    }
+}
+
+/// Reads a body whole.
+pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: &Config) -> Result<Bytes, Unread> {
+    let limit = config.max_request_read_bytes;
+    let too_large =
+        || RequestError::new(Refusal::BodyBytes, format!("a body of over {limit} bytes (max_request_read_bytes)"));
+    if declared.is_some_and(|length| length > limit as u64) {
+        tokio::spawn(discard(stream));
+        return Err(too_large().into());
+    }
+    let mut collected = Collected::default();
+    while !stream.is_end_stream() {
+        let stalled = |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
+        let data = tokio::time::timeout(config.body_timeout, stream.data()).await.map_err(stalled)?;
+        // Trailers come after the last of it, and are dropped.
+        let Some(data) = data else { break };
+        let data = data.map_err(|_| Unread::BrokenOff)?;
+        release(&mut stream, data.len());
+        if collected.len() + data.len() > limit {
+            tokio::spawn(discard(stream));
+            return Err(too_large().into());
+        }
+        collected.push(data);
+    }
+    Ok(collected.finish())
+}
+
+/// Lets the client send as much again.
+fn release(stream: &mut RecvStream, taken: usize) {
+    // An error would mean that more is given back than was taken.
+    let _ = stream.flow_control().release_capacity(taken);
+}
+
+/// Reads what is left of a refused body, so that the client gets to the response: some take a reset instead of one for a
+/// failure, though RFC 9113 section 8.1 allows it.
+async fn discard(mut stream: RecvStream) {
+    let read = async {
+        while let Ok(Some(Ok(data))) = tokio::time::timeout(DISCARD_IDLE, stream.data()).await {
+            release(&mut stream, data.len());
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD, read).await;
+}
