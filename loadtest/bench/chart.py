@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import summary
@@ -13,6 +14,9 @@ OTHERS = "#a5a0b5"
 PANEL, GAP, BAR, HEAD, TOP = 560, 40, 20, 46, 70
 LABEL, VALUE = 120, 150
 COLUMNS = 2
+# How much longer than the middle one a bar may be, and how it is marked when cut.
+CUT = 3
+GASH = 'stroke="white" stroke-width="4"'
 FONT = 'font-family="sans-serif" font-size="12"'
 
 
@@ -28,12 +32,14 @@ def draw(results: dict[str, Any]) -> str:
             continue
         column = heights.index(min(heights))
         unit = summary.figure(load)[1]
-        what = "memory of each" if unit == "KiB" else "server CPU for each request"
-        panels.append(panel(GAP + column * (PANEL + GAP), heights[column], f"{title}: {what}, {unit}", bars))
+        panels.append(panel(GAP + column * (PANEL + GAP), heights[column], f"{title}, {unit}", bars))
         heights[column] += HEAD + BAR * len(bars) + 20
     width, height = GAP + COLUMNS * (PANEL + GAP), max(heights) + 10
     machine = results["machine"]
-    under = f"{results['date']}, {machine['cpu']}, one core for the server; less is better, whiskers from least to most"
+    under = (
+        f"Server CPU for each request, or memory for each connection; less is better. Whiskers from least to most. "
+        f"{results['date']}, {machine['cpu']}, one core for the server."
+    )
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {FONT}>',
@@ -47,17 +53,20 @@ def draw(results: dict[str, Any]) -> str:
 
 
 def panel(x: float, y: float, title: str, bars: list[tuple[str, Spread]]) -> str:
-    """One load: names, bars to a common scale, and figures."""
-    scale = (PANEL - LABEL - VALUE) / (max(value.most for _, value in bars) or 1)
+    """One load: names, bars to a common scale, and figures. Bars that are far too long are cut, or nothing would
+    be seen of the others."""
+    longest = min(max(value.most for _, value in bars), CUT * median(value.middle for _, value in bars))
+    scale = (PANEL - LABEL - VALUE) / (longest or 1)
     out = [f'<text x="{x}" y="{y + 28}" font-size="14" font-weight="bold">{escape(title)}</text>']
     for number, (name, value) in enumerate(bars):
         line = y + HEAD + BAR * number
         begin, middle = x + LABEL, line + BAR / 2
-        least, end, most = (begin + scale * it for it in (value.least, value.middle, value.most))
+        least, end, most = (begin + scale * min(it, longest) for it in (value.least, value.middle, value.most))
         digits = 2 if value.middle < 100 else 0
         out += [
             f'<text x="{begin - 8}" y="{middle + 4}" text-anchor="end">{escape(name)}</text>',
             f'<rect x="{begin}" y="{line + 3}" width="{end - begin:.1f}" height="{BAR - 6}" fill="{colour(name)}"/>',
+            *([f'<path d="M{end - 14:.1f} {line + BAR} l6 {-BAR}" {GASH}/>'] if value.middle > longest else []),
             f'<line x1="{least:.1f}" x2="{most:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
             f'<text x="{most + 6:.1f}" y="{middle + 4}" fill="#222">{value.in_words(digits)}</text>',
         ]

@@ -83,7 +83,7 @@ class Options:
 
     def missing(self) -> dict[str, str]:
         """Programs that are needed and not here, each with how to get it. With --check, not those that are built."""
-        loads, names = {task.name for task in self.tasks}, {contender.name for contender in self.contenders}
+        loads = {task.name for task in self.tasks}
         missing = {**missing_clients(loads), **missing_tools(self.contenders)}
         built = {
             "reconnect": bool(loads & {"resumed", "full"}),

@@ -90,8 +90,8 @@ def run(options: Options, folder: Path, results: dict[str, Any]) -> None:
 
 def interrupted(number: int, _: Any) -> None:
     # The next Ctrl-C must not keep us from ending the server.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, lambda *_: None)
     raise KeyboardInterrupt
 
 
