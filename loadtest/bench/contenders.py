@@ -126,6 +126,8 @@ def granian(interface: str) -> Contender:
                 "asyncio" if interface == "wsgi" else "uvloop",
             ),
             *("--ssl-certificate", site.certificate, "--ssl-keyfile", site.key, "--log-level", "warning"),
+            # As many connections it holds; at the default, 1024, the next one waits until another is closed.
+            *("--backlog", "4096"),
             *(threads if interface == "wsgi" else ()),
         ]
 
