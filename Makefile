@@ -1,11 +1,12 @@
 # Everything that a person or CI runs. Needs: Python 3.10 or newer with venv, a Rust toolchain, make, a C compiler.
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python check wheel load fuzz docs clean venv develop
+.PHONY: help demo test test-rust test-python check wheel load bench fuzz docs clean venv develop
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 say = @printf '\n== %s\n' "$(1)"
 # Rust sources, so that nothing is built twice for nothing.
 SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/python/Cargo.toml pyproject.toml
@@ -79,6 +80,23 @@ load: $(VENV)/.built $(VENV)/.loaded ## Load three hosts with locust; report in 
 	$(call say,Loading a server with locust)
 	@$(BIN)/python loadtest/run.py $(LOAD_ARGS)
 
+# An environment of its own: the wheel with every optimisation, and the servers beside which it is measured.
+$(BENCH)/.made: pyproject.toml
+	$(call say,Making $(BENCH) with the servers to compare with)
+	@$(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BENCH)/bin/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: $(BENCH)/.made ## Measure portico beside other servers; BENCH_ARGS='--loads h1,h2 --quick'
+	@$(BENCH)/bin/python loadtest/bench/run.py --check $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory wheel
+	$(call say,Building the limit and the client in Rust)
+	@cargo build --locked --quiet --release -p portico-core --examples
+	@$(BENCH)/bin/python -m pip install --quiet --force-reinstall --no-deps "$$(ls -t dist/portico-*.whl | head -n 1)"
+	$(call say,Measuring)
+	@$(BENCH)/bin/python loadtest/bench/run.py $(BENCH_ARGS)
+
 # cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP.
 fuzz: ## Fuzz the HTTP/1 engine for FUZZ_SECONDS (60); needs cargo-fuzz
 	$(call say,Fuzzing)
@@ -88,4 +106,4 @@ docs: $(VENV)/.built ## Write the generated tables of docs/ anew
 	@$(BIN)/python docs/generate.py
 
 clean: ## Remove what was built
-	@rm -rf $(VENV) target dist loadtest/report
+	@rm -rf $(VENV) $(BENCH) target dist loadtest/report

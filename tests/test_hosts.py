@@ -7,7 +7,7 @@ import pytest
 
 import portico
 from certificates import DAY, pair, write_pair
-from clients import Wire, openssl, request, trusting
+from clients import Wire, openssl, request, trusting, wait_until
 
 
 def named(name):
@@ -56,7 +56,7 @@ def test_unknown_name_without_default_is_told_so(hosts, ca_pem, asked):
     port = hosts.listen(0).port
     with pytest.raises(ssl.SSLError, match="unrecognized name"):
         request(port, host=asked, context=trusting(ca_pem))
-    assert hosts.stats()["handshakes_failed"]["unknown_name"] == 1
+    wait_until(lambda: hosts.stats()["handshakes_failed"]["unknown_name"] == 1)
 
 
 def test_default_answers_unknown_names_and_clients_without_a_name(hosts, issue):

@@ -348,7 +348,9 @@ class Server:
             if on_main:
                 for number in (signal.SIGINT, signal.SIGTERM):
                     before[number] = signal.signal(number, on_signal)
-            self._closed.wait()
+            # Not for ever at once: a signal that comes just before the wait does not end it.
+            while not self._closed.wait(1.0):
+                pass
         finally:
             for caught, previous in before.items():
                 # None was not set from Python, and cannot be put back from it.

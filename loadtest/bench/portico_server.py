@@ -1,0 +1,84 @@
+"""portico as a contender: `python portico_server.py KIND PORT CERTIFICATE KEY`, with default settings.
+
+KIND is `auto`, `inline` or `threads` for a `def` handler, `async`, `asgi` or `wsgi`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import apps
+import portico
+
+# Only for what happens past the limit; the default is what every other load has.
+MAX_IN_FLIGHT = os.environ.get("PORTICO_BENCH_MAX_IN_FLIGHT")
+
+
+def answer(body: bytes) -> dict[str, Any]:
+    return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": body}
+
+
+def plain() -> portico.Handler:
+    def hello(request: portico.Request) -> dict[str, Any]:
+        return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": apps.HELLO}
+
+    def large(request: portico.Request) -> dict[str, Any]:
+        return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": apps.LARGE}
+
+    def upload(request: portico.Request) -> dict[str, Any]:
+        return answer(b"%d\n" % len(request.body))
+
+    def isolation(request: portico.Request) -> dict[str, Any]:
+        return answer(apps.slow(request.path))
+
+    return {"hello": hello, "large": large, "upload": upload, "isolation": isolation}[apps.NAME]
+
+
+def asynchronous() -> portico.Handler:
+    import asyncio
+
+    async def hello(request: portico.Request) -> dict[str, Any]:
+        return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": apps.HELLO}
+
+    async def suspend(request: portico.Request) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": apps.HELLO}
+
+    async def large(request: portico.Request) -> dict[str, Any]:
+        return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": apps.LARGE}
+
+    async def upload(request: portico.Request) -> dict[str, Any]:
+        return answer(b"%d\n" % len(request.body))
+
+    async def isolation(request: portico.Request) -> dict[str, Any]:
+        return answer(await apps.slow_async(request.path))
+
+    return {"hello": hello, "suspend": suspend, "large": large, "upload": upload, "isolation": isolation}[apps.NAME]
+
+
+def main() -> None:
+    kind, port, certificate, key = sys.argv[1:]
+    settings: dict[str, Any] = {}
+    if kind in ("inline", "threads"):
+        settings["dispatch"] = kind
+    if MAX_IN_FLIGHT:
+        settings["max_in_flight"] = int(MAX_IN_FLIGHT)
+    match kind:
+        case "async":
+            handler = asynchronous()
+        case "asgi":
+            handler = portico.asgi(apps.asgi())
+        case "wsgi":
+            handler = portico.wsgi(apps.wsgi())
+        case _:
+            handler = plain()
+    with portico.Server(handler, **settings) as server:
+        server.add_context(None, cert=certificate, key=key)
+        server.listen(int(port))
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
