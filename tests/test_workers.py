@@ -792,7 +792,6 @@ def test_when_the_supervisor_is_killed_before_the_workers_listen(program):
     _, pid = map(int, process.stdout.readline().split())
     process.kill()
     wait_until(lambda: not lives(pid), "the worker to end")
-    assert process.communicate(timeout=GENEROUS)[1] == ""
 
 
 def test_a_program_that_forgets_to_close_leaves_no_worker(program):
