@@ -723,7 +723,9 @@ def test_a_second_signal_ends_it_at_once(program):
         process.send_signal(signal.SIGINT)
         wire.cut()
     out, err = process.communicate(timeout=GENEROUS)
-    assert (process.returncode, out, err) == (0, "after\n", "")
+    assert (process.returncode, out) == (0, "after\n")
+    # A worker may say that it left a handler behind.
+    assert "Traceback" not in err
     assert time.monotonic() - begun < 10
 
 
