@@ -16,7 +16,6 @@ import weakref
 from dataclasses import dataclass
 from multiprocessing import process
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import Any
 
 from ._errors import ClosedError
@@ -79,6 +78,7 @@ class Worker:
             listeners = [server.listen(**keywords) for keywords in self._listen]
             self._servers.add(server)
             if not self._ready:
+                self._take_sigterm()
                 self._ready = True
                 self._tell(READY, "")
             return listeners
@@ -92,14 +92,15 @@ class Worker:
         """Called on the main thread before anything of the user's."""
         # Ctrl-C is the supervisor's. Not SIG_IGN, which programs that this one starts would inherit.
         signal.signal(signal.SIGINT, lambda number, frame: None)
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        # As long as nothing is in flight it just ends the process, whatever that is busy with: a handler in Python
+        # would come too late if the signal came right before the main thread begins to wait for something.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
 
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        # Not called while `serve_forever` runs, which has its own.
-        if not self._ready:
-            raise SystemExit(128 + signal.SIGTERM)
-        os.write(self._wake, b"\0")
+    def _take_sigterm(self) -> None:
+        """From now on SIGTERM closes the servers, unless `main` has a handler of its own, as `serve_forever` has."""
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda number, frame: os.write(self._wake, b"\0"))
 
     def _obey(self) -> None:
         """Closes when the supervisor says so, when it is gone, and on SIGTERM."""
@@ -130,7 +131,7 @@ class Worker:
             # Does not wait, so that all of them end side by side; `main` waits.
             server._core.close(grace)
         if not self._ready:
-            # Nothing is in flight: ends what `main`, or an import, is busy with.
+            # Ends what `main`, or an import, is busy with.
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _tell(self, what: str, text: str) -> bool:

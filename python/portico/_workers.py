@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -25,6 +26,8 @@ _logger = logging.getLogger("portico.workers")
 
 # The most workers; beyond it somebody has mistaken the number.
 _MOST = 1_000
+# How often the main thread looks for signals that did not wake it.
+_LOOK = 0.5
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
 
@@ -175,7 +178,7 @@ class Workers:
             if self._closed.is_set():
                 signals.put(None)
             left = grace
-            while signals.get() is not None:
+            while _next(signals) is not None:
                 self._begin_close(left)
                 left = 0.0
             if self._failure is not None:
@@ -396,6 +399,15 @@ def run_workers(
     portico.ConfigError: workers: a whole number from 1 to 1000, or None, not 0
     """
     Workers(main, listen=listen, workers=workers, reuse_port=reuse_port, ready_timeout=ready_timeout).run_forever(grace)
+
+
+def _next(signals: queue.SimpleQueue[int | None]) -> int | None:
+    """Waits for the next signal, or None."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            # Not for ever: a signal that comes right before the wait begins does not end it, and its handler in Python
+            # would run at the next signal only. One that came so was seen under load.
+            return signals.get(timeout=_LOOK)
 
 
 def _failure(process: Process) -> Exception:
