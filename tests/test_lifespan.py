@@ -268,6 +268,15 @@ def test_a_server_that_is_closed_during_startup(make_server):
     assert app.happened == []
 
 
+def test_an_app_that_could_not_be_added_is_not_started(make_server):
+    app = App()
+    server = make_server()
+    with pytest.raises(portico.CertificateError):
+        server.add_context("a.test", cert=b"none", key=b"none", handler=portico.asgi(app))
+    server.listen(0, tls=False)
+    assert app.happened == []
+
+
 def test_without_a_listener_nothing_happens(make_server):
     app = App()
     make_server(portico.asgi(app)).close()

@@ -72,6 +72,7 @@ class Application:
     def __init__(self, app: ASGIApplication, lifespan: str) -> None:
         self._app = app
         self._mode = lifespan
+        self.given: Application = self
         self.lifespan = Lifespan(app, lifespan)
 
     async def __call__(self, request: Request) -> Any:
@@ -88,7 +89,9 @@ class Application:
 
     def for_another_server(self) -> Application:
         """The same with a lifespan of its own."""
-        return Application(self._app, self._mode)
+        other = Application(self._app, self._mode)
+        other.given = self
+        return other
 
     def __repr__(self) -> str:
         return f"portico.asgi({self._app!r})"
@@ -228,13 +231,17 @@ class Lifespans:
         self._ended = threading.Event()
 
     def own(self, handler: Handler) -> Handler:
-        """The handler for this server: of an app, one with a lifespan of its own."""
+        """The handler for this server: of an app, one with a lifespan of its own, which is run once it is added."""
         if not isinstance(handler, Application):
             return handler
         with self._lock:
-            if handler not in self._apps:
-                self._apps[handler] = handler.for_another_server()
-            return self._apps[handler]
+            return self._apps.get(handler) or handler.for_another_server()
+
+    def add(self, handler: Handler | None) -> None:
+        """What `own` has given is in use."""
+        if isinstance(handler, Application):
+            with self._lock:
+                self._apps[handler.given] = handler
 
     async def startup(self) -> None:
         """On the loop: starts every app that has not been. Raises `ListenError` where one fails."""

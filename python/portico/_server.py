@@ -174,6 +174,7 @@ class Server:
         if handler is not None:
             handler = self._loop.lifespans.own(handler)
             self._core.set_handler(handler, self._bridge(handler))
+            self._loop.lifespans.add(handler)
         self._core.on_closed(functools.partial(_ended, self._closed, self._loop, self._waiting))
 
     # ---- hosts
@@ -209,6 +210,7 @@ class Server:
         context = self._core.add_context(
             host, cert, key, password, min_version, max_version, list(alpn), handler, bridge
         )
+        self._loop.lifespans.add(handler)
         if self._listens:
             self._loop.lifespans.start_soon(self._loop.loop)
         return Context(context)
