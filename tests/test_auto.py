@@ -59,10 +59,9 @@ def test_stats_tell_where_a_handler_runs_and_why(serve, handler):
         assert (told["runs"], told["promoted"], told["demoted"]) == ("inline", 1, 0)
         assert told["why"] == "32 calls in a row took less than 1ms"
         wire.send("GET /hang HTTP/1.1\r\nHost: h\r\n\r\n")
-        wait_until(lambda: served.stat("handlers")[name]["runs"] == "threads")
+        wait_until(lambda: served.stat("handlers")[name]["slow_paths"] == ["/hang"])
         told = served.stat("handlers")[name]
-        assert (told["promoted"], told["demoted"]) == (1, 1)
-        assert told["why"] == "a call took 5ms or more where its request was read"
+        assert (told["runs"], told["promoted"], told["demoted"]) == ("inline", 1, 1)
         handler.release.set()
         wire.read()
 
@@ -113,15 +112,33 @@ def test_a_handler_that_blocks_stays_on_the_pool(serve):
         assert all(wire.get().text.startswith("portico-handler") for _ in range(3 * PROOF))
 
 
-def test_a_long_call_sends_it_back_to_the_pool(serve, handler):
+def test_a_long_call_sends_its_path_to_the_pool(serve, handler):
     served = serve(handler, io_threads=1)
-    with served.wire() as wire, served.wire() as other:
+    with served.wire() as wire, served.wire() as other, served.wire() as another:
         promote(served, wire)
-        other.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        other.send("GET /hang?1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         handler.hanging.acquire(timeout=30)
-        assert wire.get().text.startswith("portico-handler"), "at once, and not when it returns"
+        wait_until(lambda: served.stat("loop_takeovers") == 1)
+        another.send("GET /hang?2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        handler.hanging.acquire(timeout=30)
+        assert wire.get().text.startswith("portico-io"), "other paths of the same handler stay"
         handler.release.set()
-        assert other.read().text.startswith("portico-io")
+        assert other.read().text.startswith("portico-io"), "where it began"
+        assert another.read().text.startswith("portico-handler"), "at once, and not when the first returns"
+        assert served.stat("loop_takeovers") == 1
+
+
+def test_a_handler_with_many_long_paths_goes_to_the_pool(serve):
+    def handler(request):
+        if request.path != "/":
+            time.sleep(0.008)
+        return {"statusCode": 200, "body": threading.current_thread().name}
+
+    served = serve(handler, io_threads=1)
+    with served.wire() as wire:
+        promote(served, wire)
+        for number in range(20):
+            wire.get(f"/{number}")
         assert wire.get().text.startswith("portico-handler")
 
 

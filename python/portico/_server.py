@@ -364,16 +364,22 @@ class Server:
     def stats(self) -> dict[str, Any]:
         """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them.
 
-        `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, and how
-        often it was `promoted` to inline and `demoted` from it.
+        `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
+        it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is inline.
         """
         self._check_process()
         handlers: dict[str, dict[str, Any]] = {}
-        for handler, runs, why, (promoted, demoted) in self._core.handlers():
+        for handler, (runs, why, (promoted, demoted), slow_paths) in self._core.handlers():
             name = unused = name_of(handler)
             while unused in handlers:
                 unused = f"{name} ({len(handlers) + 1})"
-            handlers[unused] = {"runs": runs, "why": why, "promoted": promoted, "demoted": demoted}
+            handlers[unused] = {
+                "runs": runs,
+                "why": why,
+                "promoted": promoted,
+                "demoted": demoted,
+                "slow_paths": slow_paths,
+            }
         return {**self._core.stats(), "handlers": handlers}
 
     def __repr__(self) -> str:

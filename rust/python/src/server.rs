@@ -240,17 +240,14 @@ impl Server {
         Ok(stats)
     }
 
-    /// Each handler that is in use, where it runs (`inline`, `threads`, `asyncio`), why, and how often it was moved: to
-    /// inline, and back.
-    fn handlers<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, &'static str, String, (u32, u32))>> {
+    /// Each handler that is in use, where it runs (`inline`, `threads`, `asyncio`), why, how often it was moved (to
+    /// inline, and back), and which paths of one that is inline run on the pool.
+    fn handlers<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Told)>> {
         let given: Vec<_> = {
             let handlers = self.handlers.lock();
             handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.clone()))).collect()
         };
-        let told = given.into_iter().map(|(slot, runs)| {
-            let (place, why, moves) = runs.tell();
-            Ok((slot.get(py)?, place, why, moves))
-        });
+        let told = given.into_iter().map(|(slot, runs)| Ok((slot.get(py)?, runs.tell())));
         told.collect()
     }
 }
@@ -270,13 +267,16 @@ enum Runs {
     Auto(Arc<Judge>),
 }
 
+type Told = (&'static str, String, (u32, u32), Vec<String>);
+
 impl Runs {
-    fn tell(&self) -> (&'static str, String, (u32, u32)) {
+    fn tell(&self) -> Told {
         match self {
-            Runs::Inline => ("inline", "as dispatch says".into(), (0, 0)),
-            Runs::Threads => ("threads", "as dispatch says".into(), (0, 0)),
-            Runs::Asyncio => ("asyncio", "it is async, or as dispatch says".into(), (0, 0)),
-            Runs::Auto(judge) => (if judge.is_inline() { "inline" } else { "threads" }, judge.reason(), judge.moves()),
+            Runs::Inline => ("inline", "as dispatch says".into(), (0, 0), Vec::new()),
+            Runs::Threads => ("threads", "as dispatch says".into(), (0, 0), Vec::new()),
+            Runs::Asyncio => ("asyncio", "it is async, or as dispatch says".into(), (0, 0), Vec::new()),
+            Runs::Auto(judge) if judge.is_inline() => ("inline", judge.reason(), judge.moves(), judge.long_paths()),
+            Runs::Auto(judge) => ("threads", judge.reason(), judge.moves(), Vec::new()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! either, as they prove short or not.
 
 mod auto;
+mod judge;
 mod pool;
 
 use std::panic::AssertUnwindSafe;
@@ -16,7 +17,9 @@ use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-pub use auto::{Auto, Inline, Judge, handler_begins};
+pub use auto::{Auto, Inline};
+pub(crate) use judge::Case;
+pub use judge::{Judge, handler_begins};
 pub use pool::{Pool, Pooled};
 
 use crate::connection::Connection;
@@ -65,7 +68,8 @@ pub(crate) struct Job {
 impl Job {
     /// Makes the call, where somebody still waits for the answer.
     pub(crate) fn run(self) {
-        let Job { handler, judge, request, mut reply } = self;
+        let case = self.case();
+        let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
@@ -73,8 +77,8 @@ impl Job {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
         };
-        match judge {
-            Some(judge) => judge.watch(call),
+        match case {
+            Some(case) => case.watch(call),
             None => call(),
         }
     }

@@ -138,8 +138,8 @@ impl Crew {
     fn take_over(self: &Arc<Self>, one: &Arc<EventLoop>) {
         self.metrics.loop_takeovers.add();
         // Now, and not when it returns: the next request would suffer the same.
-        if let Some(judge) = one.judge.lock().take() {
-            judge.send_to_pool();
+        if let Some(case) = one.case.lock().take() {
+            case.send_to_pool();
         }
         self.hand_over(one);
     }

@@ -29,7 +29,7 @@ pub use driver::{Driven, Driver, LoopWaker};
 
 use crew::Crew;
 
-use crate::dispatch::{Destination, HOLD, Job, Judge};
+use crate::dispatch::{Case, Destination, HOLD, Job};
 use crate::http::Response;
 use crate::metrics::Metrics;
 use crate::server::Spawn;
@@ -55,8 +55,8 @@ pub(crate) struct EventLoop {
     turn: AtomicU64,
     /// Since when a handler has been running, in milliseconds of `Crew::clock`, plus one; 0 while none is.
     busy_since: AtomicU64,
-    /// Who judges the handler that is running.
-    judge: Mutex<Option<Arc<Judge>>>,
+    /// The call that is being made, where it is judged.
+    case: Mutex<Option<Case>>,
 }
 
 thread_local! {
@@ -81,7 +81,7 @@ impl EventLoop {
             wake: AtomicWaker::new(),
             turn: AtomicU64::new(0),
             busy_since: AtomicU64::new(0),
-            judge: Mutex::default(),
+            case: Mutex::default(),
         }))
     }
 
@@ -193,7 +193,7 @@ impl EventLoop {
             while let Some(job) =
                 first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop_front())?)
             {
-                *self.judge.lock() = job.judge.clone();
+                *self.case.lock() = job.case();
                 self.busy_since.store(crew.now(), Ordering::SeqCst);
                 job.run();
                 if self.turn.load(Ordering::Acquire) != turn {

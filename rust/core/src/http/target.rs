@@ -62,6 +62,14 @@ impl Target {
         }
     }
 
+    /// The same, shared.
+    pub(crate) fn path_bytes(&self) -> Bytes {
+        match self.path {
+            (start, end) if start == end => Bytes::from_static(b"/"),
+            (start, end) => self.text.slice(start..end),
+        }
+    }
+
     /// What follows the `?`, as it came; empty where there is none.
     pub fn query(&self) -> &str {
         self.query.map_or("", |at| self.str(at, self.text.len()))
