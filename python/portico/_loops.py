@@ -162,6 +162,11 @@ class Loop:
                     # sys.exit() in a task or callback: other requests are not to be lost to it.
                     _logger.exception("a callback on the event loop of a server raised")
             loop.run_until_complete(self.finish())
+            # What handlers have left behind, as asyncio.run does.
+            if tasks := asyncio.all_tasks(loop):
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.wait(tasks, timeout=_CLEAN_UP))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
         except Exception:

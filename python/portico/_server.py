@@ -512,3 +512,4 @@ def _close_all() -> None:
     for server in list(_listening):
         server.close(0)
         server._threads.end_handlers()
+    _core.close_door()

@@ -5,11 +5,12 @@ use portico_core::tls::{Source, read_certificate};
 use pyo3::prelude::*;
 
 use crate::errors;
+use crate::threads::detach;
 
 /// Makes a certificate authority, valid for ten years: its certificate and its key, as PEM.
 #[pyfunction]
 pub(crate) fn make_authority(py: Python<'_>, name: &str) -> PyResult<(String, String)> {
-    py.detach(|| Authority::new(name).map(|made| (made.cert_pem().to_string(), made.key_pem())))
+    detach(py, || Authority::new(name).map(|made| (made.cert_pem().to_string(), made.key_pem())))
         .map_err(errors::to_python)
 }
 
@@ -22,7 +23,7 @@ pub(crate) fn issue_certificate(
     names: Vec<String>,
     days: u32,
 ) -> PyResult<(String, String)> {
-    py.detach(|| Authority::from_pem(ca_cert_pem, ca_key_pem)?.issue(&names, days))
+    detach(py, || Authority::from_pem(ca_cert_pem, ca_key_pem)?.issue(&names, days))
         .map(|issued| (issued.cert_pem, issued.key_pem))
         .map_err(errors::to_python)
 }

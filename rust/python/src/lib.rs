@@ -37,6 +37,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
+    module.add_function(wrap_pyfunction!(threads::close_door, module)?)?;
     module.add_function(wrap_pyfunction!(threads::raise_in_thread, module)?)?;
     module.add_function(wrap_pyfunction!(wsgi::wsgi_environ, module)?)?;
     module.add_function(wrap_pyfunction!(wsgi::wsgi_start, module)?)?;

@@ -11,9 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use portico_core::dispatch::{HOLD, Turns};
 use portico_core::{Driven, Handler, LoopWaker, Reply};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::exceptions::asyncio::CancelledError;
@@ -56,9 +57,9 @@ pub(crate) struct Queue(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    jobs: Vec<Job>,
+    jobs: Turns<Job>,
     /// Tasks whose client has left.
-    left: Vec<u64>,
+    left: Vec<Arc<Left>>,
     wake: Wakes,
 }
 
@@ -106,18 +107,28 @@ impl Queue {
     }
 
     fn push(&self, job: Job) {
-        self.add(|state| state.jobs.push(job));
+        self.add(|state| state.jobs.push(job.request.connection.id, job));
     }
 
-    fn take(&self) -> (Vec<Job>, Vec<u64>) {
+    fn take_left(&self) -> Vec<Arc<Left>> {
+        std::mem::take(&mut self.0.lock().left)
+    }
+
+    fn take_job(&self) -> Option<Job> {
+        self.0.lock().jobs.pop()
+    }
+
+    /// To be called when enough was taken: the loop is woken again exactly while something waits.
+    fn taken(&self) {
         let mut state = self.0.lock();
-        // Under the lock, so that a wake is pending exactly while something waits.
+        if !state.is_empty() {
+            return;
+        }
         match &mut state.wake {
             Wakes::Socket(_, woken) => drop(woken.read(&mut [0; 64])),
             Wakes::Driver(waker) => waker.clear(),
             Wakes::Nothing | Wakes::Closed => {}
         }
-        (std::mem::take(&mut state.jobs), std::mem::take(&mut state.left))
     }
 
     fn wake_by(&self, wake: Wakes) {
@@ -137,12 +148,20 @@ impl Queue {
 struct Left {
     queue: Weak<Queue>,
     task: u64,
+    reply: Weak<Mutex<Option<Reply>>>,
+}
+
+impl Left {
+    /// One that was answered may go on.
+    fn is_answered(&self) -> bool {
+        self.reply.upgrade().is_none_or(|reply| reply.lock().is_none())
+    }
 }
 
 impl Wake for Left {
     fn wake(self: Arc<Self>) {
         if let Some(queue) = self.queue.upgrade() {
-            queue.add(|state| state.left.push(self.task));
+            queue.add(|state| state.left.push(self));
         }
     }
 }
@@ -199,26 +218,38 @@ impl Bridge {
     /// KeyboardInterrupt, is raised here.
     fn run(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, bridge) = (slf.py(), slf.get());
-        let (jobs, left) = bridge.queue.take();
-        for number in left {
-            if let Some(task) = bridge.tasks.bind(py).get_item(number)? {
-                cancel(&task)?;
+        let began = Instant::now();
+        let run = || {
+            for left in bridge.queue.take_left().iter().filter(|left| !left.is_answered()) {
+                if let Some(task) = bridge.tasks.bind(py).get_item(left.task)? {
+                    cancel(&task)?;
+                }
             }
-        }
-        let mut jobs = jobs.into_iter();
-        while let Some(job) = jobs.next() {
-            if let Err(error) = begin(slf, job) {
-                bridge.queue.add(|state| drop(state.jobs.splice(..0, jobs)));
-                return Err(error);
+            // The rest comes after a round of I/O.
+            while began.elapsed() < HOLD
+                && let Some(job) = bridge.queue.take_job()
+            {
+                begin(slf, job)?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let result = run();
+        bridge.queue.taken();
+        result
     }
 
     /// Gives descriptors back. Requests that wait, and those to come, are answered with 500.
     fn close(&self) {
         let ended = std::mem::replace(&mut *self.queue.0.lock(), State { wake: Wakes::Closed, ..State::default() });
         drop(ended);
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Here, and not where the last reference to the queue may be: within h2, say, as a waker, with h2's lock held that
+        // the replies of what waits need too.
+        self.close();
     }
 }
 
@@ -325,9 +356,9 @@ impl Answer {
     fn wait_for(self, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = task.py();
         let bridge = self.bridge.get();
-        let waker = Waker::from(Arc::new(Left { queue: Arc::downgrade(&bridge.queue), task: self.number }));
+        let (queue, reply) = (Arc::downgrade(&bridge.queue), Arc::downgrade(&self.reply));
+        let waker = Waker::from(Arc::new(Left { queue, task: self.number, reply }));
         let mut cx = Context::from_waker(&waker);
-        // One that was answered may go on.
         let left = self.reply.lock().as_mut().map_or(Poll::Pending, |reply| reply.poll_abandoned(&mut cx));
         task.call_method1(intern!(py, "add_done_callback"), (Done(Mutex::new(Some(self))),))?;
         match left {

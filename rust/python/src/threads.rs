@@ -2,6 +2,10 @@
 //! them. Each holds its thread state for as long as it lives, which makes attaching cheap.
 
 use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use portico_core::Spawn;
@@ -13,18 +17,69 @@ use pyo3::prelude::*;
 /// Before Python 3.14 such a return ends the thread by unwinding it, which aborts the process in the middle of Rust frames. At
 /// that point nobody waits for this thread any more: it sleeps until the process ends.
 pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
-    py.detach(|| {
+    let (result, _entering) = py.detach(|| {
         let result = work();
-        while is_finalizing() {
-            std::thread::park();
+        loop {
+            match DOOR.enter() {
+                Some(entering) => break (result, entering),
+                None => std::thread::park(),
+            }
         }
-        result
-    })
+    });
+    result
 }
 
 /// Attaches, unless the interpreter is being taken down. PyO3's `try_attach` knows that from Python 3.13 on only.
 pub(crate) fn try_attach<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
-    if is_finalizing() { None } else { Python::try_attach(work) }
+    let entering = DOOR.enter()?;
+    Python::try_attach(move |py| {
+        drop(entering);
+        work(py)
+    })
+}
+
+/// The way back into the interpreter. It is closed before that is taken down, when nobody is on the way.
+static DOOR: Door = Door { closed_by: OnceLock::new(), entering: AtomicUsize::new(0) };
+
+struct Door {
+    /// The thread that takes the interpreter down, which may still enter.
+    closed_by: OnceLock<ThreadId>,
+    /// Threads that wait for the interpreter.
+    entering: AtomicUsize,
+}
+
+impl Door {
+    fn enter(&self) -> Option<Entering> {
+        // First, so that whoever closes the door sees us where we do not see that it is closed.
+        self.entering.fetch_add(1, Ordering::SeqCst);
+        let entering = Entering;
+        fence(Ordering::SeqCst);
+        let closed = self.closed_by.get().is_some_and(|by| *by != std::thread::current().id());
+        (!closed && !is_finalizing()).then_some(entering)
+    }
+}
+
+/// Somebody on the way in, until dropped.
+struct Entering;
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        DOOR.entering.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Keeps every other thread from coming back to the interpreter, for good, and waits for those on the way, a second at the
+/// most. To be called when it is about to be taken down.
+#[pyfunction]
+pub(crate) fn close_door(py: Python<'_>) {
+    let _ = DOOR.closed_by.set(std::thread::current().id());
+    fence(Ordering::SeqCst);
+    py.detach(|| {
+        let end = Instant::now() + Duration::from_secs(1);
+        while DOOR.entering.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
 }
 
 /// Has an exception raised in a thread, as soon as that runs Python code.

@@ -7,6 +7,7 @@
 mod auto;
 mod judge;
 mod pool;
+mod turns;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
 pub use pool::{Pool, Pooled};
+pub use turns::Turns;
 
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
@@ -54,7 +56,7 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
 }
 
 /// How long what [`Handler::hold`] takes may be kept from others, but for a handler that is running.
-pub(crate) const HOLD: Duration = Duration::from_millis(1);
+pub const HOLD: Duration = Duration::from_millis(1);
 
 /// One call of a handler, to be made on some thread.
 pub(crate) struct Job {
@@ -66,6 +68,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// The number of the connection that it came on.
+    pub(crate) fn connection(&self) -> u64 {
+        self.request.connection.id
+    }
+
     /// Makes the call, where somebody still waits for the answer.
     pub(crate) fn run(self) {
         let case = self.case();

@@ -1,13 +1,12 @@
 //! A pool of threads for handlers that may block.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{HOLD, Handler, Job, Reply};
+use super::{HOLD, Handler, Job, Reply, Turns};
 use crate::http::Request;
 use crate::server::Spawn;
 
@@ -17,7 +16,7 @@ const IDLE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct State {
     /// Bounded by `max_in_flight`, which counts what waits here too.
-    queue: VecDeque<Job>,
+    queue: Turns<Job>,
     threads: usize,
     idle: usize,
     /// Threads started so far, for their names.
@@ -74,7 +73,7 @@ impl Pool {
         if state.closed {
             return; // Dropping the job answers it with 500.
         }
-        state.queue.push_back(job);
+        state.queue.push(job.connection(), job);
         drop(state);
         self.work.notify_one();
     }
@@ -117,7 +116,7 @@ impl Pool {
     fn take(self: &Arc<Self>) -> Option<Job> {
         let (job, alone) = {
             let mut state = self.state.lock();
-            let job = state.queue.pop_front()?;
+            let job = state.queue.pop()?;
             (job, state.idle == 0 && state.threads < self.most && !state.closed)
         };
         if alone {

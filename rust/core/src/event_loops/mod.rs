@@ -12,7 +12,6 @@ mod crew;
 mod driver;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -29,7 +28,7 @@ pub use driver::{Driven, Driver, LoopWaker};
 
 use crew::Crew;
 
-use crate::dispatch::{Case, Destination, HOLD, Job};
+use crate::dispatch::{Case, Destination, HOLD, Job, Turns};
 use crate::http::Response;
 use crate::metrics::Metrics;
 use crate::server::Spawn;
@@ -47,7 +46,7 @@ pub(crate) struct EventLoop {
     /// Whether the driver is wanted.
     called_for: AtomicBool,
     /// Calls for the thread that turns this loop.
-    jobs: Mutex<VecDeque<Job>>,
+    jobs: Mutex<Turns<Job>>,
     /// Answers of such calls, to be delivered by the next turn: from outside of one each would cost a system call.
     answers: Mutex<Vec<(Destination, Response)>>,
     wake: AtomicWaker,
@@ -99,12 +98,13 @@ impl EventLoop {
     pub(crate) fn call_soon(job: Job) -> Option<Job> {
         CURRENT.with_borrow(|current| match current {
             Some((current, _)) if job.judge.is_none() || !current.driven.load(Ordering::Relaxed) => {
-                let waiting = {
+                let first = {
                     let mut jobs = current.jobs.lock();
-                    jobs.push_back(job);
-                    jobs.len()
+                    let first = jobs.is_empty();
+                    jobs.push(job.connection(), job);
+                    first
                 };
-                if waiting == 1 {
+                if first {
                     current.wake.wake();
                 }
                 None
@@ -184,15 +184,13 @@ impl EventLoop {
 
     /// Calls what is waiting, for a bounded time, or until the loop was taken over.
     fn call(&self, turn: u64, crew: &Crew) {
-        let Some(first) = self.jobs.lock().pop_front() else { return };
+        let Some(first) = self.jobs.lock().pop() else { return };
         let handler = first.handler.clone();
         let (mut first, began) = (Some(first), Instant::now());
         self.busy_since.store(crew.now(), Ordering::SeqCst);
         crew.wake_watchdog();
         handler.hold(&mut || {
-            while let Some(job) =
-                first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop_front())?)
-            {
+            while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop())?) {
                 *self.case.lock() = job.case();
                 self.busy_since.store(crew.now(), Ordering::SeqCst);
                 job.run();
