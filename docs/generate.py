@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import portico
-from portico import _core, _errors
+from portico import _core, _errors, _responses
 
 DOCS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- begin (?P<name>[a-z]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
@@ -100,7 +100,8 @@ def connection() -> str:
 
 def helpers() -> str:
     """The functions that build responses."""
-    functions = [thing for thing in vars(portico).values() if inspect.isfunction(thing)]
+    functions = [thing for thing in vars(_responses).values() if inspect.isfunction(thing)]
+    functions = [function for function in functions if function.__name__ in portico.__all__]
     functions.sort(key=lambda function: function.__code__.co_firstlineno)
     rows = []
     for function in functions:

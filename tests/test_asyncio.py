@@ -16,6 +16,22 @@ def ok(body=""):
     return {"statusCode": 200, "body": str(body)}
 
 
+@pytest.fixture(params=[asyncio.new_event_loop, portico.new_event_loop], ids=["asyncio", "portico"])
+def run(request):
+    """Runs a whole program on an event loop of either kind."""
+
+    def run(main):
+        loop = request.param()
+        try:
+            return loop.run_until_complete(main)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    return run
+
+
 async def on_a_loop(request):
     before = asyncio.get_running_loop()
     await asyncio.sleep(0.001)
@@ -91,7 +107,7 @@ def test_async_and_def_handlers_in_one_server(serve):
     assert served.get(host="b.test").text == "b"
 
 
-def test_async_with_runs_handlers_on_the_running_loop(issue, ca_pem):
+def test_async_with_runs_handlers_on_the_running_loop(issue, ca_pem, run):
     tenant = contextvars.ContextVar("tenant", default="nobody")
 
     async def main():
@@ -115,18 +131,18 @@ def test_async_with_runs_handlers_on_the_running_loop(issue, ca_pem):
         return [reply.text for reply in replies]
 
     # Each request has a context of its own: what one sets, no other sees.
-    assert asyncio.run(main()) == [f"nobody /{n}" for n in range(5)]
+    assert run(main()) == [f"nobody /{n}" for n in range(5)]
 
 
-def test_async_with_and_def_handlers(issue, ca_pem):
+def test_async_with_and_def_handlers(issue, ca_pem, run):
     async def main():
         async with portico.Server(lambda request: ok(threading.current_thread() is threading.main_thread())) as server:
             return (await asyncio.to_thread(request, server.listen(0, tls=False).port)).text
 
-    assert asyncio.run(main()) == "False", "they must not block the loop"
+    assert run(main()) == "False", "they must not block the loop"
 
 
-def test_async_with_ends_with_requests_in_flight(issue):
+def test_async_with_ends_with_requests_in_flight(run):
     begun = threading.Event()
     cancelled = []
 
@@ -150,12 +166,12 @@ def test_async_with_ends_with_requests_in_flight(issue):
         return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
     began = time.monotonic()
-    assert asyncio.run(main()) == []
+    assert run(main()) == []
     assert cancelled == ["/left"]
     assert time.monotonic() - began < 20
 
 
-def test_wait_closed_returns_when_another_thread_closes():
+def test_wait_closed_returns_when_another_thread_closes(run):
     async def main():
         async with portico.Server(lambda request: ok()) as server:
             server.listen(0, tls=False)
@@ -164,7 +180,7 @@ def test_wait_closed_returns_when_another_thread_closes():
             with pytest.raises(portico.ClosedError):
                 server.listen(0, tls=False)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_aclose_from_an_async_handler(serve):

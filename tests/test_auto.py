@@ -47,6 +47,62 @@ def test_a_handler_that_proves_short_runs_where_its_request_was_read(serve, hand
         promote(served, wire)
 
 
+def test_stats_tell_where_a_handler_runs_and_why(serve, handler):
+    served = serve(handler)
+    name = f"{__name__}.Handler"
+    with served.wire() as wire:
+        wire.get()
+        told = served.stat("handlers")[name]
+        assert (told["runs"], told["promoted"], told["demoted"]) == ("threads", 0, 0)
+        promote(served, wire)
+        told = served.stat("handlers")[name]
+        assert (told["runs"], told["promoted"], told["demoted"]) == ("inline", 1, 0)
+        assert told["why"] == "32 calls in a row took less than 1ms"
+        wire.send("GET /hang HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(lambda: served.stat("handlers")[name]["runs"] == "threads")
+        told = served.stat("handlers")[name]
+        assert (told["promoted"], told["demoted"]) == (1, 1)
+        assert told["why"] == "a call took 5ms or more where its request was read"
+        handler.release.set()
+        wire.read()
+
+
+def test_stats_tell_of_every_handler_by_name(make_server, issue):
+    async def coroutine(request):
+        return {"statusCode": 200}
+
+    server = make_server(Handler())
+    server.add_context("a.test", **issue("a.test"), handler=coroutine)
+    server.add_context("b.test", **issue("b.test"), handler=Handler())
+    told = server.stats()["handlers"]
+    assert {name.replace(f"{__name__}.", ""): one["runs"] for name, one in told.items()} == {
+        "Handler": "threads",
+        "test_stats_tell_of_every_handler_by_name.<locals>.coroutine": "asyncio",
+        "Handler (3)": "threads",
+    }
+
+
+def test_the_pool_grows_while_handlers_block_and_shrinks_when_they_do_not(serve, gate):
+    served = serve(gate, threads=(2, 8))
+
+    def size():
+        return sum(thread.name.startswith("portico-handler") for thread in threading.enumerate())
+
+    wires = [served.wire() for _ in range(7)]
+    try:
+        for wire in wires:
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        gate.wait_for(7)
+        assert 7 <= size() <= 8
+        gate.opened.set()
+        assert [wire.read().status for wire in wires] == [200] * 7
+        wait_until(lambda: size() == 2, "the pool to shrink")
+        assert wires[0].get().status == 200
+    finally:
+        for wire in wires:
+            wire.close()
+
+
 def test_a_handler_that_blocks_stays_on_the_pool(serve):
     def slow(request):
         threading.Event().wait(0.002)

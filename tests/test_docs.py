@@ -51,10 +51,12 @@ def test_every_key_of_a_response_is_documented_and_no_other() -> None:
 
 
 def test_every_statistic_and_label_is_documented_and_no_other() -> None:
-    with portico.Server() as server:
+    with portico.Server(print) as server:
         stats = server.stats()
-    assert [name for name, _ in _core.statistics()] == list(stats)
-    assert first_column("statistics.md") == {*stats, *stats["connections_closed"]}
+    assert stats["handlers"]["builtins.print"].keys() == {"runs", "why", "promoted", "demoted"}
+    assert [*(name for name, _ in _core.statistics()), "handlers"] == list(stats)
+    of_a_handler = {"runs", "why", "promoted", "demoted"}
+    assert first_column("statistics.md") | {"handlers"} == {*stats, *stats["connections_closed"], *of_a_handler}
 
 
 def test_every_error_and_reason_is_documented_and_no_other() -> None:
@@ -105,6 +107,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# A port in `listen(8443)`, `listen=8443`, `listen=[8443, ...]` or `{"port": 8443}`.
+PORT = re.compile(r"""(listen(?:\(|=\[?)|"port": )(\d+)""")
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as probe, contextlib.suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,18 +121,20 @@ def is_free(port: int) -> bool:
 
 @pytest.mark.parametrize("code", list(examples()))
 def test_example_runs(code: str, folder: Path) -> None:
-    # As pasted, but for ports that another program on this machine has.
-    code = re.sub(r"(?<=listen\()\d+", lambda port: port[0] if is_free(int(port[0])) else "0", code)
+    # As pasted into a file, but for ports that another program on this machine has.
+    code = PORT.sub(lambda found: found[1] + (found[2] if is_free(int(found[2])) else "0"), code)
     # What would wait for ever is ended at once.
     code = code.replace("await server.wait_closed()", "await server.aclose()")
-    command = [sys.executable, "-W", "error", "-u", "-c", code]
+    file = folder / "example.py"
+    file.write_text(code)
+    command = [sys.executable, "-W", "error", "-u", file]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         guard = threading.Timer(60, program.kill)
         guard.start()
         try:
             if "serve_forever" in code:
                 assert program.stdout
-                visit(program.stdout.readline(), folder)
+                visit(program.stdout.readline(), folder, code)
                 program.send_signal(signal.SIGINT)
             _, errors = program.communicate()
         finally:
@@ -137,11 +145,16 @@ def test_example_runs(code: str, folder: Path) -> None:
     assert not re.search("Traceback|Warning|Exception ignored|panicked", errors), errors
 
 
-def visit(line: str, folder: Path) -> None:
-    """Asks both hosts of the README's program at the URL that it printed."""
+def visit(line: str, folder: Path, code: str) -> None:
+    """Asks the hosts of a program at the URL that it printed."""
     (port,) = re.findall(r"https://127\.0\.0\.1:(\d+)", line)
     context = ssl.create_default_context(cafile=str(folder / "authority.pem"))
-    for host, expected in (("example.com", b"hello /x"), ("a.shop.test", b"welcome to a.shop.test")):
+    for name, host, expected in (
+        ("example.com", "example.com", b"hello /x"),
+        ("*.shop.test", "a.shop.test", b"welcome to a.shop.test"),
+    ):
+        if name not in code:
+            continue
         with (
             socket.create_connection(("127.0.0.1", int(port)), timeout=30) as plain,
             context.wrap_socket(plain, server_hostname=host) as secure,

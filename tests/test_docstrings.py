@@ -7,7 +7,7 @@ import pytest
 
 import portico
 import portico.testing
-from portico import _responses, _server
+from portico import _asgi, _event_loop, _responses, _server, _worker, _workers, _wsgi
 
 PUBLIC = [getattr(portico, name) for name in portico.__all__ if name not in ("__version__", "Handler", "Response")]
 MEMBERS = [
@@ -33,7 +33,11 @@ def test_every_public_member_has_a_docstring(owner, name):
     assert inspect.getdoc(getattr(owner, name))
 
 
-@pytest.mark.parametrize("module", [_responses, _server, portico.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [_asgi, _event_loop, _responses, _server, _worker, _workers, _wsgi, portico.testing],
+    ids=lambda module: module.__name__,
+)
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

@@ -21,6 +21,7 @@ ANSWERS = {
         "https://bakery.localhost is new",
         "bakery.localhost is open",
     ],
+    "workers.py": ["hello /one", "hello /another"],
     "async_app.py": ["hello /async at tick "],
 }
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ._asgi import asgi
 from ._core import ConnectionInfo, Request, __version__, settings
 from ._errors import (
     CertificateError,
@@ -29,10 +30,15 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    WorkerError,
 )
+from ._event_loop import new_event_loop
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
 from ._server import Context, Handler, Listener, Server
+from ._worker import Worker
+from ._workers import Workers, run_workers
+from ._wsgi import wsgi
 
 # It is one in all but its base class, which a class of the binding cannot have.
 Mapping.register(Request)
@@ -57,12 +63,19 @@ __all__ = [
     "Response",
     "ResponseError",
     "Server",
+    "Worker",
+    "WorkerError",
+    "Workers",
     "__version__",
     "add_header",
+    "asgi",
     "delete_cookie",
     "error",
+    "new_event_loop",
     "redirect",
     "response",
+    "run_workers",
     "set_cookie",
     "settings",
+    "wsgi",
 ]

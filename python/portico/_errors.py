@@ -5,6 +5,7 @@ Error
 │   └── CertificateError                a certificate or its key cannot be used
 ├── ListenError (OSError)               an address cannot be listened on
 ├── ClosedError (RuntimeError)          the server is closed, or belongs to another process
+├── WorkerError (RuntimeError)          a worker process did not come to serve
 ├── HandshakeError (ConnectionError)    a TLS handshake failed (given to `on_error`)
 ├── RequestError (ValueError)           a request was refused (given to `on_error`)
 │   ├── IncompleteRequest               more bytes are needed
@@ -34,6 +35,11 @@ class ListenError(Error, OSError):
 
 class ClosedError(Error, RuntimeError):
     """The server is closed, or was started by another process (before a fork)."""
+
+
+class WorkerError(Error, RuntimeError):
+    """A worker process ended before it listened, or did not listen in time. The message ends with its traceback, where
+    it had one."""
 
 
 class HandshakeError(Error, ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import inspect
 import logging
@@ -11,11 +12,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._core import Bridge
+from ._asgi import Lifespans
+from ._core import Bridge, Raised
 from ._errors import ListenError
+from ._event_loop import EventLoop, new_event_loop
 
 if TYPE_CHECKING:
-    from ._core import Answer, Request
+    from . import _core
+    from ._core import Request
 
 _logger = logging.getLogger("portico.error")
 
@@ -32,6 +36,18 @@ def is_async(handler: object) -> bool:
     )
 
 
+async def _call(handler: Callable[[Any], Any], request: Request) -> Any:
+    """What a request's task runs."""
+    try:
+        value = handler(request)
+        return await value if inspect.isawaitable(value) else value
+    except (SystemExit, KeyboardInterrupt, StopIteration) as exception:
+        # Ctrl-C is meant for the program, whose main thread this may be. SystemExit is not: no handler ends it.
+        if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
+        return Raised(exception)
+
+
 class Loop:
     """Calls handlers on an event loop: the user's, once attached, else one on a thread of its own, once started.
 
@@ -39,27 +55,39 @@ class Loop:
 
     def __init__(self, start_thread: Callable[[str, Callable[[], None]], None]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.lifespans = Lifespans()
         self._bridge: Bridge | None = None
         self._start_thread = start_thread
         self._own = False
+        self._reads = False
         self._ending = False
         self._stopped = False
         self._lock = threading.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def bridge(self) -> Bridge:
-        """How requests come to the loop; made when the first handler needs it, for it costs two descriptors."""
+        """How requests come to the loop."""
         with self._lock:
             if self._bridge is None:
                 self._bridge = Bridge()
             return self._bridge
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serves on `loop`; on its own thread, or before it runs."""
+    def attach(self, loop: asyncio.AbstractEventLoop, core: _core.Server) -> None:
+        """Serves on `loop`; on its own thread, or before it runs. One of ours does the server's I/O from now on."""
         self.loop = loop
-        loop.add_reader(self.bridge().fileno(), self._take)
+        bridge = self.bridge()
+        # In debug mode asyncio watches every step, so each is left to it.
+        ready = None if loop.get_debug() else getattr(loop, "_ready", None)
+        bridge.attach(loop.create_task, _call, ready)
+        if isinstance(loop, EventLoop) and not loop.is_driving:
+            driver = core.drive(bridge, loop._portico.fileno())
+            if driver is not None:
+                # Handlers see the context variables that are set now, as in a callback that was added now.
+                loop.board(driver, functools.partial(contextvars.copy_context().run, bridge.run))
+                return
+        self._reads = True
+        loop.add_reader(bridge.fileno(), bridge.run)
 
-    def start(self) -> None:
+    def start(self, core: _core.Server) -> None:
         """Serves on a loop of its own, where none was attached or started."""
         with self._lock:
             if self.loop is not None or self._own or self._stopped:
@@ -67,7 +95,7 @@ class Loop:
             self._own = True
         ready = threading.Event()
         try:
-            self._start_thread("portico-asyncio", functools.partial(self._run, ready))
+            self._start_thread("portico-asyncio", functools.partial(self._run, core, ready))
         except RuntimeError as error:
             self._own = False
             raise ListenError(f"cannot listen without a thread for the event loop: {error}") from error
@@ -93,15 +121,22 @@ class Loop:
         """Stops serving: cancels what is left. On the loop's thread."""
         if self.loop is not None and not self._ending:
             self._ending = True
-            self.loop.remove_reader(self.bridge().fileno())
+            if self._reads:
+                self.loop.remove_reader(self.bridge().fileno())
             self.bridge().close()
-        for task in self._tasks:
+        for task in self._tasks():
             task.cancel()
 
     async def finish(self) -> None:
-        """Waits for what `detach` cancelled, for a bounded time."""
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=_CLEAN_UP)
+        """Waits for what `detach` cancelled, for a bounded time, and then ends the apps."""
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=_CLEAN_UP)
+        await self.lifespans.shutdown()
+
+    def wait_finished(self, timeout: float) -> None:
+        """From another thread: until the apps on a loop of its own have ended."""
+        if self._own:
+            self.lifespans.wait(timeout)
 
     def is_current(self) -> bool:
         """Whether the caller runs on this loop, and so must not wait for it."""
@@ -109,33 +144,16 @@ class Loop:
 
     def runs_current_task(self) -> bool:
         """Whether the caller is a handler on this loop, for which the end has to wait."""
-        return self.is_current() and asyncio.current_task() in self._tasks
+        return self.is_current() and asyncio.current_task() in self._tasks()
 
-    def _take(self) -> None:
-        assert self.loop is not None
-        for answer in self.bridge().take():
-            request, value = answer.call()
-            if answer.done:
-                continue
-            try:
-                awaitable = inspect.isawaitable(value)
-            except BaseException as exception:
-                # Whatever its class does to be looked at, the other requests are not to suffer from it.
-                answer.fail(request, exception)
-                continue
-            if not awaitable:
-                answer.send(request, value)
-                continue
-            task = self.loop.create_task(self._finish(answer, request, value))
-            # The loop itself only keeps weak references to tasks.
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return [] if self._bridge is None else list(self._bridge.tasks.values())
 
-    def _run(self, ready: threading.Event) -> None:
-        loop = asyncio.new_event_loop()
+    def _run(self, core: _core.Server, ready: threading.Event) -> None:
+        loop = new_event_loop()
         try:
             asyncio.set_event_loop(loop)
-            self.attach(loop)
+            self.attach(loop, core)
             ready.set()
             while not self._ending:
                 try:
@@ -145,24 +163,10 @@ class Loop:
                     _logger.exception("a callback on the event loop of a server raised")
             loop.run_until_complete(self.finish())
             loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
         except Exception:
             _logger.exception("the event loop of a server failed")
         finally:
             ready.set()
             asyncio.set_event_loop(None)
             loop.close()
-
-    async def _finish(self, answer: Answer, request: Request, awaitable: Any) -> None:
-        try:
-            value = await awaitable
-        except asyncio.CancelledError as exception:
-            if not self._ending:
-                answer.fail(request, exception)
-            raise
-        except BaseException as exception:
-            answer.fail(request, exception)
-            # Ctrl-C is meant for the program, whose main thread this may be. SystemExit is not: no handler ends it.
-            if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                raise
-        else:
-            answer.send(request, value)

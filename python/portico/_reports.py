@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 OnError = Callable[[BaseException, "Request | None"], object]
 
 _logger = logging.getLogger("portico.error")
+
+
+def name_of(handler: Callable[..., object]) -> str:
+    """What to call a handler: `module.function`, or the class of an object."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    named = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 class InterpreterEnds(SystemExit):

@@ -22,7 +22,7 @@ from . import _core
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
-from ._reports import InterpreterEnds, OnError, Reports
+from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._responses import Response
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -172,6 +172,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
         if handler is not None:
+            handler = self._loop.lifespans.own(handler)
             self._core.set_handler(handler, self._bridge(handler))
         self._core.on_closed(functools.partial(_ended, self._closed, self._loop, self._waiting))
 
@@ -201,12 +202,15 @@ class Server:
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
         """
         self._check_process()
+        handler = None if handler is None else self._loop.lifespans.own(handler)
         bridge = None if handler is None else self._bridge(handler)
         if self._listens and bridge is not None:
-            self._loop.start()
+            self._loop.start(self._core)
         context = self._core.add_context(
             host, cert, key, password, min_version, max_version, list(alpn), handler, bridge
         )
+        if self._listens:
+            self._loop.lifespans.start_soon(self._loop.loop)
         return Context(context)
 
     def remove_context(self, host: str | None) -> None:
@@ -257,7 +261,8 @@ class Server:
                 raise ClosedError("cannot listen: the interpreter is ending")
             _listening.add(self)
         if self._needs_loop:
-            self._loop.start()
+            self._loop.start(self._core)
+            self._loop.lifespans.start(self._loop.loop)
         listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog)
         self._listens = True
         return Listener(listener, self)
@@ -274,7 +279,9 @@ class Server:
         self._core.close(grace)
         if threading.current_thread() in self._threads or self._loop.is_current():
             return
+        end = time.monotonic() + grace + _THREADS_END
         self._closed.wait(grace + _THREADS_END)
+        self._loop.wait_finished(end - time.monotonic())
         with self._joining:
             if not self._joined:
                 self._joined = True
@@ -346,14 +353,24 @@ class Server:
             for caught, previous in before.items():
                 # None was not set from Python, and cannot be put back from it.
                 signal.signal(caught, signal.SIG_DFL if previous is None else previous)
-        self.close(0)
+        self.close(grace)
 
     # ---- looking at it
 
     def stats(self) -> dict[str, Any]:
-        """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them."""
+        """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them.
+
+        `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, and how
+        often it was `promoted` to inline and `demoted` from it.
+        """
         self._check_process()
-        return self._core.stats()
+        handlers: dict[str, dict[str, Any]] = {}
+        for handler, runs, why, (promoted, demoted) in self._core.handlers():
+            name = unused = name_of(handler)
+            while unused in handlers:
+                unused = f"{name} ({len(handlers) + 1})"
+            handlers[unused] = {"runs": runs, "why": why, "promoted": promoted, "demoted": demoted}
+        return {**self._core.stats(), "handlers": handlers}
 
     def __repr__(self) -> str:
         if os.getpid() != self._pid:
@@ -377,7 +394,12 @@ class Server:
         self._check_open("enter")
         if self._listens:
             raise ConfigError("`async with` comes before listen(): handlers are to run on this event loop")
-        self._loop.attach(asyncio.get_running_loop())
+        self._loop.attach(asyncio.get_running_loop(), self._core)
+        try:
+            await self._loop.lifespans.startup()
+        except BaseException:
+            await self.aclose(0)
+            raise
         return self
 
     async def __aexit__(

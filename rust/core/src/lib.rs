@@ -53,6 +53,7 @@ pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply};
 pub use error::{Blame, Error, Observer, Report, RequestError};
+pub use event_loops::{Driven, Driver, LoopWaker};
 pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};
 pub use server::{Server, Spawn, StdThreads};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::dispatch::Handler;
 use crate::error::{Error, Observer};
-use crate::event_loops::EventLoops;
+use crate::event_loops::{Driver, EventLoops};
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::metrics::{Metrics, Stat};
 use crate::shutdown::{Lifecycle, Phase};
@@ -183,9 +184,31 @@ impl Server {
         Ok(listener::start(self.service.clone(), &self.event_loops()?, bound))
     }
 
+    /// Has the first event loop driven by somebody else's, where no thread turns it yet; none where one does.
+    ///
+    /// `other` is readable when that loop has something to do.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Listen`]: the machine has no threads to give.
+    pub fn driver(&self, other: OwnedFd) -> Result<Option<Driver>, Error> {
+        let mut driver = None;
+        let loops = self.make_event_loops(|made| {
+            driver = Some(made.driver(other)?);
+            Ok(())
+        })?;
+        if driver.is_some() {
+            loops.watch().map_err(no_loop)?;
+        }
+        Ok(driver)
+    }
+
     /// The loops, started by the first who asks.
     fn event_loops(&self) -> Result<EventLoops, Error> {
-        let failed = |source| Error::Listen { address: "an event loop".into(), source };
+        self.make_event_loops(|_| Ok(()))
+    }
+
+    /// The same; `prepare` is called before they are started.
+    fn make_event_loops(&self, prepare: impl FnOnce(&EventLoops) -> io::Result<()>) -> Result<EventLoops, Error> {
         let made = {
             let mut loops = self.loops.lock();
             self.check_open("listen on")?;
@@ -195,10 +218,11 @@ impl Server {
             let Service { config, lifecycle, metrics, .. } = &*self.service;
             let service = self.service.clone();
             let finish = Box::new(move || finish(&service));
-            let made = EventLoops::new(config.io_threads, lifecycle, metrics, &self.spawn, finish).map_err(failed)?;
+            let made = EventLoops::new(config.io_threads, lifecycle, metrics, &self.spawn, finish).map_err(no_loop)?;
+            prepare(&made).map_err(no_loop)?;
             loops.insert(made).clone()
         };
-        made.start().map_err(failed)?;
+        made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
         Ok(made)
     }
@@ -252,6 +276,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.close(Duration::ZERO);
     }
+}
+
+fn no_loop(source: io::Error) -> Error {
+    Error::Listen { address: "an event loop".into(), source }
 }
 
 /// Ends a drain when everything is done or its time is over.

@@ -123,8 +123,8 @@ fn a_pool_answers_beside_a_handler_that_blocks() {
         }
         hello(request)
     };
-    let pool = Pool::new(4, Arc::new(StdThreads));
-    pool.start(1).unwrap();
+    let pool = Pool::new(1, 4, Arc::new(StdThreads));
+    pool.start().unwrap();
     let server = server(Pooled { handler: Arc::new(slow), pool: pool.clone() }, Deaf);
     let (_listener, address) = listen(&server, false);
     let mut blocked = TcpStream::connect(address).unwrap();

@@ -10,6 +10,7 @@ use portico_core::{Handler, Reply};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::asgi::SharedReply;
 use crate::errors::RequestError;
 use crate::request::Request;
 use crate::response;
@@ -29,8 +30,9 @@ impl Site {
         &self,
         py: Python<'py>,
         request: portico_core::http::Request,
+        reply: Option<(usize, SharedReply)>,
     ) -> PyResult<Bound<'py, Request>> {
-        Bound::new(py, Request::new(request, self.server.clone_ref(py)))
+        Bound::new(py, Request::new(request, self.server.clone_ref(py), reply))
     }
 
     /// Answers with what the handler returned or raised.
@@ -42,6 +44,14 @@ impl Site {
     }
 
     pub(crate) fn fail(&self, reply: Reply, request: &Bound<'_, Request>, error: &PyErr) {
+        match self.report(request, error) {
+            Some(status) => reply.send(Response::plain(status)),
+            None => reply.fail(),
+        }
+    }
+
+    /// Tells what went wrong; the status to answer with, where it is not 500.
+    pub(crate) fn report(&self, request: &Bound<'_, Request>, error: &PyErr) -> Option<StatusCode> {
         let py = request.py();
         let value = error.value(py);
         // Before Python 3.12 the exception itself does not know where it came from, and PyO3 keeps that apart.
@@ -59,10 +69,7 @@ impl Site {
         if let Err(error) = reports.and_then(|it| it.call_method1(intern!(py, "handler_failed"), (value, request))) {
             error.write_unraisable(py, Some(request));
         }
-        match status {
-            Some(status) => reply.send(Response::plain(status)),
-            None => reply.fail(),
-        }
+        status
     }
 }
 
@@ -73,10 +80,14 @@ pub(crate) struct Function {
 }
 
 impl Handler for Function {
+    fn hold(&self, work: &mut dyn FnMut()) {
+        try_attach(|_| work());
+    }
+
     fn call(&self, request: portico_core::http::Request, reply: Reply) {
         // An interpreter that is being taken down answers nothing any more: the reply is dropped.
         try_attach(|py| {
-            let request = match self.site.wrap(py, request) {
+            let request = match self.site.wrap(py, request, None) {
                 Ok(request) => request,
                 Err(error) => return error.write_unraisable(py, None), // no memory; the reply answers 500
             };

@@ -1,10 +1,12 @@
 //! The module `portico._core`: a thin binding over `portico-core`. Every decision is made there or in `python/portico`;
 //! here values are converted, errors become exceptions, and the interpreter is attached to and let go.
 
+mod asgi;
 mod certificates;
 mod connection;
 mod errors;
 mod handler;
+mod header_names;
 mod loops;
 mod reports;
 mod request;
@@ -13,25 +15,31 @@ mod server;
 mod settings;
 mod slot;
 mod threads;
+mod wsgi;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<asgi::Exchange>()?;
     module.add_class::<connection::ConnectionInfo>()?;
-    module.add_class::<loops::Answer>()?;
     module.add_class::<loops::Bridge>()?;
+    module.add_class::<loops::Driver>()?;
+    module.add_class::<loops::Raised>()?;
     module.add_class::<request::Request>()?;
     module.add_class::<server::Context>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
+    module.add_function(wrap_pyfunction!(asgi::asgi_scope, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
     module.add_function(wrap_pyfunction!(threads::raise_in_thread, module)?)?;
+    module.add_function(wrap_pyfunction!(wsgi::wsgi_environ, module)?)?;
+    module.add_function(wrap_pyfunction!(wsgi::wsgi_start, module)?)?;
     module.add("REQUEST_KEYS", PyTuple::new(module.py(), request::KEYS)?)?;
     module.add("RESPONSE_KEYS", PyTuple::new(module.py(), response::KEYS)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -1,17 +1,31 @@
-//! Handlers on an event loop: requests wait in a queue, and one wake brings all that came meanwhile.
+//! Handlers on an event loop of asyncio: requests wait in a queue until the loop's thread takes all that came meanwhile, each
+//! as a task whose first step runs at once.
+//!
+//! A loop made by `portico.new_event_loop` turns the server's I/O on its own thread ([`Driver`]): a handler that does not
+//! suspend then costs no change of threads and no turn of the loop. Any other loop is woken through a socket, once for all
+//! that wait.
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use portico_core::{Handler, Reply};
+use portico_core::{Driven, Handler, LoopWaker, Reply};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 
-use crate::errors;
+use crate::asgi::SharedReply;
 use crate::handler::Function;
 use crate::request::Request;
+use crate::threads::detach;
 
 /// A handler that is called on an event loop.
 pub(crate) struct OnLoop {
@@ -24,6 +38,10 @@ impl Handler for OnLoop {
         // No attaching here: the loop's thread does that, once for all that came meanwhile.
         self.queue.push(Job { function: self.function.clone(), request, reply });
     }
+
+    fn is_cancellable(&self) -> bool {
+        true
+    }
 }
 
 struct Job {
@@ -32,125 +50,347 @@ struct Job {
     reply: Reply,
 }
 
-/// Requests on their way to an event loop, with a socket pair to wake it: at most one wake for all that are waiting.
+/// What waits for an event loop. The loop is woken by the first and takes all.
+#[derive(Default)]
 pub(crate) struct Queue(Mutex<State>);
 
+#[derive(Default)]
 struct State {
     jobs: Vec<Job>,
-    /// To wake, and to be woken by; none once closed.
-    ends: Option<(UnixStream, UnixStream)>,
+    /// Tasks whose client has left.
+    left: Vec<u64>,
+    wake: Wakes,
+}
+
+/// How the loop is woken.
+#[derive(Default)]
+enum Wakes {
+    /// There is none yet.
+    #[default]
+    Nothing,
+    /// By a byte in the first; the loop reads the second.
+    Socket(UnixStream, UnixStream),
+    /// It is waiting in [`Driver::drive`].
+    Driver(LoopWaker),
+    /// There is none any more.
+    Closed,
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.left.is_empty()
+    }
+
+    fn wake(&mut self) {
+        match &mut self.wake {
+            // An error would mean that the pipe is full of wakes already.
+            Wakes::Socket(wake, _) => drop(wake.write(&[0])),
+            Wakes::Driver(waker) => waker.wake(),
+            Wakes::Nothing | Wakes::Closed => {}
+        }
+    }
 }
 
 impl Queue {
-    fn push(&self, job: Job) {
+    /// Adds something, and wakes the loop where it is the first.
+    fn add(&self, add: impl FnOnce(&mut State)) {
         let mut state = self.0.lock();
-        let State { jobs, ends: Some((wake, _)) } = &mut *state else {
-            return; // Dropping the job answers it with 500.
-        };
-        jobs.push(job);
-        if jobs.len() == 1 {
-            // An error would mean that the pipe is full of wakes already.
-            let _ = wake.write(&[0]);
+        if matches!(state.wake, Wakes::Closed) {
+            return; // Dropping a job answers it with 500.
+        }
+        let first = state.is_empty();
+        add(&mut state);
+        if first {
+            state.wake();
         }
     }
 
-    fn take(&self) -> Vec<Job> {
+    fn push(&self, job: Job) {
+        self.add(|state| state.jobs.push(job));
+    }
+
+    fn take(&self) -> (Vec<Job>, Vec<u64>) {
         let mut state = self.0.lock();
-        // Under the lock, so that a wake is pending exactly while jobs are.
-        if let Some((_, woken)) = &mut state.ends {
-            let _ = woken.read(&mut [0; 64]);
+        // Under the lock, so that a wake is pending exactly while something waits.
+        match &mut state.wake {
+            Wakes::Socket(_, woken) => drop(woken.read(&mut [0; 64])),
+            Wakes::Driver(waker) => waker.clear(),
+            Wakes::Nothing | Wakes::Closed => {}
         }
-        std::mem::take(&mut state.jobs)
+        (std::mem::take(&mut state.jobs), std::mem::take(&mut state.left))
+    }
+
+    fn wake_by(&self, wake: Wakes) {
+        let mut state = self.0.lock();
+        state.wake = wake;
+        if !state.is_empty() {
+            state.wake();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.0.lock().wake, Wakes::Closed)
     }
 }
 
-/// Brings requests to an event loop: `loop.add_reader(bridge.fileno(), ...)`, then `take()`.
+/// Tells the loop that nobody waits for a task's answer any more.
+struct Left {
+    queue: Weak<Queue>,
+    task: u64,
+}
+
+impl Wake for Left {
+    fn wake(self: Arc<Self>) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.add(|state| state.left.push(self.task));
+        }
+    }
+}
+
+/// Brings requests to an event loop, which calls `run` when told to: by its selector, or, where `fileno` was asked for,
+/// when that is readable.
 #[pyclass(frozen)]
-pub(crate) struct Bridge(pub(crate) Arc<Queue>);
+pub(crate) struct Bridge {
+    pub(crate) queue: Arc<Queue>,
+    loop_: PyOnceLock<EventLoop>,
+    next: AtomicU64,
+    /// Tasks that have not ended, by number: the loop itself keeps weak references only.
+    #[pyo3(get)]
+    tasks: Py<PyDict>,
+}
+
+/// What is needed of an event loop.
+struct EventLoop {
+    create_task: Py<PyAny>,
+    /// Calls that asyncio is about to make, where a task's first step may be taken out of it.
+    ready: Option<Py<PyAny>>,
+    /// The coroutine function `(handler, request) -> response` of `portico._loops`.
+    call: Py<PyAny>,
+}
 
 #[pymethods]
 impl Bridge {
     #[new]
-    fn new() -> PyResult<Self> {
+    fn new(py: Python<'_>) -> Self {
+        let (queue, tasks) = (Arc::default(), PyDict::new(py).unbind());
+        Bridge { queue, loop_: PyOnceLock::new(), next: AtomicU64::new(0), tasks }
+    }
+
+    /// Tasks are made by `create_task(call(handler, request))`; `ready` is the loop's queue of calls, where it has one.
+    #[pyo3(signature = (create_task, call, ready))]
+    fn attach(&self, py: Python<'_>, create_task: Py<PyAny>, call: Py<PyAny>, ready: Option<Py<PyAny>>) {
+        let _ = self.loop_.set(py, EventLoop { create_task, ready, call });
+    }
+
+    /// A descriptor that is readable while there is something to run.
+    fn fileno(&self) -> PyResult<i32> {
+        if let Wakes::Socket(_, woken) = &self.queue.0.lock().wake {
+            return Ok(woken.as_raw_fd());
+        }
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
-        Ok(Bridge(Arc::new(Queue(Mutex::new(State { jobs: Vec::new(), ends: Some((wake, woken)) })))))
+        let fd = woken.as_raw_fd();
+        self.queue.wake_by(Wakes::Socket(wake, woken));
+        Ok(fd)
     }
 
-    /// The descriptor that becomes readable when requests are waiting; -1 once closed.
-    fn fileno(&self) -> i32 {
-        self.0.0.lock().ends.as_ref().map_or(-1, |(_, woken)| woken.as_raw_fd())
+    /// Begins everything that waits. What a handler raises is its request's end; what is not the handler's, as
+    /// KeyboardInterrupt, is raised here.
+    fn run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, bridge) = (slf.py(), slf.get());
+        let (jobs, left) = bridge.queue.take();
+        for number in left {
+            if let Some(task) = bridge.tasks.bind(py).get_item(number)? {
+                cancel(&task)?;
+            }
+        }
+        let mut jobs = jobs.into_iter();
+        while let Some(job) = jobs.next() {
+            if let Err(error) = begin(slf, job) {
+                bridge.queue.add(|state| drop(state.jobs.splice(..0, jobs)));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
-    /// Every request that is waiting.
-    fn take(&self) -> Vec<Answer> {
-        self.0.take().into_iter().map(Answer::new).collect()
-    }
-
-    /// Gives the descriptors back. Requests that wait, and those to come, are answered with 500.
+    /// Gives descriptors back. Requests that wait, and those to come, are answered with 500.
     fn close(&self) {
-        let ended = {
-            let mut state = self.0.0.lock();
-            (state.ends.take(), std::mem::take(&mut state.jobs))
-        };
+        let ended = std::mem::replace(&mut *self.queue.0.lock(), State { wake: Wakes::Closed, ..State::default() });
         drop(ended);
     }
 }
 
-/// One request on an event loop, and where its answer goes. Dropped without one, it answers 500.
-#[pyclass(frozen)]
-pub(crate) struct Answer {
+/// Makes the task of one request, and its first step.
+fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
+    let py = bridge.py();
+    let Job { function, request, mut reply } = job;
+    if reply.is_abandoned() {
+        return Ok(());
+    }
+    let Some(loop_) = bridge.get().loop_.get(py) else { return Ok(()) };
+    let (handler, reply) = (function.callable.get(py), Arc::new(Mutex::new(Some(reply))));
+    let called = handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize);
+    let request = function.site.wrap(py, request, Some((called, reply.clone())))?;
+    let ready = loop_.ready.as_ref().map(|ready| ready.bind(py));
+    let before = ready.map_or(Ok(0), |ready| ready.len())?;
+    let made = handler
+        .and_then(|handler| loop_.call.bind(py).call1((handler, &request)))
+        .and_then(|coroutine| loop_.create_task.bind(py).call1((coroutine,)));
+    let task = match made {
+        Ok(task) => task,
+        Err(error) => {
+            // Ctrl-C is the program's, not the handler's.
+            if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                return Err(error);
+            }
+            let reply = reply.lock().take();
+            reply.into_iter().for_each(|reply| function.site.fail(reply, &request, &error));
+            return Ok(());
+        }
+    };
+    let number = bridge.get().next.fetch_add(1, Ordering::Relaxed);
+    bridge.get().tasks.bind(py).set_item(number, &task)?;
+    let raised = match ready {
+        Some(ready) if ready.len()? == before + 1 => first_step(ready, &task).err(),
+        _ => None,
+    };
+    let answer = Answer { bridge: bridge.clone().unbind(), number, function, request: request.unbind(), reply };
+    if task.call_method0(intern!(py, "done"))?.is_truthy()? {
+        answer.finish(&task)?;
+    } else {
+        answer.wait_for(&task)?;
+    }
+    raised.map_or(Ok(()), Err)
+}
+
+/// Takes the task's first step out of the calls that asyncio is about to make, and makes it.
+fn first_step(ready: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = ready.py();
+    let handle = ready.call_method0(intern!(py, "pop"))?;
+    let step = handle.getattr(intern!(py, "_callback"))?;
+    if step.getattr(intern!(py, "__self__")).is_ok_and(|of| of.is(task)) {
+        handle.call_method0(intern!(py, "_run")).map(drop)
+    } else {
+        // A task factory's doing. It comes to its turn.
+        ready.call_method1(intern!(py, "append"), (handle,)).map(drop)
+    }
+}
+
+fn cancel(task: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = task.py();
+    task.call_method1(intern!(py, "cancel"), (intern!(py, "nobody waits for this response any more"),)).map(drop)
+}
+
+/// One request on an event loop, and where its answer goes.
+struct Answer {
+    bridge: Py<Bridge>,
+    /// That of its task.
+    number: u64,
     function: Arc<Function>,
-    parts: Mutex<Option<(portico_core::http::Request, Reply)>>,
-    reply: Mutex<Option<Reply>>,
+    request: Py<Request>,
+    /// Shared with the request, for a handler that answers before it is done.
+    reply: SharedReply,
 }
 
 impl Answer {
-    fn new(job: Job) -> Self {
-        let Job { function, request, reply } = job;
-        Answer { function, parts: Mutex::new(Some((request, reply))), reply: Mutex::new(None) }
+    /// Answers with what became of the task.
+    fn finish(self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = task.py();
+        self.bridge.get().tasks.bind(py).del_item(self.number)?;
+        let site = &self.function.site;
+        let (request, mut reply) = (self.request.bind(py), self.reply.lock().take());
+        let result = task.call_method0(intern!(py, "result"));
+        if result.as_ref().is_err_and(|error| error.is_instance_of::<PyKeyboardInterrupt>(py)) {
+            return Ok(()); // asyncio gives it to the program
+        }
+        let result = result.and_then(|value| match value.cast::<Raised>() {
+            Ok(raised) => Err(PyErr::from_value(raised.get().0.bind(py).clone())),
+            Err(_) => Ok(value),
+        });
+        let nobody_waits = reply.as_mut().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
+        match (result, reply) {
+            (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value)),
+            (Ok(_), None) => {}
+            (Err(error), _) if error.is_instance_of::<CancelledError>(py) && nobody_waits => {}
+            (Err(error), Some(reply)) => site.fail(reply, request, &error),
+            // It went wrong after the answer: its client is served, its author is to know.
+            (Err(error), None) => drop(site.report(request, &error)),
+        }
+        Ok(())
+    }
+
+    /// Answers when the task is done, and cancels it when nobody waits for that any more.
+    fn wait_for(self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = task.py();
+        let bridge = self.bridge.get();
+        let waker = Waker::from(Arc::new(Left { queue: Arc::downgrade(&bridge.queue), task: self.number }));
+        let mut cx = Context::from_waker(&waker);
+        // One that was answered may go on.
+        let left = self.reply.lock().as_mut().map_or(Poll::Pending, |reply| reply.poll_abandoned(&mut cx));
+        task.call_method1(intern!(py, "add_done_callback"), (Done(Mutex::new(Some(self))),))?;
+        match left {
+            Poll::Ready(()) => cancel(task),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+/// What a task calls when it is done.
+#[pyclass(frozen)]
+struct Done(Mutex<Option<Answer>>);
+
+#[pymethods]
+impl Done {
+    fn __call__(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let answer = self.0.lock().take();
+        answer.map_or(Ok(()), |answer| answer.finish(task))
+    }
+}
+
+/// What a handler returns in place of an exception that asyncio would end its loop for.
+#[pyclass(frozen)]
+pub(crate) struct Raised(Py<PyAny>);
+
+#[pymethods]
+impl Raised {
+    #[new]
+    fn new(exception: Py<PyAny>) -> Self {
+        Raised(exception)
+    }
+}
+
+/// Turns the I/O of a server on the thread of an event loop.
+#[pyclass(frozen)]
+pub(crate) struct Driver(Mutex<portico_core::Driver>);
+
+impl Driver {
+    /// A driver for a server whose first event loop no thread turns yet.
+    pub(crate) fn new(
+        py: Python<'_>,
+        server: &portico_core::Server,
+        bridge: &Bridge,
+        other: OwnedFd,
+    ) -> Result<Option<Self>, portico_core::Error> {
+        let driver = detach(py, || server.driver(other))?;
+        if let Some(driver) = &driver {
+            bridge.queue.wake_by(Wakes::Driver(driver.waker()));
+        }
+        Ok(driver.map(|driver| Driver(Mutex::new(driver))))
     }
 }
 
 #[pymethods]
-impl Answer {
-    /// Takes the request out and calls the handler with it: the request, and what the handler returned, as a rule a
-    /// coroutine.
-    fn call<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, Request>, Bound<'py, PyAny>)> {
-        let Some((request, reply)) = self.parts.lock().take() else {
-            return Err(errors::ResponseError::new_err("this request was taken already"));
-        };
-        *self.reply.lock() = Some(reply);
-        let request = self.function.site.wrap(py, request)?;
-        match self.function.callable.get(py).and_then(|callable| callable.call1((&request,))) {
-            Ok(value) => Ok((request, value)),
-            Err(error) => {
-                self.fail(&request, error.value(py).as_any());
-                Ok((request, py.None().into_bound(py)))
-            }
-        }
-    }
-
-    /// Answers with a response dict.
-    fn send(&self, request: &Bound<'_, Request>, value: Bound<'_, PyAny>) {
-        let reply = self.reply.lock().take();
-        if let Some(reply) = reply {
-            self.function.site.answer(reply, request, Ok(value));
-        }
-    }
-
-    /// Answers for a handler that raised.
-    fn fail(&self, request: &Bound<'_, Request>, error: &Bound<'_, PyAny>) {
-        let reply = self.reply.lock().take();
-        if let Some(reply) = reply {
-            self.function.site.fail(reply, request, &PyErr::from_value(error.clone()));
-        }
-    }
-
-    /// Whether an answer was sent.
-    #[getter]
-    fn done(&self) -> bool {
-        self.parts.lock().is_none() && self.reply.lock().is_none()
+impl Driver {
+    /// Does I/O for `timeout` seconds, or until there is something else to do. Returns whether `Bridge.run` has something,
+    /// whether the loop's own descriptors are ready, and whether the server has ended. `drained` says that none was ready
+    /// the last time.
+    #[pyo3(signature = (timeout, drained))]
+    fn drive(&self, py: Python<'_>, timeout: Option<f64>, drained: bool) -> (bool, bool, bool) {
+        // What is too long for a Duration is for ever.
+        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let Driven { called, readable, ended } = detach(py, || self.0.lock().drive(timeout, drained));
+        (called, readable, ended)
     }
 }

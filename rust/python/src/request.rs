@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 use pyo3::{IntoPyObjectExt, intern};
 
+use crate::asgi::SharedReply;
 use crate::connection::ConnectionInfo;
 use crate::errors;
 
@@ -35,17 +36,34 @@ pub(crate) struct Request {
     request: portico_core::http::Request,
     /// A weak reference to the `portico.Server`.
     server: Py<PyAny>,
+    /// On an event loop: the handler that was called, by its address, and where the answer goes.
+    reply: Option<(usize, SharedReply)>,
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
 }
 
 type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
-    pub(crate) fn new(request: portico_core::http::Request, server: Py<PyAny>) -> Self {
-        Request { request, server, made: [const { PyOnceLock::new() }; KEYS.len()] }
+    pub(crate) fn new(
+        request: portico_core::http::Request,
+        server: Py<PyAny>,
+        reply: Option<(usize, SharedReply)>,
+    ) -> Self {
+        Request { request, server, reply, made: [const { PyOnceLock::new() }; KEYS.len()] }
     }
 
-    fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {
+    /// The core's request.
+    pub(crate) fn core(&self) -> &portico_core::http::Request {
+        &self.request
+    }
+
+    /// Where the answer goes, if it was this very handler that the server called on an event loop.
+    pub(crate) fn reply_of(&self, handler: &Bound<'_, PyAny>) -> Option<SharedReply> {
+        let (called, reply) = self.reply.as_ref()?;
+        (*called == handler.as_ptr() as usize).then(|| reply.clone())
+    }
+
+    pub(crate) fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {
         let slot = self.made.get(index).ok_or_else(|| PyKeyError::new_err(index))?;
         Ok(slot.get_or_try_init(py, || self.make(py, KEYS[index]).map(Bound::unbind))?.bind(py).clone())
     }
@@ -100,7 +118,7 @@ impl Request {
 }
 
 /// Header bytes as text without loss: byte 0xE9 is U+00E9, as WSGI and Starlette have it.
-fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     match std::str::from_utf8(bytes) {
         Ok(text) if bytes.is_ascii() => PyString::new(py, text),
         _ => PyString::new(py, &bytes.iter().map(|&byte| char::from(byte)).collect::<String>()),
@@ -145,7 +163,7 @@ fn view<'py>(slf: &Bound<'py, Request>, name: &str) -> Value<'py> {
     slf.py().import(intern!(slf.py(), "collections.abc"))?.getattr(name)?.call1((slf,))
 }
 
-const fn position(key: &str) -> usize {
+pub(crate) const fn position(key: &str) -> usize {
     let mut index = 0;
     while index < KEYS.len() {
         let (known, mut at) = (KEYS[index].as_bytes(), 0);

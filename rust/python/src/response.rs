@@ -38,7 +38,7 @@ pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
     for (key, value) in dict.iter() {
         let name = key.cast::<PyString>().ok().and_then(|name| name.to_cow().ok());
         match name.as_deref().unwrap_or_default() {
-            "statusCode" => status = Some(to_status(&value)?),
+            "statusCode" => status = Some(to_status(&value, "statusCode")?),
             "headers" => add_headers(&mut response, &value, "headers", true)?,
             "multiValueHeaders" => add_headers(&mut response, &value, "multiValueHeaders", false)?,
             "body" => body = Some(value),
@@ -60,22 +60,23 @@ pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
     Ok(response)
 }
 
-fn wrong<T>(text: String) -> PyResult<T> {
+pub(crate) fn wrong<T>(text: String) -> PyResult<T> {
     Err(ResponseError::new_err(text))
 }
 
-fn kind(value: &Bound<'_, PyAny>) -> String {
+pub(crate) fn kind(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "an object".to_string(), |name| name.to_string())
 }
 
-fn to_status(value: &Bound<'_, PyAny>) -> PyResult<StatusCode> {
+/// `name` is what the value is called where it came from.
+pub(crate) fn to_status(value: &Bound<'_, PyAny>, name: &str) -> PyResult<StatusCode> {
     let number = match value.cast::<PyInt>() {
         Ok(number) if !value.is_instance_of::<PyBool>() => number.extract().unwrap_or(0u16),
-        _ => return wrong(format!("statusCode: an int from 100 to 599, not {} ({})", value.repr()?, kind(value))),
+        _ => return wrong(format!("{name}: an int from 100 to 599, not {} ({})", value.repr()?, kind(value))),
     };
     match StatusCode::from_u16(number) {
         Ok(status) if (100..=599).contains(&number) => Ok(status),
-        _ => wrong(format!("statusCode: an int from 100 to 599, not {}", value.repr()?)),
+        _ => wrong(format!("{name}: an int from 100 to 599, not {}", value.repr()?)),
     }
 }
 
@@ -134,7 +135,7 @@ fn to_header_value(name: &HeaderName, value: &Bound<'_, PyAny>) -> PyResult<Head
     }
 }
 
-fn to_body(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+pub(crate) fn to_body(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if body.is_none() {
         return Ok(Bytes::new());
     }

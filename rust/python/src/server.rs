@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portico_core::config::Dispatch;
 use portico_core::tls::{self, Options, Source, Sources};
-use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Place, Pool, Pooled, Spawn, Stat};
+use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use crate::connection;
 use crate::errors::{self, ConfigError};
 use crate::handler::{Function, Site};
-use crate::loops::{Bridge, OnLoop};
+use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::settings;
 use crate::slot::Slot;
@@ -34,8 +34,10 @@ pub(crate) struct Server {
     spawn: Arc<dyn Spawn>,
     reporter: Arc<Reporter>,
     pool: Arc<Pool>,
-    /// Every Python object that handlers hold, for the garbage collector.
-    slots: Mutex<Vec<Weak<Slot>>>,
+    /// The reports, for the garbage collector.
+    reports: Weak<Slot>,
+    /// Every handler that was given, for the garbage collector too.
+    handlers: Mutex<Vec<Given>>,
     wanted: Mutex<Wanted>,
 }
 
@@ -68,11 +70,11 @@ impl Server {
     ) -> PyResult<Self> {
         let config = settings::parse(settings)?;
         let reports = Slot::new(reports);
-        let slots = Mutex::new(vec![Arc::downgrade(&reports)]);
+        let (weak, handlers) = (Arc::downgrade(&reports), Mutex::default());
         let site = Arc::new(Site { server: owner, reports });
         let spawn: Arc<dyn Spawn> = Arc::new(PythonThreads(start_thread));
         let reporter = Arc::new(Reporter::default());
-        let pool = Pool::new(config.threads.1, spawn.clone());
+        let pool = Pool::new(config.threads.0, config.threads.1, spawn.clone());
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
         server.on_closed({
             let (pool, reporter) = (pool.clone(), reporter.clone());
@@ -83,7 +85,7 @@ impl Server {
         });
         let wanted = Mutex::new(Wanted { reporter: Need::Yes, ..Wanted::default() });
         let (server, process) = (Arc::new(server), std::process::id());
-        Ok(Server { server, process, config, site, spawn, reporter, pool, slots, wanted })
+        Ok(Server { server, process, config, site, spawn, reporter, pool, reports: weak, handlers, wanted })
     }
 
     /// The value of the setting `dispatch`.
@@ -173,6 +175,13 @@ impl Server {
         .map_err(errors::to_python)
     }
 
+    /// A driver by which an event loop, to which `bridge` leads, does this server's I/O; `fd` is readable when that loop has
+    /// something to do. None where a thread does it already.
+    fn drive(&self, py: Python<'_>, bridge: &Bridge, fd: RawFd) -> PyResult<Option<Driver>> {
+        let other = duplicate(fd)?;
+        Driver::new(py, &self.server, bridge, other).map_err(errors::to_python)
+    }
+
     /// Begins to close, and returns.
     fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
         let grace = Duration::try_from_secs_f64(grace)
@@ -203,13 +212,15 @@ impl Server {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(slots) = self.slots.try_lock() else { return Ok(()) };
-        slots.iter().filter_map(Weak::upgrade).try_for_each(|slot| slot.traverse(&visit))
+        let Some(handlers) = self.handlers.try_lock() else { return Ok(()) };
+        let slots = handlers.iter().map(|given| &given.slot).chain([&self.reports]);
+        slots.filter_map(Weak::upgrade).try_for_each(|slot| slot.traverse(&visit))
     }
 
     fn __clear__(&self) {
-        let slots = std::mem::take(&mut *self.slots.lock());
-        slots.iter().filter_map(Weak::upgrade).for_each(|slot| slot.clear());
+        let handlers = std::mem::take(&mut *self.handlers.lock());
+        let slots = handlers.iter().map(|given| &given.slot).chain([&self.reports]);
+        slots.filter_map(Weak::upgrade).for_each(|slot| slot.clear());
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -228,6 +239,46 @@ impl Server {
         }
         Ok(stats)
     }
+
+    /// Each handler that is in use, where it runs (`inline`, `threads`, `asyncio`), why, and how often it was moved: to
+    /// inline, and back.
+    fn handlers<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, &'static str, String, (u32, u32))>> {
+        let given: Vec<_> = {
+            let handlers = self.handlers.lock();
+            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.clone()))).collect()
+        };
+        let told = given.into_iter().map(|(slot, runs)| {
+            let (place, why, moves) = runs.tell();
+            Ok((slot.get(py)?, place, why, moves))
+        });
+        told.collect()
+    }
+}
+
+/// A handler that was given to the server.
+struct Given {
+    slot: Weak<Slot>,
+    runs: Runs,
+}
+
+/// Where a handler runs.
+#[derive(Clone)]
+enum Runs {
+    Inline,
+    Threads,
+    Asyncio,
+    Auto(Arc<Judge>),
+}
+
+impl Runs {
+    fn tell(&self) -> (&'static str, String, (u32, u32)) {
+        match self {
+            Runs::Inline => ("inline", "as dispatch says".into(), (0, 0)),
+            Runs::Threads => ("threads", "as dispatch says".into(), (0, 0)),
+            Runs::Asyncio => ("asyncio", "it is async, or as dispatch says".into(), (0, 0)),
+            Runs::Auto(judge) => (if judge.is_inline() { "inline" } else { "threads" }, judge.reason(), judge.moves()),
+        }
+    }
 }
 
 impl Drop for Server {
@@ -244,15 +295,20 @@ impl Server {
     /// A handler that is called where it belongs: on an event loop behind a bridge, else as the setting `dispatch` says.
     fn make_handler(&self, callable: Py<PyAny>, bridge: Option<&Bound<'_, Bridge>>) -> Arc<dyn Handler> {
         let callable = Slot::new(callable);
-        {
-            let mut slots = self.slots.lock();
-            slots.retain(|slot| slot.strong_count() > 0);
-            slots.push(Arc::downgrade(&callable));
-        }
+        let slot = Arc::downgrade(&callable);
         let handler = Arc::new(Function { callable, site: self.site.clone() });
-        if let Some(bridge) = bridge {
-            return Arc::new(OnLoop { function: handler, queue: bridge.get().0.clone() });
-        }
+        let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
+            Some(bridge) => (Arc::new(OnLoop { function: handler, queue: bridge.get().queue.clone() }), Runs::Asyncio),
+            None => self.dispatch_function(handler),
+        };
+        let mut handlers = self.handlers.lock();
+        handlers.retain(|given| given.slot.strong_count() > 0);
+        handlers.push(Given { slot, runs });
+        handler
+    }
+
+    /// A `def` handler that is called as the setting `dispatch` says.
+    fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
         let mut wanted = self.wanted.lock();
         let want = |need: &mut Need| *need = if *need == Need::Met { Need::Met } else { Need::Yes };
         if self.config.dispatch != Dispatch::Inline {
@@ -262,9 +318,13 @@ impl Server {
             want(&mut wanted.watchdog);
         }
         match self.config.dispatch {
-            Dispatch::Inline => Arc::new(Inline { handler }),
-            Dispatch::Threads => Arc::new(Pooled { handler, pool: self.pool.clone() }),
-            Dispatch::Auto | Dispatch::Asyncio => Arc::new(Auto::new(handler, self.pool.clone())),
+            Dispatch::Inline => (Arc::new(Inline { handler }), Runs::Inline),
+            Dispatch::Threads => (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads),
+            Dispatch::Auto | Dispatch::Asyncio => {
+                let auto = Auto::new(handler, self.pool.clone());
+                let judge = auto.judge();
+                (Arc::new(auto), Runs::Auto(judge))
+            }
         }
     }
 
@@ -277,7 +337,7 @@ impl Server {
             "a thread for reports",
             || self.spawn.spawn("portico-reports".into(), Box::new(report)),
         )?;
-        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start(self.config.threads.0))?;
+        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
         self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
     }
 

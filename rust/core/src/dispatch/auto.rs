@@ -94,6 +94,15 @@ impl Judge {
         (self.promotions.load(Relaxed), self.relapses.load(Relaxed))
     }
 
+    /// Where it runs and why, for people.
+    pub fn reason(&self) -> String {
+        match (self.is_inline(), self.moves()) {
+            (true, _) => format!("{} calls in a row took less than {SHORT:?}", self.proof()),
+            (false, (_, 0)) => format!("it has not yet taken less than {SHORT:?} for {} calls in a row", self.proof()),
+            (false, _) => format!("a call took {LONG:?} or more where its request was read"),
+        }
+    }
+
     /// Measures a call and learns from it.
     pub(super) fn watch(&self, call: impl FnOnce()) {
         let started = Instant::now();
@@ -153,6 +162,7 @@ mod tests {
         }
         assert!(judge.is_inline());
         assert_eq!(judge.moves(), (2, 1));
+        assert_eq!(judge.reason(), "128 calls in a row took less than 1ms");
     }
 
     #[test]

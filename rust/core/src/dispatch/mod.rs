@@ -10,6 +10,7 @@ mod pool;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
@@ -30,10 +31,16 @@ pub trait Handler: Send + Sync + 'static {
     /// must not block it.
     fn call(&self, request: Request, reply: Reply);
 
-    /// Whether a call is to be abandoned as soon as its client leaves: then even one that only closed its sending half counts
-    /// as gone. Whoever answers finds out by [`Reply::poll_abandoned`].
+    /// Whether a call is to be given up as soon as its client leaves. Else a client that only closed its half of the
+    /// connection still gets its answer.
     fn is_cancellable(&self) -> bool {
         false
+    }
+
+    /// Calls `work`, which calls handlers like this one, with whatever they all need, as a lock of their language: to take
+    /// that once costs less than once for each.
+    fn hold(&self, work: &mut dyn FnMut()) {
+        work();
     }
 }
 
@@ -43,9 +50,12 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
     }
 }
 
+/// How long what [`Handler::hold`] takes may be kept from others, but for a handler that is running.
+pub(crate) const HOLD: Duration = Duration::from_millis(1);
+
 /// One call of a handler, to be made on some thread.
 pub(crate) struct Job {
-    handler: Arc<dyn Handler>,
+    pub(crate) handler: Arc<dyn Handler>,
     /// Who measures it.
     pub(crate) judge: Option<Arc<Judge>>,
     request: Request,
@@ -174,7 +184,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Waiting {
     receiver: oneshot::Receiver<Response>,
     deadline: Option<Instant>,
-    /// Whether it is to be dropped as soon as the client sends nothing more.
+    /// Whether to drop this when the client leaves.
     pub(crate) cancellable: bool,
 }
 

@@ -3,12 +3,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Handler, Job, Reply};
+use super::{HOLD, Handler, Job, Reply};
 use crate::http::Request;
 use crate::server::Spawn;
+
+/// A thread beyond the fewest that has had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
@@ -16,6 +20,8 @@ struct State {
     queue: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    /// Threads started so far, for their names.
+    started: usize,
     closed: bool,
 }
 
@@ -24,23 +30,24 @@ struct State {
 pub struct Pool {
     state: Mutex<State>,
     work: Condvar,
+    least: usize,
     most: usize,
     spawn: Arc<dyn Spawn>,
 }
 
 impl Pool {
-    /// A pool of at most so many threads, each started by `spawn`.
-    pub fn new(most: usize, spawn: Arc<dyn Spawn>) -> Arc<Self> {
-        Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), most, spawn })
+    /// A pool of so many threads at the least and at the most, each started by `spawn`.
+    pub fn new(least: usize, most: usize, spawn: Arc<dyn Spawn>) -> Arc<Self> {
+        Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), least: least.min(most), most, spawn })
     }
 
-    /// Starts threads until there are `least`.
+    /// Starts the fewest threads that there are to be.
     ///
     /// # Errors
     /// The machine has no thread to give.
-    pub fn start(self: &Arc<Self>, least: usize) -> io::Result<()> {
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
         // Not `while` there are too few: those of a closed pool end at once.
-        let missing = least.min(self.most).saturating_sub(self.state.lock().threads);
+        let missing = self.least.saturating_sub(self.state.lock().threads);
         for _ in 0..missing {
             self.start_thread()?;
         }
@@ -51,7 +58,8 @@ impl Pool {
         let number = {
             let mut state = self.state.lock();
             state.threads += 1;
-            state.threads
+            state.started += 1;
+            state.started
         };
         let pool = self.clone();
         let started = self.spawn.spawn(format!("portico-handler-{number}"), Box::new(move || pool.run()));
@@ -72,26 +80,51 @@ impl Pool {
     }
 
     fn run(self: Arc<Self>) {
-        loop {
-            let (job, alone) = {
-                let mut state = self.state.lock();
-                state.idle += 1;
-                while state.queue.is_empty() && !state.closed {
-                    self.work.wait(&mut state);
+        while let Some(first) = self.wait_for_work() {
+            let handler = first.handler.clone();
+            let mut first = Some(first);
+            handler.hold(&mut || {
+                let began = Instant::now();
+                // What has come meanwhile, as long as nobody waits too long for what is held.
+                while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.take())?) {
+                    job.run();
                 }
-                state.idle -= 1;
-                let Some(job) = state.queue.pop_front() else {
-                    state.threads -= 1;
-                    return;
-                };
-                (job, state.idle == 0 && state.threads < self.most && !state.closed)
-            };
-            if alone {
-                // Without another thread this one still does the work, only later.
-                let _ = self.start_thread();
-            }
-            job.run();
+            });
         }
+    }
+
+    /// The next job, whenever it comes; none when this thread is to end.
+    fn wait_for_work(self: &Arc<Self>) -> Option<Job> {
+        let mut state = self.state.lock();
+        state.idle += 1;
+        while state.queue.is_empty() && !state.closed {
+            let waited = self.work.wait_for(&mut state, IDLE).timed_out();
+            if waited && state.queue.is_empty() && state.threads > self.least {
+                break;
+            }
+        }
+        state.idle -= 1;
+        if state.queue.is_empty() {
+            state.threads -= 1;
+            return None;
+        }
+        drop(state);
+        // Another thread may have taken it: then this one waits for the next.
+        self.take().or_else(|| self.wait_for_work())
+    }
+
+    /// The next job that is there.
+    fn take(self: &Arc<Self>) -> Option<Job> {
+        let (job, alone) = {
+            let mut state = self.state.lock();
+            let job = state.queue.pop_front()?;
+            (job, state.idle == 0 && state.threads < self.most && !state.closed)
+        };
+        if alone {
+            // Without another thread this one still does the work, only later.
+            let _ = self.start_thread();
+        }
+        Some(job)
     }
 
     /// Lets the threads end when they have done what is queued.

@@ -53,8 +53,16 @@ impl Request {
     }
 
     /// The path, decoded and without dot segments.
-    pub fn path(&self) -> String {
+    pub fn path_bytes(&self) -> Cow<'_, [u8]> {
         target::decode_path(self.target.raw_path())
+    }
+
+    /// The same as text; what is not UTF-8 becomes U+FFFD.
+    pub fn path(&self) -> Cow<'_, str> {
+        match self.path_bytes() {
+            Cow::Borrowed(path) => String::from_utf8_lossy(path),
+            Cow::Owned(path) => Cow::Owned(String::from_utf8_lossy(&path).into_owned()),
+        }
     }
 
     /// The body as text, by the charset of its content type, else UTF-8 (WHATWG Encoding); what does not decode becomes

@@ -1,5 +1,7 @@
 //! Request targets and hosts (RFC 9112 section 3.2, RFC 3986): what was asked for, and of whom.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::Method;
 use percent_encoding::percent_decode;
@@ -76,29 +78,37 @@ impl Target {
 }
 
 /// Decodes a path and removes its dot segments (RFC 3986 section 5.2.4), in this order, so that an encoded
-/// slash or dot cannot smuggle one in. What is not UTF-8 becomes U+FFFD.
-pub fn decode_path(raw: &str) -> String {
-    let decoded = percent_decode(raw.as_bytes()).decode_utf8_lossy();
-    if !decoded.contains("/.") {
-        return decoded.into_owned();
+/// slash or dot cannot smuggle one in.
+pub fn decode_path(raw: &str) -> Cow<'_, [u8]> {
+    let decoded = Cow::from(percent_decode(raw.as_bytes()));
+    if memchr::memmem::find(&decoded, b"/.").is_none() {
+        return decoded;
     }
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = decoded.split('/').skip(1).peekable();
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut segments = decoded.split(|byte| *byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
         match segment {
-            "." | ".." => {
-                if segment == ".." {
+            b"." | b".." => {
+                if segment == b".." {
                     kept.pop();
                 }
                 if last {
-                    kept.push("");
+                    kept.push(b"");
                 }
             }
             _ => kept.push(segment),
         }
     }
-    format!("/{}", kept.join("/"))
+    let mut path = Vec::with_capacity(decoded.len());
+    for segment in kept {
+        path.push(b'/');
+        path.extend_from_slice(segment);
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Cow::Owned(path)
 }
 
 /// Decodes `a=1&b=2` as forms are encoded: `+` is a space, `%xx` a byte, what is not UTF-8 becomes U+FFFD.
@@ -175,10 +185,12 @@ mod tests {
             ("/.hidden/..x", "/.hidden/..x"),
             ("/%61%20b%C3%A9", "/a b\u{e9}"),
             ("/%ff", "/\u{fffd}"),
+            ("/a/%c3/../b", "/a/b"),
+            ("/.", "/"),
             ("*", "*"),
             ("//x/../y", "//y"),
         ] {
-            assert_eq!(decode_path(raw), path, "{raw}");
+            assert_eq!(String::from_utf8_lossy(&decode_path(raw)), path, "{raw}");
         }
     }
 

@@ -148,16 +148,16 @@ impl Io {
                 self.flush().await?;
                 loop {
                     let machine = &mut self.machine;
-                    // A client that only closed its sending half still gets its answer, unless its handler minds.
-                    if machine.ended() && waiting.cancellable {
-                        return Err(Close::Aborted);
-                    }
                     let may_read = !machine.ended() && machine.buffered() < room;
                     tokio::select! {
                         biased;
                         answer = waiting.response() => break answer,
                         read = self.stream.read_some(|bytes| receive(machine, bytes)), if may_read => {
                             read.map_err(|_| Close::Aborted)?;
+                            if waiting.cancellable && self.machine.ended() {
+                                self.connection.service.metrics.requests_aborted.add();
+                                return Err(Close::Aborted);
+                            }
                         }
                     }
                 }

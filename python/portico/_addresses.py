@@ -1,0 +1,199 @@
+"""Addresses that several processes listen on: what users write, and the sockets that the supervisor holds for them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Union
+
+from ._errors import ConfigError, ListenError
+
+Address = Union[int, "tuple[str, int]", Mapping[str, Any]]
+"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `tls`, `backlog`."""
+
+# That of `Server.listen`, where the setting `backlog` is not changed.
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """An address that was checked."""
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    unix: str | None = None
+    tls: bool = True
+    backlog: int = _BACKLOG
+
+    def __str__(self) -> str:
+        if self.unix is not None:
+            return f"unix:{self.unix}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse(given: Address | Iterable[Address]) -> list[Place]:
+    """One address or several, checked. Raises `ConfigError`."""
+    # A host and a port is one address, not two.
+    alone = isinstance(given, (int, str, Mapping)) or (
+        isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
+    )
+    try:
+        several = [given] if alone else list(given)  # type: ignore[arg-type]
+    except TypeError:
+        several = [given]
+    if not several:
+        raise ConfigError("listen: at least one address")
+    return [_place(address) for address in several]
+
+
+def _place(address: object) -> Place:
+    if isinstance(address, Mapping):
+        keywords = dict(address)
+    elif isinstance(address, tuple) and len(address) == 2:
+        keywords = {"host": address[0], "port": address[1]}
+    elif isinstance(address, int):
+        keywords = {"port": address}
+    else:
+        raise ConfigError(f"listen: a port, (host, port), or a dict of keywords of Server.listen, not {address!r}")
+    if unknown := keywords.keys() - {field.name for field in fields(Place)}:
+        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, tls, backlog are known")
+    if not {"port", "unix"} & keywords.keys():
+        raise ConfigError(f"listen: a port or the path of a Unix socket is missing in {address!r}")
+    if keywords.get("unix") is not None:
+        keywords["unix"] = os.fsdecode(keywords["unix"])
+    place = Place(**keywords)
+    _whole("port", place.port, 0, 65_535)
+    _whole("backlog", place.backlog, 1, 65_535)
+    if not isinstance(place.host, str):
+        raise ConfigError(f"host: a name or an IP address, not {place.host!r}")
+    if not isinstance(place.tls, bool):
+        raise ConfigError(f"tls: True or False, not {place.tls!r}")
+    return place
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigError(f"{name}: a whole number from {least} to {most}, not {value!r}")
+
+
+class Held:
+    """A socket that the supervisor holds open for its workers: so port 0 is one port for all of them, the address stays
+    taken while workers come and go, and what the kernel has queued outlives a worker that dies.
+
+    With `reuse_port` the socket is bound and never listens: it only keeps the address, and each worker listens on a
+    socket of its own.
+    """
+
+    def __init__(self, place: Place, reuse_port: bool) -> None:
+        if reuse_port and place.unix is not None:
+            raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
+        self.tls = place.tls
+        self._backlog = place.backlog
+        self._reuse_port = reuse_port
+        self._file: tuple[int, int] | None = None
+        try:
+            self._socket = _unix(place.unix) if place.unix is not None else _inet(place, reuse_port)
+            try:
+                if not reuse_port:
+                    self._socket.listen(place.backlog)
+                name = self._socket.getsockname()
+            except BaseException:
+                self._socket.close()
+                raise
+        except OSError as error:
+            text = f"cannot listen on {place}: {error.strerror or error}"
+            # The numbers of a host name that was not found are no errno.
+            known = error.errno is not None and not isinstance(error, socket.gaierror)
+            raise (ListenError(error.errno, text) if known else ListenError(text)) from error
+        self.address: tuple[str, int] | str = name if isinstance(name, str) else (name[0], name[1])
+        if isinstance(self.address, str):
+            self._file = _file(self.address)
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if self.tls else "http"
+        if isinstance(self.address, str):
+            return f"{scheme}+unix://{self.address}"
+        host, port = self.address
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    @property
+    def descriptor(self) -> int | None:
+        """What a worker inherits; None where it makes a socket of its own."""
+        return None if self._reuse_port else self._socket.fileno()
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What a worker calls `Server.listen` with."""
+        if not self._reuse_port or isinstance(self.address, str):
+            return {"fd": self._socket.fileno(), "tls": self.tls}
+        host, port = self.address
+        return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
+
+    def close(self) -> None:
+        """Lets go. What workers have inherited goes on listening."""
+        self._socket.close()
+        # Only our own: a successor may have put its socket there.
+        if isinstance(self.address, str) and self._file is not None and _file(self.address) == self._file:
+            with contextlib.suppress(OSError):
+                os.unlink(self.address)
+        self._file = None
+
+
+def _inet(place: Place, reuse_port: bool) -> socket.socket:
+    """Binds to the first address of a host that can be bound to, as the core does (`listener.rs`)."""
+    last = OSError(errno.ENOENT, "the host name has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind(address)
+            return bound
+        except OSError as error:
+            bound.close()
+            last = error
+    raise last
+
+
+def _unix(path: str) -> socket.socket:
+    """Binds to a path, also where a process that died has left its socket."""
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        try:
+            bound.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_left_over(path):
+                raise
+            os.unlink(path)
+            bound.bind(path)
+        return bound
+    except BaseException:
+        bound.close()
+        raise
+
+
+def _is_left_over(path: str) -> bool:
+    """Whether that is a socket on which nobody listens."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        # A server that is busy may have a full queue.
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    """Device and inode."""
+    with contextlib.suppress(OSError):
+        found = os.lstat(path)
+        return found.st_dev, found.st_ino
+    return None

@@ -1,0 +1,190 @@
+"""What runs in a worker process: its beginning, its end, and the `Worker` that `main` is given."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import multiprocessing.spawn
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+import weakref
+from dataclasses import dataclass
+from multiprocessing import process
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+from typing import Any
+
+from ._errors import ClosedError
+from ._server import Listener, Server
+
+# How long what is in flight may take when nobody says how long: the supervisor is gone, or SIGTERM came from elsewhere.
+_GRACE = 30.0
+# How long after its grace a worker that nobody supervises may take to end.
+_END = 5.0
+# How often a worker looks whether its parent is the same, for the case that a forked copy of the supervisor keeps the
+# pipe open.
+_LOOK = 5.0
+# The most of a traceback that is sent, so that sending never waits for the supervisor to read.
+_TRACEBACK = 16_384
+
+READY, UNLOADABLE, RAISED = "ready", "unloadable", "raised"
+
+
+class Worker:
+    """One process of `Workers`, as the function that runs in it sees it. Made by portico.
+
+    >>> def main(worker):
+    ...     with Server(lambda request: {"statusCode": 200, "body": f"from worker {worker.number}"}) as server:
+    ...         worker.listen(server)
+    ...         server.serve_forever()
+    """
+
+    def __init__(self, number: int, listen: list[dict[str, Any]], control: Connection) -> None:
+        self._number = number
+        self._listen = listen
+        self._control = control
+        self._servers: weakref.WeakSet[Server] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._ready = False
+        self._closing = False
+        self._parent = os.getppid()
+        # A signal handler must not wait for a lock, so it only writes here.
+        self._woken, self._wake = os.pipe()
+
+    @property
+    def number(self) -> int:
+        """Which of the workers this is, from 0. One that replaces another has its number."""
+        return self._number
+
+    @property
+    def pid(self) -> int:
+        """The number of this process."""
+        return os.getpid()
+
+    def listen(self, server: Server) -> list[Listener]:
+        """Begins to accept connections on every address of the workers, as `Server.listen` does, and tells the
+        supervisor that this worker is ready. One `Listener` for each address, in their order.
+
+        Where the supervisor ends the workers, the server is closed with the grace that it gives. Raises what
+        `Server.listen` raises, and `ClosedError` where the workers are being closed already.
+        """
+        with self._lock:
+            if self._closing:
+                raise ClosedError(f"worker {self._number} cannot listen: it is being closed")
+            listeners = [server.listen(**keywords) for keywords in self._listen]
+            self._servers.add(server)
+            if not self._ready:
+                self._ready = True
+                self._tell(READY, "")
+            return listeners
+
+    def __repr__(self) -> str:
+        return f"<portico worker {self._number} (pid {self.pid})>"
+
+    # ---- inside
+
+    def _begin(self) -> None:
+        """Called on the main thread before anything of the user's."""
+        # Ctrl-C is the supervisor's. Not SIG_IGN, which programs that this one starts would inherit.
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        # Not called while `serve_forever` runs, which has its own.
+        if not self._ready:
+            raise SystemExit(128 + signal.SIGTERM)
+        os.write(self._wake, b"\0")
+
+    def _obey(self) -> None:
+        """Closes when the supervisor says so, when it is gone, and on SIGTERM."""
+        while os.getppid() == self._parent:
+            try:
+                for ready in wait([self._control, self._woken], _LOOK):
+                    if ready is self._control:
+                        self._close(self._control.recv())
+                    else:
+                        os.read(self._woken, 1)
+                        self._close(_GRACE)
+            except (EOFError, OSError):
+                break
+        self._close(_GRACE)
+        # Nobody is left to kill this process if `main` does not return.
+        time.sleep(_GRACE + _END)
+        os._exit(1)
+
+    def _close(self, grace: float) -> None:
+        with self._lock:
+            self._closing = True
+            listening, self._listen = self._listen, []
+        for keywords in listening:
+            if "fd" in keywords:
+                # Servers have copies of their own. As long as one is open the kernel queues connections.
+                os.close(keywords["fd"])
+        for server in list(self._servers):
+            # Does not wait, so that all of them end side by side; `main` waits.
+            server._core.close(grace)
+        if not self._ready:
+            # Nothing is in flight: ends what `main`, or an import, is busy with.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _tell(self, what: str, text: str) -> bool:
+        try:
+            self._control.send((what, text[-_TRACEBACK:]))
+        except OSError:
+            return False  # the supervisor is gone
+        return True
+
+    def _failed(self, what: str, error: BaseException) -> int:
+        if self._closing and isinstance(error, ClosedError):
+            return 0  # the end came between two lines of `main`
+        # The supervisor logs it, so that it is not told twice.
+        if not self._tell(what, "".join(traceback.format_exception(error))):
+            sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a worker process is given. `multiprocessing.spawn` unpickles it in the fresh interpreter and calls
+    `_bootstrap`, as it does with a process of its own."""
+
+    number: int
+    listen: list[dict[str, Any]]
+    control: int
+    preparation: dict[str, Any]
+    main: bytes
+
+    def _bootstrap(self, parent_sentinel: int) -> int:
+        os.close(parent_sentinel)
+        for descriptor in (self.control, *(keywords["fd"] for keywords in self.listen if "fd" in keywords)):
+            # Programs that the worker starts must not hold the port open.
+            os.set_inheritable(descriptor, False)
+        worker = Worker(self.number, self.listen, Connection(self.control))
+        worker._begin()
+        try:
+            main = self._load()
+        except Exception as error:
+            return worker._failed(UNLOADABLE, error)
+        try:
+            result = main(worker)
+            if inspect.iscoroutine(result):
+                asyncio.run(result)
+        except Exception as error:
+            return worker._failed(RAISED, error)
+        return 0
+
+    def _load(self) -> Any:
+        current: Any = process.current_process()
+        # So that a program without `if __name__ == "__main__"` is told, and does not start workers of workers.
+        current._inheriting = True
+        try:
+            multiprocessing.spawn.prepare(self.preparation)
+            return pickle.loads(self.main)
+        finally:
+            del current._inheriting

@@ -1,0 +1,415 @@
+"""`portico.Workers`: several processes that serve the same addresses, and what replaces those that die."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType, TracebackType
+from typing import Any
+
+from ._addresses import Address, Held, parse
+from ._errors import ClosedError, ConfigError, WorkerError
+from ._server import _check_grace
+from ._worker import Worker
+from ._worker_process import END, Process, Program
+
+Main = Callable[[Worker], object]
+
+_logger = logging.getLogger("portico.workers")
+
+# The most workers; beyond it somebody has mistaken the number.
+_MOST = 1_000
+# How long threads that have nothing left to do may take to be gone.
+_THREADS_END = 2.0
+
+
+class Backoff:
+    """How long to wait before a worker is replaced: not at all, unless the ones before it died young too."""
+
+    FIRST, MOST = 0.1, 5.0
+    # Who has served for so long did not die of what it began with.
+    GROWN_UP = 10.0
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def after(self, served: float) -> float:
+        """The pause after one that has served for so many seconds."""
+        if served >= self.GROWN_UP:
+            self._next = 0.0
+        pause = self._next
+        self._next = min(max(2 * pause, self.FIRST), self.MOST)
+        return pause
+
+
+class Workers:
+    """Several processes that serve the same addresses, and a supervisor, this one, that replaces each that dies.
+
+    `main` is called in each of them, in a fresh interpreter, with a `Worker`: it makes a `Server`, calls
+    `worker.listen(server)`, and returns when the server has ended. It may be `async def`. The interpreters import it by
+    name, so it stands at the top level of a module, and the program starts under `if __name__ == "__main__":`.
+
+    `listen` is an address or a list of them: a port of 127.0.0.1, `(host, port)`, or a dict of the keywords `port`,
+    `host`, `unix`, `tls` and `backlog` of `Server.listen`. `workers` is how many processes there are, by default one
+    for each core that this one may use. A worker that has not listened after `ready_timeout` seconds is killed.
+
+    All workers accept from the same sockets, which this process holds: what waits in their queue outlives a worker
+    that dies. With `reuse_port` each worker has sockets of its own instead (`SO_REUSEPORT`), among which the kernel
+    deals out connections more evenly; those that wait in the queue of a worker that ends or dies are reset then.
+
+    Raises `ConfigError` for wrong arguments, and for a `main` that another interpreter would not find. Every method may
+    be called from any thread.
+
+    >>> Workers(print, workers=2, listen=[8443, ("0.0.0.0", 8444), {"port": 8080, "tls": False}])
+    <portico workers (new): 2 for 127.0.0.1:8443, 0.0.0.0:8444, 127.0.0.1:8080>
+    """
+
+    def __init__(
+        self,
+        main: Main,
+        *,
+        listen: Address | Iterable[Address],
+        workers: int | None = None,
+        reuse_port: bool = False,
+        ready_timeout: float = 60.0,
+    ) -> None:
+        if not callable(main):
+            raise ConfigError(f"main: a function of a worker, not {type(main).__name__}")
+        if workers is None:
+            workers = _cores()
+        if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= _MOST:
+            raise ConfigError(f"workers: a whole number from 1 to {_MOST}, or None, not {workers!r}")
+        if isinstance(ready_timeout, bool) or not isinstance(ready_timeout, (int, float)) or not ready_timeout > 0:
+            raise ConfigError(f"ready_timeout: a number of seconds above 0, not {ready_timeout!r}")
+        self._main = main
+        self._places = parse(listen)
+        self._reuse_port = bool(reuse_port)
+        self._ready_timeout = float(ready_timeout)
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._reloading = threading.Lock()
+        self._state = "new"  # then starting, running, closing, closed
+        self._closing = threading.Event()
+        self._closed = threading.Event()
+        # Running, or closing without ever having been.
+        self._settled = threading.Event()
+        self._failure: Exception | None = None
+        self._waiting: list[queue.SimpleQueue[int | None]] = []
+        self._program: Program | None = None
+        self._held: list[Held] = []
+        # By number: the worker, or the dead one that waits to be replaced.
+        self._current: list[Process | None] = [None] * workers
+        self._backoffs = [Backoff() for _ in range(workers)]
+        # Those that live, also old ones that finish what is in flight, and new ones that are not ready.
+        self._living: set[Process] = set()
+        self._threads: list[threading.Thread] = []
+
+    # ---- life
+
+    def start(self) -> None:
+        """Binds the addresses, starts the workers and waits until each of them listens.
+
+        Raises `ListenError` where an address is in use and the like, `WorkerError` with the traceback where a worker
+        ends before it listens or does not listen in time (then none is left), `ConfigError` where a worker cannot load
+        `main`, and `ClosedError` when called twice.
+        """
+        self._check_process()
+        self._begin()
+        try:
+            self._settled.wait()
+            if self._failure is not None:
+                raise self._failure
+            if self._closing.is_set():
+                raise ClosedError("the workers were closed before all of them listened")
+        except BaseException:
+            self.close(0)
+            raise
+
+    def close(self, grace: float = 30.0) -> None:
+        """Ends the workers: each lets what is in flight finish for `grace` seconds, as `Server.close` does, and is
+        killed if it has not ended soon after. Waits for the end. Safe to call twice, also with a shorter grace from
+        another thread while the first call waits; done with no grace when the interpreter ends.
+        """
+        if os.getpid() != self._pid:
+            return  # a forked copy: the workers are the parent's
+        grace = _check_grace(grace)
+        self._begin_close(grace)
+        self._closed.wait(grace + END + _THREADS_END)
+        atexit.unregister(self.close)
+        end = time.monotonic() + _THREADS_END
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - time.monotonic()))
+
+    def run_forever(self, grace: float = 30.0) -> None:
+        """Starts the workers, where that was not done, and blocks until they are closed, by whomever.
+
+        On the main thread SIGINT (Ctrl-C) and SIGTERM close them with `grace`; a second one drops what is still in
+        flight. The signal handlers that were there are put back at the end. Raises what `start` raises.
+        """
+        self._check_process()
+        grace = _check_grace(grace)
+        if self._closing.is_set():
+            raise ClosedError("cannot run_forever closed workers")
+        signals: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        before: dict[int, Any] = {}
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
+            signals.put(number)
+
+        with self._lock:
+            self._waiting.append(signals)
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    before[number] = signal.signal(number, on_signal)
+            if self._state == "new":
+                self._begin()
+            if self._closed.is_set():
+                signals.put(None)
+            left = grace
+            while signals.get() is not None:
+                self._begin_close(left)
+                left = 0.0
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            self.close(0)
+            for caught, previous in before.items():
+                # None was not set from Python, and cannot be put back from it.
+                signal.signal(caught, signal.SIG_DFL if previous is None else previous)
+
+    def reload(self, grace: float = 30.0) -> None:
+        """Replaces the workers one after the other: starts a new one, waits until it listens, and tells the old one
+        to end, which lets what is in flight finish for `grace` seconds. Returns when all old ones have ended.
+
+        New workers import the program anew, and so have its new code, settings and certificates; addresses and the
+        number of workers stay. With shared sockets no connection attempt is refused. Where a new worker does not come
+        to listen, `WorkerError` (or `ConfigError`) is raised and the old ones that are not replaced yet stay.
+        """
+        grace = _check_grace(grace)
+        with self._reloading:
+            old = [self._replace(number, grace) for number in range(len(self._current))]
+            for process in old:
+                process.ended.wait(grace + END + _THREADS_END)
+
+    # ---- looking at it
+
+    @property
+    def addresses(self) -> list[tuple[str, int] | str]:
+        """`(ip, port)`, or the path of a Unix socket, for each of `listen`. Empty before the start."""
+        return [held.address for held in self._held]
+
+    @property
+    def ports(self) -> list[int | None]:
+        """The ports, also where 0 was asked for; None for a Unix socket. Empty before the start."""
+        return [None if isinstance(address, str) else address[1] for address in self.addresses]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where to find it, as `Listener.url`, for each of `listen`. Empty before the start."""
+        return [held.url for held in self._held]
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes, by `Worker.number`. One that waits to be replaced is left out."""
+        with self._lock:
+            return [process.pid for process in self._current if process is not None and process.code is None]
+
+    def __repr__(self) -> str:
+        addresses = ", ".join(self.urls or map(str, self._places))
+        return f"<portico workers ({self._state}): {len(self._current)} for {addresses}>"
+
+    # ---- with
+
+    def __enter__(self) -> Workers:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- inside
+
+    def _begin(self) -> None:
+        """Binds and starts, without waiting."""
+        with self._lock:
+            if self._state != "new":
+                raise ClosedError(f"cannot start workers that are {self._state}: workers start once")
+            self._program = Program.of(self._main, self._ready_timeout)
+            try:
+                for place in self._places:
+                    self._held.append(Held(place, self._reuse_port))
+            except BaseException:
+                self._let_go()
+                self._held.clear()
+                raise
+            self._state = "starting"
+            atexit.register(self.close, 0.0)
+            for number in range(len(self._current)):
+                try:
+                    self._current[number] = self._launch(number)
+                except (OSError, RuntimeError) as error:
+                    self._failure = WorkerError(f"cannot start worker {number}: {error}")
+                    break
+        if self._failure is not None:
+            self._begin_close(0)
+
+    def _launch(self, number: int) -> Process:
+        """Starts a process. With the lock held."""
+        assert self._program is not None
+        process = Process(number, self._program, self._held, self._on_ready, self._on_ended)
+        self._living.add(process)
+        self._threads = [thread for thread in self._threads if thread.is_alive()] + [process.thread]
+        return process
+
+    def _on_ready(self, process: Process) -> None:
+        _logger.info("worker %d (pid %d) listens", process.number, process.pid)
+        with self._lock:
+            if self._state == "starting" and all(one and one.ready_at is not None for one in self._current):
+                self._state = "running"
+                self._settled.set()
+
+    def _on_ended(self, process: Process) -> None:
+        """A process has ended, for whatever reason. On the thread that watched it."""
+        with self._lock:
+            self._living.discard(process)
+            state = self._state
+            unasked = self._current[process.number] is process
+            if state == "closing":
+                self._end_if_empty()
+            elif state == "starting" and self._failure is None:
+                self._failure = _failure(process)
+        if state == "starting":
+            self._begin_close(0)
+        elif state == "running" and unasked:
+            self._replace_dead(process)
+
+    def _replace_dead(self, process: Process) -> None:
+        backoff = self._backoffs[process.number]
+        pause = backoff.after(process.served(time.monotonic()))
+        _logger.log(
+            # One that returned was not ill.
+            logging.ERROR if process.code else logging.WARNING,
+            "worker %d (pid %d) %s; it is replaced %s%s",
+            process.number,
+            process.pid,
+            process.why(),
+            f"in {pause:g} s" if pause else "at once",
+            f"\n{process.traceback}".rstrip() if process.traceback else "",
+        )
+        while not self._closing.wait(pause):
+            with self._lock:
+                if self._state != "running" or self._current[process.number] is not process:
+                    return
+                try:
+                    self._current[process.number] = self._launch(process.number)
+                    return
+                except (OSError, RuntimeError) as error:
+                    why = error
+            pause = backoff.after(0.0)
+            _logger.error("cannot start worker %d: %s; tried again in %g s", process.number, why, pause)
+
+    def _replace(self, number: int, grace: float) -> Process:
+        """Puts a new worker in the place of one, which is told to end and returned."""
+        with self._lock:
+            self._check_running()
+            try:
+                new = self._launch(number)
+            except (OSError, RuntimeError) as error:
+                raise WorkerError(f"cannot start worker {number}: {error}") from error
+        try:
+            new.settled.wait()
+            with self._lock:
+                self._check_running()
+                if new.code is not None or new.ready_at is None:
+                    raise _failure(new)
+                old, self._current[number] = self._current[number], new
+                self._backoffs[number] = Backoff()
+        except BaseException:
+            new.close(0)
+            raise
+        assert old is not None
+        old.close(grace)
+        return old
+
+    def _begin_close(self, grace: float) -> None:
+        """Tells every worker to end, without waiting."""
+        with self._lock:
+            if self._state == "closed":
+                return
+            self._state = "closing"
+            self._closing.set()
+            self._settled.set()
+            # Before the workers do, so that with the last of them connections are refused and do not queue up.
+            self._let_go()
+            living = list(self._living)
+            self._end_if_empty()
+        for process in living:
+            process.close(grace)
+
+    def _let_go(self) -> None:
+        """Closes the sockets. What they were stays to be asked for."""
+        for held in self._held:
+            held.close()
+
+    def _end_if_empty(self) -> None:
+        """With the lock held."""
+        if not self._living:
+            self._state = "closed"
+            self._closed.set()
+            for signals in self._waiting:
+                signals.put(None)
+
+    def _check_running(self) -> None:
+        self._check_process()
+        if self._state != "running":
+            raise ClosedError(f"the workers are {self._state}, not running")
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClosedError(f"these workers belong to process {self._pid}, of which this one is a fork")
+
+
+def run_workers(
+    main: Main,
+    *,
+    listen: Address | Iterable[Address],
+    workers: int | None = None,
+    reuse_port: bool = False,
+    ready_timeout: float = 60.0,
+    grace: float = 30.0,
+) -> None:
+    """Runs `Workers` until SIGINT or SIGTERM: `Workers(...).run_forever(grace)` in one call.
+
+    >>> run_workers(print, workers=0, listen=8443)
+    Traceback (most recent call last):
+    portico.ConfigError: workers: a whole number from 1 to 1000, or None, not 0
+    """
+    Workers(main, listen=listen, workers=workers, reuse_port=reuse_port, ready_timeout=ready_timeout).run_forever(grace)
+
+
+def _failure(process: Process) -> Exception:
+    """What is raised for a worker that did not come to serve."""
+    kind = ConfigError if process.unloadable else WorkerError
+    text = f"worker {process.number} (pid {process.pid}) {process.why()}"
+    if process.unloadable:
+        text += ": `main` has to be at the top level of a module that a fresh interpreter can import"
+    return kind(f"{text}\n{process.traceback}".rstrip())
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

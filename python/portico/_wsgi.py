@@ -1,0 +1,180 @@
+"""`portico.wsgi`: WSGI applications (PEP 3333) as handlers. Environ and headers are the work of
+`rust/python/src/wsgi.rs`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._core import __version__, wsgi_environ, wsgi_start
+from ._errors import ConfigError, ResponseError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from ._core import Request
+    from ._responses import Response
+    from ._server import Handler
+
+_logger = logging.getLogger("portico.error")
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+def wsgi(app: WSGIApplication) -> Handler:
+    """A WSGI application (PEP 3333) as a handler: Flask, Django, Bottle and the like.
+
+    It goes wherever a handler goes, and runs as any `def` handler does, by the setting `dispatch`. `environ` has
+    `portico.request` besides what PEP 3333 lists; headers with an underscore in their name are left out of it, for
+    they would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. Request and response
+    are whole: the app is called with the body read, and nothing is sent before it is done and has been closed, so that
+    an error always gives a whole 500.
+
+    Raises `ConfigError` where `app` cannot be called. What an app does against PEP 3333 is a `ResponseError` in the
+    log, and a 500 for the client: no `start_response`, a body that is not bytes, a `Content-Length` that is not the
+    body's, a header that is the server's business (`Connection`, `Transfer-Encoding` and others).
+
+    >>> import urllib.request
+    >>> from portico import testing
+    >>> def app(environ, start_response):
+    ...     start_response("200 OK", [("Content-Type", "text/plain")])
+    ...     return [b"hello ", environ["PATH_INFO"].encode("latin-1")]
+    >>> testing.call_on_server(wsgi(app), lambda url: urllib.request.urlopen(url + "/world").read())
+    b'hello /world'
+    """
+    if not callable(app):
+        raise ConfigError(f"wsgi: an application is a function of environ and start_response, not {type(app).__name__}")
+    return _Application(app)
+
+
+class _Application:
+    """A handler that calls a WSGI application."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+        # What is the same in every environ. Whatever `dispatch` is, several threads may call the app.
+        self._base: dict[str, Any] = {
+            "SCRIPT_NAME": "",
+            "SERVER_SOFTWARE": f"portico/{__version__}",
+            "wsgi.version": (1, 0),
+            "wsgi.errors": _errors,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            # Not of PEP 3333, but widely known: reading to the end of a body without a length is safe.
+            "wsgi.input_terminated": True,
+        }
+
+    def __call__(self, request: Request) -> Response:
+        answer = _Answer()
+        parts = answer.parts
+        try:
+            result = self._app(wsgi_environ(request, self._base), answer.start_response)
+            try:
+                for part in _parts(result):
+                    if not isinstance(part, bytes):
+                        raise ResponseError(f"a WSGI app gives bytes, not {type(part).__name__}")
+                    if part:
+                        # Generators may call start_response as late as for their first part.
+                        answer.check_started()
+                        parts.append(part)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        finally:
+            if _errors.rest:
+                _errors.flush()
+        answer.check_started()
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        length = answer.headers.get("content-length")
+        if length is not None and length != str(len(body)):
+            _check_length(length, body, request, answer.status)
+        return {"statusCode": answer.status, "headers": answer.headers, "body": body}
+
+    def __repr__(self) -> str:
+        return f"portico.wsgi({self._app!r})"
+
+
+class _Answer:
+    """What one request's app has said so far."""
+
+    __slots__ = ("headers", "parts", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str | list[str]] = {}
+        self.parts: list[bytes] = []
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None, /
+    ) -> Callable[[bytes], None]:
+        """As in PEP 3333: with `exc_info` it replaces what was said before, unless a part of the body has been."""
+        if exc_info is None:
+            if self.status:
+                raise ResponseError("start_response was called twice; only an error may do that, with exc_info")
+        else:
+            try:
+                if self.parts and exc_info[1] is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # it refers to this frame
+        self.status, self.headers = wsgi_start(status, headers)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """The old way to give parts of the body."""
+        if not isinstance(data, bytes):
+            raise ResponseError(f"write: bytes, not {type(data).__name__}")
+        if data:
+            self.parts.append(data)
+
+    def check_started(self) -> None:
+        if not self.status:
+            raise ResponseError("a WSGI app has to call start_response before it gives a body")
+
+
+def _parts(result: Iterable[object]) -> Iterable[object]:
+    try:
+        return iter(result)
+    except TypeError:
+        raise ResponseError(f"a WSGI app returns an iterable of bytes, not {type(result).__name__}") from None
+
+
+def _check_length(length: object, body: bytes, request: Request, status: int) -> None:
+    """A length without its body may answer HEAD, or stand in a 304 (RFC 9110 section 8.6)."""
+    bodiless = not body and (request.method == "HEAD" or status == 304)
+    if not (bodiless and isinstance(length, str) and length.isdecimal()):
+        raise ResponseError(f"header content-length: {length!r} is not the length of the body, {len(body)}")
+
+
+class _ErrorStream(threading.local):
+    """`wsgi.errors`: whole lines to the log, however they are cut in pieces. Each thread has a line of its own."""
+
+    rest = ""
+
+    def write(self, text: str, /) -> int:
+        lines, newline, rest = text.rpartition("\n")
+        if newline:
+            self._log(self.rest + lines)
+            self.rest = rest
+        else:
+            self.rest += rest
+        return len(text)
+
+    def writelines(self, lines: Iterable[str], /) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        rest, self.rest = self.rest, ""
+        self._log(rest)
+
+    def _log(self, text: str) -> None:
+        if text.strip():
+            _logger.error("%s", text)
+
+
+_errors = _ErrorStream()

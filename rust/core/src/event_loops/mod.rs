@@ -1,0 +1,292 @@
+//! The event loops that do a server's I/O, and the threads that turn them.
+//!
+//! A loop is a single-threaded tokio runtime, turned by one thread at a time. Handlers that are called without a hop run on
+//! that thread, but *between* turns: the runtime is not held while a handler runs. When one takes too long a watchdog gives
+//! the loop to a spare thread, and its connections go on; the late thread finds out when its handler returns, and becomes a
+//! spare itself. So a handler costs no hop while it is short, and holds up nobody for long when it is not.
+//!
+//! The first loop of a server may be turned by somebody else's event loop instead, see [`Driver`]: then what runs on that one
+//! and what is read from clients share a thread.
+
+mod crew;
+mod driver;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+pub use driver::{Driven, Driver, LoopWaker};
+
+use crew::Crew;
+
+use crate::dispatch::{Destination, HOLD, Job, Judge};
+use crate::http::Response;
+use crate::metrics::Metrics;
+use crate::server::Spawn;
+use crate::shutdown::{Lifecycle, Phase};
+
+/// One event loop.
+pub(crate) struct EventLoop {
+    handle: Handle,
+    /// Held by the thread that turns it, while it does. None once it has ended.
+    runtime: Mutex<Option<Runtime>>,
+    ended: AtomicBool,
+    connections: AtomicUsize,
+    /// Whether a [`Driver`] turns it.
+    driven: AtomicBool,
+    /// Whether the driver is wanted.
+    called_for: AtomicBool,
+    /// Calls for the thread that turns this loop.
+    jobs: Mutex<VecDeque<Job>>,
+    /// Answers of such calls, to be delivered by the next turn: from outside of one each would cost a system call.
+    answers: Mutex<Vec<(Destination, Response)>>,
+    wake: AtomicWaker,
+    /// Whose turn it is: counts up when a loop is taken over.
+    turn: AtomicU64,
+    /// Since when a handler has been running, in milliseconds of `Crew::clock`, plus one; 0 while none is.
+    busy_since: AtomicU64,
+    /// Who judges the handler that is running.
+    judge: Mutex<Option<Arc<Judge>>>,
+}
+
+thread_local! {
+    /// The loop that this thread turns, and the turn it has.
+    static CURRENT: RefCell<Option<(Arc<EventLoop>, u64)>> = const { RefCell::new(None) };
+    /// Whether it is within a turn, and not between two.
+    static TURNING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl EventLoop {
+    fn new() -> io::Result<Arc<Self>> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        Ok(Arc::new(EventLoop {
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+            ended: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            driven: AtomicBool::new(false),
+            called_for: AtomicBool::new(false),
+            jobs: Mutex::default(),
+            answers: Mutex::default(),
+            wake: AtomicWaker::new(),
+            turn: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
+            judge: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(future);
+    }
+
+    pub(crate) fn occupy(self: &Arc<Self>) -> Occupied {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Occupied(self.clone())
+    }
+
+    /// Leaves a call to the thread that turns the loop on which this is called; gives it back where there is none, and
+    /// where that thread is somebody else's and the call may turn out to be long.
+    pub(crate) fn call_soon(job: Job) -> Option<Job> {
+        CURRENT.with_borrow(|current| match current {
+            Some((current, _)) if job.judge.is_none() || !current.driven.load(Ordering::Relaxed) => {
+                let waiting = {
+                    let mut jobs = current.jobs.lock();
+                    jobs.push_back(job);
+                    jobs.len()
+                };
+                if waiting == 1 {
+                    current.wake.wake();
+                }
+                None
+            }
+            _ => Some(job),
+        })
+    }
+
+    /// Leaves an answer to the next turn, where this is called between two; else gives it back.
+    pub(crate) fn deliver(destination: Destination, answer: Response) -> Option<(Destination, Response)> {
+        CURRENT.with_borrow(|current| match current {
+            Some((current, turn)) if !TURNING.get() && !current.ended.load(Ordering::Acquire) => {
+                current.answers.lock().push((destination, answer));
+                if current.turn.load(Ordering::Acquire) != *turn {
+                    // Whoever has the loop now may be waiting. A turn that only begins looks by itself.
+                    current.wake.wake();
+                }
+                None
+            }
+            _ => Some((destination, answer)),
+        })
+    }
+
+    /// What ends a turn: the loop's next one is another thread's, the server has stopped, or there are calls.
+    fn poll_turn(&self, turn: u64, stopped: Pin<&mut impl Future>, cx: &mut Context<'_>) -> Poll<Turned> {
+        // Before the waker, which may be the next one's already.
+        if self.turn.load(Ordering::Acquire) != turn {
+            return Poll::Ready(Turned::Lost);
+        }
+        self.wake.register(cx.waker());
+        for (destination, answer) in self.answers.lock().drain(..) {
+            destination.send(answer);
+        }
+        if stopped.poll(cx).is_ready() {
+            Poll::Ready(Turned::Stopped)
+        } else if self.turn.load(Ordering::Acquire) != turn {
+            Poll::Ready(Turned::Lost)
+        } else if self.jobs.lock().is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(Turned::Called)
+        }
+    }
+
+    /// Turns the runtime until `turned` says why to stop.
+    fn turn<T>(&self, turned: impl Future<Output = T>) -> Option<T> {
+        let runtime = self.runtime.lock();
+        TURNING.set(true);
+        let result = runtime.as_ref().map(|runtime| runtime.block_on(turned));
+        TURNING.set(false);
+        result
+    }
+
+    /// Gives the loop's next turn to whoever asks: it is no longer that of the thread that has it.
+    fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Turns the loop until it ends or is taken over.
+    fn run(self: &Arc<Self>, turn: u64, crew: &Crew) {
+        let mut phase = crew.lifecycle.subscribe();
+        CURRENT.set(Some((self.clone(), turn)));
+        loop {
+            let stopped = phase.wait_for(|phase| *phase == Phase::Stopped);
+            let mut stopped = pin!(stopped);
+            match self.turn(poll_fn(|cx| self.poll_turn(turn, stopped.as_mut(), cx))) {
+                Some(Turned::Called) => self.call(turn, crew),
+                Some(Turned::Lost) | None => break,
+                Some(Turned::Stopped) => {
+                    CURRENT.set(None);
+                    return self.end(crew);
+                }
+            }
+        }
+        CURRENT.set(None);
+    }
+
+    /// Calls what is waiting, for a bounded time, or until the loop was taken over.
+    fn call(&self, turn: u64, crew: &Crew) {
+        let Some(first) = self.jobs.lock().pop_front() else { return };
+        let handler = first.handler.clone();
+        let (mut first, began) = (Some(first), Instant::now());
+        self.busy_since.store(crew.now(), Ordering::SeqCst);
+        crew.wake_watchdog();
+        handler.hold(&mut || {
+            while let Some(job) =
+                first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop_front())?)
+            {
+                *self.judge.lock() = job.judge.clone();
+                self.busy_since.store(crew.now(), Ordering::SeqCst);
+                job.run();
+                if self.turn.load(Ordering::Acquire) != turn {
+                    return; // What else is waiting is no longer ours.
+                }
+            }
+        });
+        if self.turn.load(Ordering::Acquire) == turn {
+            self.busy_since.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Drops every connection.
+    fn end(&self, crew: &Crew) {
+        let Some(runtime) = self.runtime.lock().take() else {
+            return; // Another thread was faster.
+        };
+        drop(runtime);
+        self.ended.store(true, Ordering::Release);
+        // Requests that were left behind are answered, to nobody.
+        drop(std::mem::take(&mut *self.jobs.lock()));
+        drop(std::mem::take(&mut *self.answers.lock()));
+        if crew.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            crew.stop();
+            (crew.finish)();
+        }
+    }
+}
+
+/// Why a turn of a loop ended.
+enum Turned {
+    /// There are calls to make.
+    Called,
+    /// The server has stopped.
+    Stopped,
+    /// Another thread has the loop.
+    Lost,
+}
+
+/// One connection's place on a loop.
+pub(crate) struct Occupied(Arc<EventLoop>);
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All loops of a server, and the threads that turn them.
+#[derive(Clone)]
+pub(crate) struct EventLoops {
+    loops: Arc<[Arc<EventLoop>]>,
+    crew: Arc<Crew>,
+}
+
+impl EventLoops {
+    /// Makes `count` loops. `finish` is called once when all of them have ended.
+    pub(crate) fn new(
+        count: usize,
+        lifecycle: &Arc<Lifecycle>,
+        metrics: &Arc<Metrics>,
+        spawn: &Arc<dyn Spawn>,
+        finish: Box<dyn Fn() + Send + Sync>,
+    ) -> io::Result<Self> {
+        let loops: io::Result<Vec<_>> = (0..count).map(|_| EventLoop::new()).collect();
+        let crew = Arc::new(Crew::new(count, lifecycle, metrics, spawn, finish));
+        Ok(EventLoops { loops: loops?.into(), crew })
+    }
+
+    /// Starts a thread for each that no [`Driver`] turns.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        for (number, one) in self.loops.iter().enumerate() {
+            if one.driven.load(Ordering::Relaxed) {
+                continue;
+            }
+            let (turned, crew) = (one.clone(), self.crew.clone());
+            let body = Box::new(move || crew.serve(&turned, 0));
+            if let Err(error) = self.crew.spawn.spawn(format!("portico-io-{number}"), body) {
+                // Those that did start end at once; the others are ended here.
+                self.crew.lifecycle.stop();
+                self.loops.iter().skip(number).for_each(|turned| turned.end(&self.crew));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn first(&self) -> &Arc<EventLoop> {
+        &self.loops[0]
+    }
+
+    pub(crate) fn least_busy(&self) -> &Arc<EventLoop> {
+        let least = self.loops.iter().min_by_key(|one| one.connections.load(Ordering::Relaxed));
+        least.unwrap_or(self.first())
+    }
+}

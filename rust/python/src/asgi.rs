@@ -1,0 +1,443 @@
+//! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): the scope of a request, and its `receive` and `send`.
+//! The rest is `python/portico/_asgi.py`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+use portico_core::http::Response;
+use portico_core::{Address, Reply};
+use pyo3::exceptions::PyStopIteration;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
+
+use crate::connection;
+use crate::header_names;
+use crate::request::{Request, latin1, position};
+use crate::response::{kind, to_body, to_status, wrong};
+
+/// A request as ASGI describes one, with a shallow copy of the state that the app's lifespan left.
+#[pyfunction]
+pub(crate) fn asgi_scope<'py>(
+    request: &Bound<'py, Request>,
+    state: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let py = request.py();
+    let core = request.get().core();
+    let connection = &core.connection;
+    let scope = blank(py)?.copy()?;
+    scope.set_item(intern!(py, "asgi"), versions(py)?.copy()?)?;
+    scope.set_item(intern!(py, "http_version"), core.version_text())?;
+    scope.set_item(intern!(py, "method"), method(py, &core.method))?;
+    let scheme = if connection.secure { intern!(py, "https") } else { intern!(py, "http") };
+    scope.set_item(intern!(py, "scheme"), scheme)?;
+    scope.set_item(intern!(py, "path"), core.path())?;
+    scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, core.target.raw_path().as_bytes()))?;
+    scope.set_item(intern!(py, "query_string"), PyBytes::new(py, core.target.query().as_bytes()))?;
+    scope.set_item(intern!(py, "headers"), headers(py, core)?)?;
+    match (&connection.peer, &connection.local) {
+        (Address::Inet(_), _) => scope.set_item(intern!(py, "client"), connection::address(py, &connection.peer)?)?,
+        (Address::Unix(_), _) => {} // None, as it is
+    }
+    match &connection.local {
+        Address::Inet(_) => scope.set_item(intern!(py, "server"), connection::address(py, &connection.local)?)?,
+        Address::Unix(path) => scope.set_item(intern!(py, "server"), (path.as_deref().unwrap_or(""), py.None()))?,
+    }
+    scope.set_item(intern!(py, "state"), state.copy()?)?;
+    scope.set_item(intern!(py, "extensions"), PyDict::new(py))?;
+    Ok(scope)
+}
+
+/// A scope with every key in its place: a copy of it never has to grow.
+fn blank(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static BLANK: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let keys = [
+        "asgi",
+        "http_version",
+        "method",
+        "scheme",
+        "path",
+        "raw_path",
+        "query_string",
+        "headers",
+        "client",
+        "server",
+        "state",
+        "extensions",
+    ];
+    let blank = BLANK.get_or_try_init(py, || {
+        let blank = PyDict::new(py);
+        blank.set_item(PyString::intern(py, "type"), PyString::intern(py, "http"))?;
+        for key in keys {
+            blank.set_item(PyString::intern(py, key), py.None())?;
+        }
+        blank.set_item(PyString::intern(py, "root_path"), "")?;
+        PyResult::Ok(blank.unbind())
+    })?;
+    Ok(blank.bind(py))
+}
+
+/// Version 2.4 says that an app need not listen for its client's leaving while it sends.
+fn versions(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static VERSIONS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let versions = VERSIONS.get_or_try_init(py, || {
+        let versions = PyDict::new(py);
+        versions.set_item("version", "3.0")?;
+        versions.set_item("spec_version", "2.4")?;
+        PyResult::Ok(versions.unbind())
+    })?;
+    Ok(versions.bind(py))
+}
+
+fn method<'py>(py: Python<'py>, method: &Method) -> Bound<'py, PyString> {
+    match *method {
+        Method::GET => intern!(py, "GET").clone(),
+        Method::POST => intern!(py, "POST").clone(),
+        Method::HEAD => intern!(py, "HEAD").clone(),
+        _ => PyString::new(py, &method.as_str().to_ascii_uppercase()),
+    }
+}
+
+fn headers<'py>(py: Python<'py>, request: &portico_core::http::Request) -> PyResult<Bound<'py, PyList>> {
+    // The host of an absolute target overrides the header (RFC 9112 section 3.2.2).
+    let target = request.target.host().map(str::as_bytes);
+    let pairs = request.headers.iter().map(|(name, value)| {
+        let value = target.filter(|_| name == "host").unwrap_or(value);
+        (header_names::as_bytes(py, name), PyBytes::new(py, value))
+    });
+    PyList::new(py, pairs)
+}
+
+/// Where the answer to a request goes, for a handler on an event loop that answers before it is done.
+pub(crate) type SharedReply = Arc<Mutex<Option<Reply>>>;
+
+/// One request and its response, as messages.
+#[pyclass(frozen)]
+pub(crate) struct Exchange {
+    request: Py<Request>,
+    /// None where the response is to be returned: between the server and this app is a handler that wants to see it.
+    reply: Option<SharedReply>,
+    /// No Python runs while this is locked.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stage: Stage,
+    /// The parts of a body that comes in several.
+    parts: Vec<u8>,
+    was_read: bool,
+    /// An `asyncio.Event` for those who wait for the end.
+    ended: Option<Py<PyAny>>,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Begun,
+    Started(Response),
+    /// With a response that is to be returned.
+    Complete(Option<Response>),
+    Failed,
+}
+
+#[pymethods]
+impl Exchange {
+    /// For a request that `handler` was called with. The response is sent as soon as it is complete where the server
+    /// itself called it, and else returned by `end`.
+    #[new]
+    fn new(request: Py<Request>, handler: &Bound<'_, PyAny>) -> Self {
+        let reply = request.get().reply_of(handler);
+        Exchange { request, reply, state: Mutex::default() }
+    }
+
+    /// `http.request` with the whole body; then `http.disconnect`, once the response is complete.
+    fn receive<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let (first, over) = {
+            let mut state = slf.get().state.lock();
+            let first = !std::mem::replace(&mut state.was_read, true);
+            (first, matches!(state.stage, Stage::Complete(_)))
+        };
+        let message = PyDict::new(py);
+        if first {
+            message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+            let body = slf.get().request.get().value(py, const { position("body") })?;
+            message.set_item(intern!(py, "body"), body)?;
+            message.set_item(intern!(py, "more_body"), false)?;
+        } else if over {
+            message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
+        } else {
+            static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            return WAIT.import(py, "portico._asgi", "disconnect")?.call1((slf,));
+        }
+        Ok(Bound::new(py, Ready(Some(message.into_any().unbind())))?.into_any())
+    }
+
+    /// Takes `http.response.start` and `http.response.body`.
+    ///
+    /// Raises `ResponseError` for what is none, and for what comes out of turn.
+    fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Ready>> {
+        let py = message.py();
+        let Ok(message) = message.cast::<PyDict>() else {
+            return wrong(format!("send: a message is a dict, not {}", kind(message)));
+        };
+        let name = message.get_item(intern!(py, "type"))?;
+        let name = name.as_ref().and_then(|name| name.cast::<PyString>().ok()).map(|name| name.to_cow()).transpose()?;
+        match name.as_deref() {
+            Some("http.response.start") => self.start(message)?,
+            Some("http.response.body") => self.body(message)?,
+            Some(other) => return wrong(format!("send: no message {other:?} belongs to a request")),
+            None => return wrong("send: a message has a type, which is a str".to_string()),
+        }
+        done(py)
+    }
+
+    /// To be called when the app has returned: the response as a dict, or None where it is sent already.
+    ///
+    /// Raises `ResponseError` where the app has not completed it.
+    fn end<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Complete(None));
+        self.wake(py)?;
+        match stage {
+            Stage::Begun => wrong("the ASGI app returned without an http.response.start".to_string()),
+            Stage::Started(_) => wrong("the ASGI app returned before its last http.response.body".to_string()),
+            Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
+            Stage::Complete(response) => response.map(|response| to_dict(py, &response)).transpose(),
+        }
+    }
+
+    /// To be called when the app has raised: there will be no response.
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        self.state.lock().stage = Stage::Complete(None);
+        self.wake(py)
+    }
+
+    /// An `asyncio.Event` that is set when the response is complete, or cannot be any more.
+    fn ended<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static EVENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let new = EVENT.import(py, "asyncio", "Event")?.call0()?;
+        let (event, over) = {
+            let mut state = self.state.lock();
+            let event = state.ended.get_or_insert_with(|| new.clone().unbind()).clone_ref(py);
+            (event, matches!(state.stage, Stage::Complete(_)))
+        };
+        if over {
+            self.wake(py)?;
+        }
+        Ok(event.into_bound(py))
+    }
+}
+
+impl Exchange {
+    fn start(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = message.py();
+        let Some(status) = message.get_item(intern!(py, "status"))? else {
+            return wrong("http.response.start: the status is missing".to_string());
+        };
+        let mut response = Response::new(to_status(&status, "http.response.start: status")?, Bytes::new());
+        if let Some(headers) = message.get_item(intern!(py, "headers"))? {
+            add_headers(&mut response, &headers)?;
+        }
+        response.check().map_err(crate::errors::to_python)?;
+        let mut state = self.state.lock();
+        if !matches!(state.stage, Stage::Begun) {
+            return wrong("send: a second http.response.start".to_string());
+        }
+        state.stage = Stage::Started(response);
+        Ok(())
+    }
+
+    fn body(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = message.py();
+        let body = match message.get_item(intern!(py, "body"))? {
+            None => Bytes::new(),
+            Some(body) if is_bytes(&body) => to_body(&body)?,
+            Some(body) => return wrong(format!("http.response.body: body: bytes, not {}", kind(&body))),
+        };
+        let more = match message.get_item(intern!(py, "more_body"))? {
+            None => false,
+            Some(more) => more.cast::<PyBool>().map_or_else(|_| more.is_truthy(), |more| Ok(more.is_true()))?,
+        };
+        let completed = {
+            let mut state = self.state.lock();
+            let state = &mut *state;
+            let Stage::Started(response) = &mut state.stage else {
+                return wrong(match state.stage {
+                    Stage::Begun => "send: http.response.body before http.response.start".to_string(),
+                    _ => "send: http.response.body after the response was complete".to_string(),
+                });
+            };
+            if more {
+                state.parts.extend_from_slice(&body);
+                return Ok(());
+            }
+            if state.parts.is_empty() {
+                response.body = body;
+            } else {
+                state.parts.extend_from_slice(&body);
+                response.body = std::mem::take(&mut state.parts).into();
+            }
+            std::mem::replace(&mut state.stage, Stage::Failed)
+        };
+        let Stage::Started(response) = completed else { return Ok(()) };
+        check_length(&response, &self.request.get().core().method)?;
+        let reply = self.reply.as_ref().and_then(|reply| reply.lock().take());
+        self.state.lock().stage = Stage::Complete(if self.reply.is_none() {
+            Some(response)
+        } else {
+            if let Some(reply) = reply {
+                reply.send(response);
+            }
+            None
+        });
+        self.wake(py)
+    }
+
+    /// Tells those who wait for the end.
+    fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        let ended = self.state.lock().ended.take();
+        match ended {
+            None => Ok(()),
+            Some(ended) => ended.call_method0(py, intern!(py, "set")).map(drop),
+        }
+    }
+}
+
+/// An iterable of pairs of bytes, as the specification has it.
+fn add_headers(response: &mut Response, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(list) = headers.cast::<PyList>() {
+        response.headers.reserve(list.len());
+        return list.iter().try_for_each(|line| add_header(response, &line));
+    }
+    let Ok(lines) = headers.try_iter() else {
+        return wrong(format!("http.response.start: headers: an iterable of [name, value], not {}", kind(headers)));
+    };
+    for line in lines {
+        add_header(response, &line?)?;
+    }
+    Ok(())
+}
+
+fn add_header(response: &mut Response, line: &Bound<'_, PyAny>) -> PyResult<()> {
+    let pair = if let Ok(pair) = line.cast::<PyTuple>() {
+        (pair.len() == 2).then(|| (pair.get_item(0), pair.get_item(1)))
+    } else if let Ok(pair) = line.cast::<PyList>() {
+        (pair.len() == 2).then(|| (pair.get_item(0), pair.get_item(1)))
+    } else {
+        None
+    };
+    let Some((Ok(name), Ok(value))) = pair else {
+        return wrong(format!("http.response.start: headers: a [name, value] each, not {}", line.repr()?));
+    };
+    let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
+        return wrong(format!("http.response.start: headers: name and value are bytes, not {}", line.repr()?));
+    };
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        return wrong(format!("http.response.start: {} is no header name (RFC 9110 section 5.1)", name.repr()?));
+    };
+    // The transfer coding is the server's choice; apps that pass on somebody else's response name one all the same.
+    if name == header::TRANSFER_ENCODING {
+        return Ok(());
+    }
+    match HeaderValue::from_bytes(trimmed(value.as_bytes())) {
+        Ok(value) => response.headers.push((name, value)),
+        Err(_) => {
+            let value = value.repr()?;
+            return wrong(format!(
+                "http.response.start: header {name}: {value} has a control character (CR or LF, say)"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Without the white space that is no part of a value (RFC 9110 section 5.5): no line ends, which are errors.
+fn trimmed(value: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !blank(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
+    value.get(start..end).unwrap_or_default()
+}
+
+fn is_bytes(body: &Bound<'_, PyAny>) -> bool {
+    body.is_instance_of::<PyBytes>() || body.is_instance_of::<PyByteArray>() || body.is_instance_of::<PyMemoryView>()
+}
+
+/// A length without its body may answer HEAD, or stand in a 304 (RFC 9110 section 8.6).
+fn check_length(response: &Response, method: &Method) -> PyResult<()> {
+    response.check().map_err(crate::errors::to_python)?;
+    if !response.body.is_empty() || method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED {
+        return Ok(());
+    }
+    match response.headers.iter().find(|(name, value)| name == header::CONTENT_LENGTH && value != "0") {
+        Some((_, value)) => wrong(format!("header content-length: {value:?} is not the length of the body, 0")),
+        None => Ok(()),
+    }
+}
+
+fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyDict>> {
+    let headers = PyDict::new(py);
+    for (name, value) in &response.headers {
+        let value = latin1(py, value.as_bytes());
+        match headers.get_item(name.as_str())? {
+            None => headers.set_item(name.as_str(), PyList::new(py, [value])?)?,
+            Some(before) => before.cast::<PyList>()?.append(value)?,
+        }
+    }
+    let dict = PyDict::new(py);
+    dict.set_item(intern!(py, "statusCode"), response.status.as_u16())?;
+    dict.set_item(intern!(py, "multiValueHeaders"), headers)?;
+    dict.set_item(intern!(py, "body"), PyBytes::new(py, &response.body))?;
+    Ok(dict)
+}
+
+/// An awaitable that has its result already: awaiting it does not suspend. It has the methods of a coroutine, because
+/// `asyncio.create_task` wants one.
+#[pyclass(frozen)]
+pub(crate) struct Ready(Option<Py<PyAny>>);
+
+fn done(py: Python<'_>) -> PyResult<Bound<'_, Ready>> {
+    static DONE: PyOnceLock<Py<Ready>> = PyOnceLock::new();
+    Ok(DONE.get_or_try_init(py, || Py::new(py, Ready(None)))?.bind(py).clone())
+}
+
+#[pymethods]
+impl Ready {
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<()>> {
+        match &self.0 {
+            None => Ok(None),
+            Some(value) => Err(PyStopIteration::new_err(value.clone_ref(py))),
+        }
+    }
+
+    fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = value;
+        Err(PyStopIteration::new_err(self.0.as_ref().map(|value| value.clone_ref(py))))
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None))]
+    fn throw<'py>(
+        &self,
+        kind: &Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = traceback;
+        Err(PyErr::from_value(value.unwrap_or_else(|| kind.clone())))
+    }
+
+    fn close(&self) {}
+}

@@ -1,0 +1,885 @@
+"""Several worker processes: how they share addresses, are replaced when they die, reloaded, and ended."""
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import portico
+import worker_mains
+from clients import GENEROUS, Wire, refuses, request, trusting, wait_until
+from portico._workers import Backoff
+
+CLEAR = {"port": 0, "tls": False}
+
+
+def children():
+    """The processes that this one has started, dead ones that nobody has collected too."""
+    found = set()
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found |= set(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def lives(pid):
+    """Whether a process runs; a dead one that its parent has not collected does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def hold(pid):
+    """Stops every thread of a process until SIGCONT."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    wait_until(lambda: all(" T " in (task / "stat").read_text() for task in tasks.iterdir()), "every thread to stop")
+
+
+@pytest.fixture
+def run():
+    """Starts workers that are closed at the end of the test, and then have left nothing behind."""
+    before, threads = children(), set(threading.enumerate())
+    with contextlib.ExitStack() as stack:
+
+        def run(main=worker_mains.serve, *, workers=2, listen=CLEAR, start=True, reuse_port=False, **more):
+            timeout = {"ready_timeout": more.pop("ready_timeout")} if "ready_timeout" in more else {}
+            main = functools.partial(main, **more) if more else main
+            made = portico.Workers(main, workers=workers, listen=listen, reuse_port=reuse_port, **timeout)
+            stack.callback(made.close, grace=0)
+            if start:
+                made.start()
+            return made
+
+        yield run
+    assert children() <= before
+    wait_until(lambda: set(threading.enumerate()) <= threads, "threads to end")
+
+
+@pytest.fixture
+def records(caplog):
+    """What the supervisor logs."""
+    caplog.set_level(logging.INFO, "portico.workers")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "portico.workers"]
+
+
+def ask(workers, path="/pid"):
+    return request(workers.ports[0], path=path).text
+
+
+def see_all(workers, path="/pid"):
+    """Asks until so many different answers have come as there are workers."""
+    seen = set()
+    wait_until(lambda: seen.add(ask(workers, path)) or len(seen) == len(workers.pids), "every worker to answer")
+    return seen
+
+
+def whole(workers, number):
+    """Waits until so many listen, and tells that they do by how long it took."""
+    begun = time.monotonic()
+    wait_until(lambda: len(workers.pids) == number)
+    return time.monotonic() - begun
+
+
+def ready(records, times):
+    wait_until(lambda: sum("listens" in line for line in records()) == times, f"{times} workers to listen")
+
+
+def in_flight(workers, folder, number, seconds):
+    """Begins slow requests; those threads, what came of them by name, and the worker of each."""
+    came = {}
+
+    def slow(name):
+        try:
+            came[name] = request(workers.ports[0], path=f"/slow/{name}?{seconds}").text
+        except Exception as error:
+            came[name] = error
+
+    threads = [threading.Thread(target=slow, args=(str(name),)) for name in range(number)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(list(folder.iterdir())) == number, "the requests to come in")
+    taken = dict(path.name.split(".") for path in folder.iterdir())
+    return threads, came, {name: int(pid) for name, pid in taken.items()}
+
+
+def join(threads):
+    for thread in threads:
+        thread.join(GENEROUS)
+        assert not thread.is_alive()
+
+
+# ---- addresses
+
+
+def test_every_worker_serves_the_one_port_0(run):
+    workers = run(workers=3)
+    assert len(set(workers.pids)) == 3
+    assert os.getpid() not in workers.pids
+    (port,) = workers.ports
+    assert workers.addresses == [("127.0.0.1", port)]
+    assert workers.urls == [f"http://127.0.0.1:{port}"]
+    # The kernel wakes whom it likes: those that are held up take nothing.
+    for pid in workers.pids:
+        others = set(workers.pids) - {pid}
+        for other in others:
+            hold(other)
+        assert ask(workers) == str(pid)
+        assert ask(workers, "/number") == str(workers.pids.index(pid))
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+
+def test_several_addresses_each_with_its_own_tls(run, issue, ca_pem, tmp_path):
+    path = tmp_path / "portico.sock"
+    workers = run(
+        worker_mains.serve_tls,
+        **issue("localhost"),
+        listen=[0, ("127.0.0.1", 0), {"port": 0, "tls": False}, {"unix": path, "tls": False, "backlog": 5}],
+    )
+    first, second, clear, unix = workers.ports
+    for port in (first, second):
+        assert request(port, context=trusting(ca_pem)).status == 200
+    assert request(clear).status == 200
+    with Wire(None, unix=str(path)) as wire:
+        assert wire.get().status == 200
+    assert unix is None
+    assert workers.addresses[3] == str(path)
+    assert [url.split(":")[0] for url in workers.urls] == ["https", "https", "http", "http+unix"]
+    workers.close()
+    assert not path.exists()
+
+
+def test_a_left_unix_socket_is_taken_over_and_a_used_one_is_not(run, tmp_path):
+    path = tmp_path / "portico.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    run(listen={"unix": path, "tls": False}, workers=1)
+    with pytest.raises(portico.ListenError) as caught:
+        run(listen={"unix": path, "tls": False}, workers=1)
+    assert caught.value.errno == errno.EADDRINUSE
+    with Wire(None, unix=str(path)) as wire:
+        assert wire.get().status == 200
+
+
+def test_an_address_in_use_is_told_before_anything_is_started(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        workers = run(listen=[CLEAR, port], start=False)
+        with pytest.raises(portico.ListenError, match=f"127.0.0.1:{port}") as caught:
+            workers.start()
+    assert caught.value.errno == errno.EADDRINUSE
+    assert workers.pids == []
+    with pytest.raises(portico.ListenError, match="no-such-host"):
+        run(listen=("no-such-host.invalid", 80))
+
+
+def test_with_reuse_port_each_worker_has_a_socket_of_its_own(run):
+    workers = run(workers=3, reuse_port=True)
+    assert see_all(workers) == set(map(str, workers.pids))
+    hold(workers.pids[0])
+    # What the kernel queues for one is not taken by the others.
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(workers.ports[0])) for _ in range(60)]
+        for wire in wires:
+            wire.send("GET /pid HTTP/1.1\r\nHost: h\r\n\r\n").sock.settimeout(1)
+        waiting = 0
+        for wire in wires:
+            try:
+                wire.read()
+            except TimeoutError:
+                waiting += 1
+                wire.sock.settimeout(0.01)
+                break
+        assert waiting
+        os.kill(workers.pids[0], signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"listen": []}, "listen"),
+        ({"listen": None}, "listen"),
+        ({"listen": "8443"}, "listen"),
+        ({"listen": [70_000]}, "port"),
+        ({"listen": [True]}, "port"),
+        ({"listen": ("a", "b")}, "port"),
+        ({"listen": (1, 2)}, None),
+        ({"listen": [(80, "0.0.0.0")]}, "port"),
+        ({"listen": {"port": 1, "tsl": False}}, "tsl"),
+        ({"listen": {"tls": False}}, "port"),
+        ({"listen": {"port": 1, "tls": "no"}}, "tls"),
+        ({"listen": {"port": 1, "backlog": 0}}, "backlog"),
+        ({"workers": 0}, "workers"),
+        ({"workers": 2.5}, "workers"),
+        ({"workers": True}, "workers"),
+        ({"ready_timeout": 0}, "ready_timeout"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, named):
+    given = {"listen": 0, **arguments}
+    if named is None:
+        portico.Workers(worker_mains.serve, **given)  # two ports
+        return
+    with pytest.raises(portico.ConfigError, match=named):
+        portico.Workers(worker_mains.serve, **given)
+
+
+def test_reuse_port_is_not_for_unix_sockets(run, tmp_path):
+    with pytest.raises(portico.ConfigError, match="reuse_port"):
+        run(listen={"unix": tmp_path / "s"}, reuse_port=True)
+
+
+# ---- workers that die
+
+
+def test_a_worker_killed_under_load_loses_its_own_requests_only(run, records):
+    workers = run(workers=2)
+    stop, lost, done = threading.Event(), [], []
+
+    def client():
+        while not stop.is_set():
+            begun = time.monotonic()
+            try:
+                assert request(workers.ports[0]).status == 200
+                done.append(begun)
+            except (OSError, ConnectionError, Exception) as error:
+                lost.append((begun, error))
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for one in clients:
+        one.start()
+    took, gone = [], []
+    for kill in range(3):
+        wait_until(lambda: len(done) > 100 * len(gone))
+        victim = workers.pids[kill % 2]
+        os.kill(victim, signal.SIGKILL)
+        begun = time.monotonic()
+        wait_until(lambda victim=victim: victim not in workers.pids)
+        gone.append((begun, time.monotonic()))
+        ready(records, 3 + kill)
+        took.append(time.monotonic() - begun)
+        # Whoever dies again while young waits; let it be the other one, and then a while.
+    stop.set()
+    join(clients)
+    assert min(took) < 1, "full capacity within a second"
+    assert len(lost) <= len(gone) * len(clients)
+    for begun, error in lost:
+        # Begun before a worker was gone, and so perhaps with it.
+        assert any(begun <= end for _, end in gone), error
+    assert len(done) > 300
+    assert not refuses(workers.ports[0])
+
+
+def test_exactly_what_was_in_flight_at_the_killed_worker_is_lost(run, tmp_path):
+    workers = run(worker_mains.serve, folder=str(tmp_path), workers=2)
+    threads, came, taken = in_flight(workers, tmp_path, 12, 1.5)
+    victim = taken["0"]
+    os.kill(victim, signal.SIGKILL)
+    join(threads)
+    assert {name for name, answer in came.items() if isinstance(answer, Exception)} == {
+        name for name, pid in taken.items() if pid == victim
+    }
+    assert all(came[name] == str(pid) for name, pid in taken.items() if pid != victim)
+
+
+def test_connections_that_wait_in_the_queue_outlive_the_worker(run):
+    workers = run(workers=1)
+    (pid,) = workers.pids
+    hold(pid)
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(workers.ports[0])) for _ in range(10)]
+        for wire in wires:
+            wire.send("GET /pid HTTP/1.1\r\nHost: h\r\n\r\n")
+        os.kill(pid, signal.SIGKILL)
+        answers = {wire.read().text for wire in wires}
+    assert answers == {str(workers.pids[0])} != {str(pid)}
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/exit?3", r"worker 0 \(pid \d+\) ended with exit code 3; it is replaced at once"),
+        ("/exit?0", r"returned from main; it is replaced at once"),
+        ("/close", r"returned from main; it is replaced at once"),
+        (f"/kill?{int(signal.SIGSEGV)}", r"was killed by SIGSEGV; it is replaced at once"),
+        (f"/kill?{int(signal.SIGTERM)}", r"returned from main; it is replaced at once"),
+    ],
+)
+def test_whatever_a_worker_dies_of_is_logged_and_it_is_replaced(run, records, path, logged):
+    workers = run(workers=1)
+    before = workers.pids
+    with contextlib.suppress(OSError, Exception):
+        ask(workers, path)
+    ready(records, 2)
+    assert workers.pids != before
+    assert ask(workers) == str(workers.pids[0])
+    assert re.search(logged, "\n".join(records()))
+
+
+def test_an_exception_out_of_main_is_logged_with_its_traceback(run, records, tmp_path, capfd):
+    flag = tmp_path / "flag"
+    run(worker_mains.raise_after_listening, flag=str(flag), workers=1)
+    flag.touch()
+    ready(records, 2)
+    (line,) = [line for line in records() if "replaced" in line]
+    assert "ended by an exception; it is replaced at once\nTraceback" in line
+    assert "in raise_after_listening" in line
+    assert line.endswith("LookupError: lost the way")
+    assert "lost the way" not in capfd.readouterr().err, "told once"
+
+
+def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(run, records, tmp_path):
+    flag = tmp_path / "flag"
+    flag.touch()
+    workers = run(worker_mains.serve_while_told, flag=str(flag), workers=2)
+    flag.unlink()
+    os.kill(workers.pids[0], signal.SIGKILL)
+    wait_until(lambda: any("in 0.4 s" in line for line in records()))
+    told = [re.search(r"replaced (.*)", line)[1] for line in records() if "replaced" in line]
+    assert told[:4] == ["at once", "in 0.1 s", "in 0.2 s", "in 0.4 s"]
+    assert len(workers.pids) <= 2
+    assert ask(workers), "the other one serves"
+    flag.touch()
+    ready(records, 3)
+    assert len(see_all(workers)) == 2
+
+
+def test_the_pause_grows_to_five_seconds_and_is_forgotten_by_who_has_grown_up():
+    backoff = Backoff()
+    assert [backoff.after(0.0) for _ in range(9)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert backoff.after(9.9) == 5.0
+    assert [backoff.after(10.0), backoff.after(0.0)] == [0.0, 0.1]
+
+
+def test_a_death_is_noticed_while_a_child_of_the_worker_lives_on(run, records):
+    workers = run(workers=1)
+    child = int(ask(workers, "/child"))
+    try:
+        os.kill(workers.pids[0], signal.SIGKILL)
+        ready(records, 2)
+        assert ask(workers) == str(workers.pids[0])
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_replacing_leaks_nothing_in_the_supervisor(run, records):
+    workers = run(workers=1)
+    before = len(os.listdir("/proc/self/fd"))
+    for times in range(2, 5):
+        os.kill(workers.pids[0], signal.SIGKILL)
+        ready(records, times)
+    for _ in range(3):
+        workers.reload()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, "descriptors to be closed")
+    assert sum(thread.name.startswith("portico-worker") for thread in threading.enumerate()) <= 2
+
+
+# ---- workers that never come to serve
+
+
+@pytest.mark.parametrize(
+    ("main", "error", "message"),
+    [
+        (worker_mains.fail, portico.WorkerError, "(?s)ended by an exception.*LookupError: the way was not found"),
+        (worker_mains.fail_in_one, portico.WorkerError, r"(?s)worker 1 \(pid \d+\).*LookupError: not this one"),
+        (worker_mains.return_at_once, portico.WorkerError, r"returned from main without worker.listen\(\)"),
+        (worker_mains.die_in_c, portico.WorkerError, "was killed by SIGSEGV"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_start_tells_why_a_worker_did_not_come_to_listen(run, main, error, message):
+    workers = run(main, start=False)
+    with pytest.raises(error, match=message):
+        workers.start()
+    assert workers.pids == []
+    assert refuses(workers.ports[0])
+    with pytest.raises(portico.ClosedError, match="once"):
+        workers.start()
+
+
+def test_a_worker_that_does_not_listen_in_time_is_killed(run):
+    workers = run(worker_mains.never_listen, ready_timeout=1, start=False)
+    with pytest.raises(portico.WorkerError, match=r"did not call worker.listen\(\) within 1 s"):
+        workers.start()
+
+
+def test_close_while_start_waits(run):
+    workers = run(worker_mains.never_listen, start=False)
+    closing = threading.Thread(target=lambda: (wait_until(lambda: len(workers.pids) == 2), workers.close(20)))
+    closing.start()
+    begun = time.monotonic()
+    with pytest.raises(portico.ClosedError):
+        workers.start()
+    join([closing])
+    assert time.monotonic() - begun < 15, "nothing is in flight where nobody has listened"
+
+
+@pytest.mark.parametrize("main", [lambda worker: None, Wire.get, functools.partial(print, threading.Lock())])
+def test_what_another_interpreter_would_not_find_is_refused(run, main):
+    if main is Wire.get:  # this one it would
+
+        def main(worker):
+            pass
+
+    with pytest.raises(portico.ConfigError, match="top level of a module"):
+        run(main)
+
+
+def test_what_is_no_function_is_refused():
+    with pytest.raises(portico.ConfigError, match="main"):
+        portico.Workers("app:main", listen=0)
+
+
+# ---- reload
+
+
+def test_reload_replaces_every_worker_and_refuses_nobody(run):
+    workers = run(workers=2)
+    before, stop, lost, done = workers.pids, threading.Event(), [], []
+
+    def client():
+        while not stop.is_set():
+            try:
+                assert request(workers.ports[0]).status == 200
+                done.append(1)
+            except Exception as error:
+                lost.append(error)
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for one in clients:
+        one.start()
+    for _ in range(2):
+        workers.reload()
+    stop.set()
+    join(clients)
+    assert lost == []
+    assert done
+    assert not set(before) & set(workers.pids)
+    assert not any(map(lives, before))
+    assert len(workers.pids) == 2
+
+
+def test_reload_lets_what_is_in_flight_finish(run, tmp_path):
+    workers = run(worker_mains.serve, folder=str(tmp_path), workers=1)
+    threads, came, taken = in_flight(workers, tmp_path, 3, 1.5)
+    workers.reload()
+    join(threads)
+    assert came == {name: str(pid) for name, pid in taken.items()}
+    assert set(taken.values()).isdisjoint(workers.pids)
+
+
+def test_reload_that_fails_leaves_the_old_workers(run, tmp_path):
+    flag = tmp_path / "flag"
+    flag.touch()
+    workers = run(worker_mains.serve_while_told, flag=str(flag))
+    before = workers.pids
+    flag.unlink()
+    with pytest.raises(portico.WorkerError, match="no flag to serve under"):
+        workers.reload()
+    assert workers.pids == before
+    assert see_all(workers) == set(map(str, before))
+    flag.touch()
+    workers.reload()
+    assert not set(before) & set(workers.pids)
+
+
+def test_close_ends_a_reload(run, tmp_path):
+    flag = tmp_path / "flag"
+    flag.touch()
+    workers = run(worker_mains.serve, workers=1)
+    workers._program = type(workers._program).of(worker_mains.never_listen, 60.0)
+    told = []
+
+    def reload():
+        try:
+            workers.reload()
+        except portico.ClosedError as error:
+            told.append(error)
+
+    reloading = threading.Thread(target=reload)
+    reloading.start()
+    wait_until(lambda: len(workers._living) == 2)
+    workers.close(10)
+    join([reloading])
+    assert told
+    with pytest.raises(portico.ClosedError):
+        workers.reload()
+
+
+# ---- the end
+
+
+def test_close_finishes_what_is_in_flight(run, tmp_path):
+    workers = run(worker_mains.serve, folder=str(tmp_path))
+    pids = workers.pids
+    threads, came, taken = in_flight(workers, tmp_path, 6, 1.5)
+    workers.close(grace=20)
+    assert not any(map(lives, pids))
+    assert refuses(workers.ports[0])
+    join(threads)
+    assert came == {name: str(pid) for name, pid in taken.items()}
+    workers.close()
+    assert workers.pids == []
+
+
+def test_after_the_grace_workers_are_killed(run, tmp_path):
+    workers = run(worker_mains.serve, folder=str(tmp_path))
+    threads, came, _ = in_flight(workers, tmp_path, 2, 60)
+    begun = time.monotonic()
+    workers.close(grace=0.5)
+    assert 0.4 < time.monotonic() - begun < 10
+    join(threads)
+    assert all(isinstance(error, Exception) for error in came.values())
+
+
+def test_a_main_that_does_not_return_is_killed(run):
+    workers = run(worker_mains.never_return)
+    begun = time.monotonic()
+    workers.close(grace=0)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_second_close_shortens_the_first(run, tmp_path):
+    workers = run(worker_mains.serve, folder=str(tmp_path), workers=1)
+    threads, *_ = in_flight(workers, tmp_path, 1, 60)
+    patient = threading.Thread(target=workers.close, args=(60,))
+    patient.start()
+    wait_until(lambda: refuses(workers.ports[0]))
+    begun = time.monotonic()
+    workers.close(0)
+    join([patient, *threads])
+    assert time.monotonic() - begun < 10
+
+
+def test_workers_from_a_thread_with_run_forever(run):
+    workers = run(start=False)
+    running = threading.Thread(target=workers.run_forever)
+    running.start()
+    wait_until(lambda: workers.ports and not refuses(workers.ports[0]))
+    assert request(workers.ports[0]).status == 200
+    workers.close()
+    join([running])
+    for call in (workers.run_forever, workers.start, workers.reload):
+        with pytest.raises(portico.ClosedError):
+            call()
+
+
+def test_close_before_the_start(run):
+    workers = run(start=False)
+    workers.close()
+    with pytest.raises(portico.ClosedError):
+        workers.start()
+
+
+@pytest.mark.parametrize("main", [worker_mains.serve_async, worker_mains.run_async])
+def test_an_async_main_ends_as_well(run, records, main, capfd):
+    workers = run(main, workers=1)
+    assert ask(workers) == str(workers.pids[0])
+    # As from a service manager that signals every process of a service.
+    os.kill(workers.pids[0], signal.SIGTERM)
+    ready(records, 2)
+    os.kill(workers.pids[0], signal.SIGINT)
+    assert ask(workers) == str(workers.pids[0]), "Ctrl-C is the supervisor's"
+    begun = time.monotonic()
+    workers.close(20)
+    assert time.monotonic() - begun < 15
+    assert capfd.readouterr().err == ""
+
+
+def test_several_servers_in_one_worker(run):
+    workers = run(worker_mains.two_servers, workers=1)
+    workers.close(20)
+    assert refuses(workers.ports[0])
+
+
+def test_the_child_of_a_fork_has_no_say(run):
+    workers = run(workers=1)
+    child = os.fork()
+    if child == 0:
+        workers.close()
+        try:
+            workers.reload()
+        except portico.ClosedError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert ask(workers)
+
+
+# ---- whole programs
+
+
+PROGRAM = """
+import logging, os, sys, threading, time
+import portico
+import worker_mains
+
+FOLDER = sys.argv[1]
+
+def main(worker):
+    worker_mains.serve(worker, FOLDER)
+
+def tell(workers):
+    print(workers.ports[0], *workers.pids, flush=True)
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(name)s: %(message)s")
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Runs a program with workers in a process group of its own; its port and pids. Nothing of it is left."""
+    running, pids = [], []
+
+    def program(text, wait=True):
+        file, folder = tmp_path / "program.py", tmp_path / "folder"
+        file.write_text(PROGRAM + textwrap.indent(textwrap.dedent(text), "    "))
+        folder.mkdir()
+        path = os.pathsep.join([str(pathlib.Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", file, folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        running.append(process)
+        if not wait:
+            return process, folder
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.communicate()[1])
+        port, *started = map(int, line.split())
+        pids.extend(started)
+        return process, folder, port, started
+
+    yield program
+    for process in running:
+        process.kill()
+        process.communicate()
+    wait_until(lambda: not any(map(lives, pids)), "the workers to end")
+
+
+SERVE = """
+workers = portico.Workers(main, workers=2, listen={"port": 0, "tls": False})
+workers.start()
+tell(workers)
+workers.run_forever()
+print("after", flush=True)
+"""
+
+
+def slow(port, folder, seconds):
+    """Begins one slow request on a connection that is returned."""
+    wire = Wire(port).send(f"GET /slow/one?{seconds} HTTP/1.1\r\nHost: h\r\n\r\n")
+    wait_until(lambda: list(folder.iterdir()))
+    return wire
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whom", [os.kill, os.killpg])
+def test_a_signal_ends_the_program_gracefully(program, number, whom):
+    process, folder, port, pids = program(SERVE)
+    with slow(port, folder, 1) as wire:
+        whom(process.pid, number)
+        assert wire.read().status == 200
+    out, err = process.communicate(timeout=GENEROUS)
+    assert (process.returncode, out, err) == (0, "after\n", "")
+    assert not any(map(lives, pids))
+
+
+def test_a_signal_to_every_process_is_taken_once(program):
+    process, folder, port, pids = program(SERVE)
+    with slow(port, folder, 1) as wire:
+        for pid in (*pids, process.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert wire.read().status == 200, "as a service manager ends a service"
+    out, err = process.communicate(timeout=GENEROUS)
+    assert (process.returncode, out) == (0, "after\n"), err
+
+
+def test_a_second_signal_ends_it_at_once(program):
+    process, folder, port, _ = program(SERVE)
+    with slow(port, folder, 60) as wire:
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: refuses(port))
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        wire.cut()
+    out, err = process.communicate(timeout=GENEROUS)
+    assert (process.returncode, out, err) == (0, "after\n", "")
+    assert time.monotonic() - begun < 10
+
+
+def test_ctrl_c_while_the_workers_start(program):
+    process, _ = program(
+        """
+        def tell_soon():
+            while len(workers.pids) < 2:
+                time.sleep(0.01)
+            tell(workers)
+        workers = portico.Workers(worker_mains.never_listen, workers=2, listen=0)
+        threading.Thread(target=tell_soon, daemon=True).start()
+        workers.run_forever()
+        """,
+        wait=False,
+    )
+    pids = list(map(int, process.stdout.readline().split()))[1:]
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=GENEROUS)
+    assert (process.returncode, err) == (0, "")
+    assert not any(map(lives, pids))
+
+
+def test_when_the_supervisor_is_killed_the_workers_finish_and_end(program):
+    process, folder, port, pids = program(SERVE)
+    with slow(port, folder, 1.5) as wire:
+        process.kill()
+        wait_until(lambda: refuses(port), "the port to be free")
+        assert wire.read().status == 200
+    wait_until(lambda: not any(map(lives, pids)), "the workers to end")
+    assert process.communicate(timeout=GENEROUS)[1] == ""
+
+
+def test_when_the_supervisor_is_killed_and_its_forked_child_lives_on(program):
+    process, _, _, pids = program("""
+        workers = portico.Workers(main, workers=1, listen={"port": 0, "tls": False})
+        workers.start()
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        print(workers.ports[0], *workers.pids, child, flush=True)
+        workers.run_forever()
+    """)
+    *workers, child = pids
+    process.kill()
+    try:
+        # The child has a copy of the pipe, and of the listening socket.
+        wait_until(lambda: not any(map(lives, workers)), "the workers to end")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_when_the_supervisor_is_killed_before_the_workers_listen(program):
+    process, _ = program(
+        """
+        workers = portico.Workers(worker_mains.never_listen, workers=1, listen=0)
+        threading.Thread(target=workers.start, daemon=True).start()
+        while not workers.pids:
+            time.sleep(0.01)
+        tell(workers)
+        time.sleep(60)
+        """,
+        wait=False,
+    )
+    _, pid = map(int, process.stdout.readline().split())
+    process.kill()
+    wait_until(lambda: not lives(pid), "the worker to end")
+    assert process.communicate(timeout=GENEROUS)[1] == ""
+
+
+def test_a_program_that_forgets_to_close_leaves_no_worker(program):
+    process, _, port, pids = program("""
+        workers = portico.Workers(main, workers=2, listen={"port": 0, "tls": False})
+        workers.start()
+        tell(workers)
+    """)
+    _, err = process.communicate(timeout=GENEROUS)
+    assert (process.returncode, err) == (0, "")
+    assert not any(map(lives, pids))
+    assert refuses(port)
+
+
+def test_a_program_that_raises_ends_its_workers(program):
+    process, _, _, pids = program("""
+        with portico.Workers(main, workers=2, listen={"port": 0, "tls": False}) as workers:
+            tell(workers)
+            raise LookupError("mine")
+    """)
+    _, err = process.communicate(timeout=GENEROUS)
+    assert process.returncode == 1
+    assert err.rstrip().endswith("LookupError: mine")
+    assert not any(map(lives, pids))
+
+
+def run_file(tmp_path, text, *arguments):
+    file = tmp_path / "file.py"
+    file.write_text(textwrap.dedent(text))
+    return subprocess.run(
+        [sys.executable, *(arguments or [file])], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_program_without_the_guard_is_told(tmp_path):
+    done = run_file(
+        tmp_path,
+        """
+        import portico
+
+        def main(worker):
+            pass
+
+        portico.run_workers(main, workers=2, listen=0)
+        """,
+    )
+    assert done.returncode == 1
+    assert "portico.ConfigError: worker " in done.stderr
+    assert 'if __name__ == "__main__"' in done.stderr
+
+
+def test_a_program_that_has_no_file_is_told(tmp_path):
+    text = "import portico\ndef main(worker): pass\nportico.run_workers(main, listen=0)"
+    done = run_file(tmp_path, "", "-c", text)
+    assert done.returncode == 1
+    assert "put it into a file" in done.stderr
+
+
+FROZEN = """
+import multiprocessing.spawn, os, sys
+# What a frozen program is to multiprocessing (whose own freeze_support PyInstaller replaces by that of its spawn): `sys.executable` runs this very program.
+sys.frozen, sys.executable = True, os.path.join(os.path.dirname(__file__), "program")
+import portico
+
+def main(worker):
+    with portico.Server(lambda request: {"statusCode": 200, "body": "from a frozen program"}) as server:
+        worker.listen(server)
+        server.serve_forever()
+
+if __name__ == "__main__":
+    FREEZE_SUPPORT
+    import urllib.request
+    with portico.Workers(main, workers=2, listen={"port": 0, "tls": False}) as workers:
+        print(urllib.request.urlopen(workers.urls[0]).read().decode())
+"""
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_frozen_program(tmp_path, supported):
+    executable = tmp_path / "program"
+    executable.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/file.py "$@"\n')
+    executable.chmod(0o755)
+    done = run_file(
+        tmp_path, FROZEN.replace("FREEZE_SUPPORT", "multiprocessing.spawn.freeze_support()" if supported else "pass")
+    )
+    if supported:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "from a frozen program\n", "")
+    else:
+        assert done.returncode == 1
+        assert "call multiprocessing.freeze_support()" in done.stderr
