@@ -9,7 +9,7 @@ mod pool;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -109,9 +109,7 @@ impl Destination {
         match self {
             // Its `poll_closed` would keep a waker for each time that it is asked.
             Destination::Waiting(sender) => sender.is_closed(),
-            Destination::Stream(exchange) => {
-                exchange.poll_abandoned(&mut Context::from_waker(Waker::noop())).is_ready()
-            }
+            Destination::Stream(exchange) => exchange.is_abandoned(),
         }
     }
 }
