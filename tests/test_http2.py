@@ -330,3 +330,28 @@ def test_idle_connection_is_told_to_go_when_the_server_closes(serve, h2_of, list
         client.wait_until_closed()
     closing.join(10)
     assert not closing.is_alive(), "nothing is in flight"
+
+
+def test_a_task_is_cancelled_with_its_stream(serve, h2_of):
+    async def handler(request):
+        if request.path == "/answered":
+            return {"statusCode": 200}
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    begun, cancelled = threading.Event(), threading.Event()
+    served = serve(handler)
+    client = h2_of(served)
+    assert client.reply(client.open(path="/answered")).status == 200
+    stream = client.open(path="/left")
+    assert begun.wait(30)
+    assert not cancelled.is_set()
+    client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+    client.flush()
+    assert cancelled.wait(30)
+    served.wait_stat("requests_in_flight", value=0)
+    assert client.reply(client.open(path="/answered")).status == 200, "the connection goes on"

@@ -242,12 +242,12 @@ impl Server {
 
     /// Each handler that is in use, where it runs (`inline`, `threads`, `asyncio`), why, how often it was moved (to
     /// inline, and back), and which paths of one that is inline run on the pool.
-    fn handlers<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Told)>> {
+    fn handlers(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Told)>> {
         let given: Vec<_> = {
             let handlers = self.handlers.lock();
             handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.clone()))).collect()
         };
-        let told = given.into_iter().map(|(slot, runs)| Ok((slot.get(py)?, runs.tell())));
+        let told = given.into_iter().map(|(slot, runs)| Ok((slot.get(py)?.unbind(), runs.tell())));
         told.collect()
     }
 }

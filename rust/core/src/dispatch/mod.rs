@@ -11,7 +11,7 @@ mod turns;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -36,8 +36,8 @@ pub trait Handler: Send + Sync + 'static {
     /// must not block it.
     fn call(&self, request: Request, reply: Reply);
 
-    /// Whether a call is to be abandoned as soon as its client leaves: then even one that only closed its sending half counts
-    /// as gone. Whoever answers finds out by [`Reply::poll_abandoned`].
+    /// Whether a call is to be given up as soon as its client leaves. Else a client that only closed its half of the
+    /// connection still gets its answer.
     fn is_cancellable(&self) -> bool {
         false
     }
@@ -120,9 +120,7 @@ impl Destination {
         match self {
             // Its `poll_closed` would keep a waker for each time that it is asked.
             Destination::Waiting(sender) => sender.is_closed(),
-            Destination::Stream(exchange) => {
-                exchange.poll_abandoned(&mut Context::from_waker(Waker::noop())).is_ready()
-            }
+            Destination::Stream(exchange) => exchange.is_abandoned(),
         }
     }
 }
@@ -195,7 +193,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Waiting {
     receiver: oneshot::Receiver<Response>,
     deadline: Option<Instant>,
-    /// Whether it is to be dropped as soon as the client sends nothing more.
+    /// Whether to drop this when the client leaves.
     pub(crate) cancellable: bool,
 }
 

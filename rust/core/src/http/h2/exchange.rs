@@ -1,7 +1,7 @@
 //! One request, from its head to the end of its response.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -24,6 +24,8 @@ pub(crate) struct Exchange {
     respond: SendResponse<Bytes>,
     method: Method,
     open: Open,
+    /// Somebody is to be woken when the stream is reset.
+    watched: bool,
 }
 
 impl Exchange {
@@ -31,7 +33,7 @@ impl Exchange {
     /// task.
     pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
-        let exchange = Exchange { respond, method: parts.method.clone(), open: Open::new(shared) };
+        let exchange = Exchange { respond, method: parts.method.clone(), open: Open::new(shared), watched: false };
         let whole = body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let connection = &shared.connection;
@@ -93,7 +95,14 @@ impl Exchange {
 
     /// Ready when nobody waits for the answer any more: the stream was reset, or the connection is gone.
     pub(crate) fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watched = true;
         self.respond.poll_reset(cx).map(drop)
+    }
+
+    /// The same without a wake to come, not even one that was asked for.
+    pub(crate) fn is_abandoned(&mut self) -> bool {
+        self.watched = false;
+        self.respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Answers with a refusal. Other streams go on.
@@ -103,8 +112,12 @@ impl Exchange {
     }
 
     /// Answers. A client that has left meanwhile does not get it.
-    pub(crate) fn send(self, response: Response) {
-        let Exchange { mut respond, method, mut open } = self;
+    pub(crate) fn send(mut self, response: Response) {
+        if self.watched {
+            // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
+            self.is_abandoned();
+        }
+        let Exchange { mut respond, method, mut open, .. } = self;
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
         // Before the client can have it.
