@@ -314,7 +314,7 @@ def test_connections_that_wait_in_the_queue_outlive_the_worker(run):
     [
         ("/exit?3", r"worker 0 \(pid \d+\) ended with exit code 3; it is replaced at once"),
         ("/exit?0", r"returned from main; it is replaced at once"),
-        ("/close", r"returned from main; it is replaced at once"),
+        ("/close", r"(returned from main|ended by an exception); it is replaced at once"),
         (f"/kill?{int(signal.SIGSEGV)}", r"was killed by SIGSEGV; it is replaced at once"),
         (f"/kill?{int(signal.SIGTERM)}", r"returned from main; it is replaced at once"),
     ],

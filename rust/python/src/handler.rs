@@ -15,7 +15,7 @@ use crate::errors::RequestError;
 use crate::request::Request;
 use crate::response;
 use crate::slot::Slot;
-use crate::threads::try_attach;
+use crate::threads::try_attach_for_long;
 
 /// What the handlers of one server share.
 pub(crate) struct Site {
@@ -81,12 +81,12 @@ pub(crate) struct Function {
 
 impl Handler for Function {
     fn hold(&self, work: &mut dyn FnMut()) {
-        try_attach(|_| work());
+        try_attach_for_long(|_| work());
     }
 
     fn call(&self, request: portico_core::http::Request, reply: Reply) {
         // An interpreter that is being taken down answers nothing any more: the reply is dropped.
-        try_attach(|py| {
+        try_attach_for_long(|py| {
             let request = match self.site.wrap(py, request, None) {
                 Ok(request) => request,
                 Err(error) => return error.write_unraisable(py, None), // no memory; the reply answers 500

@@ -29,8 +29,15 @@ pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -
     result
 }
 
-/// Attaches, unless the interpreter is being taken down. PyO3's `try_attach` knows that from Python 3.13 on only.
+/// Attaches, unless the interpreter is being taken down, which waits for `work`: it is to be short. PyO3's `try_attach` knows
+/// that from Python 3.13 on only.
 pub(crate) fn try_attach<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    let _entering = DOOR.enter()?;
+    Python::try_attach(work)
+}
+
+/// The same for handlers, for which the end does not wait here: they are told to end.
+pub(crate) fn try_attach_for_long<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
     let entering = DOOR.enter()?;
     Python::try_attach(move |py| {
         drop(entering);
@@ -44,7 +51,7 @@ static DOOR: Door = Door { closed_by: OnceLock::new(), entering: AtomicUsize::ne
 struct Door {
     /// The thread that takes the interpreter down, which may still enter.
     closed_by: OnceLock<ThreadId>,
-    /// Threads that wait for the interpreter.
+    /// Threads that wait for the interpreter, or have it for a moment.
     entering: AtomicUsize,
 }
 
@@ -68,8 +75,8 @@ impl Drop for Entering {
     }
 }
 
-/// Keeps every other thread from coming back to the interpreter, for good, and waits for those on the way, a second at the
-/// most. To be called when it is about to be taken down.
+/// Keeps every other thread from coming back to the interpreter, for good, and waits for those that are about to leave, a
+/// second at the most. To be called when it is about to be taken down.
 #[pyfunction]
 pub(crate) fn close_door(py: Python<'_>) {
     let _ = DOOR.closed_by.set(std::thread::current().id());
