@@ -120,8 +120,8 @@ def helpers() -> str:
 def errors() -> str:
     """The tree of exceptions."""
     rows = []
-    for thing in vars(_errors).values():
-        if isinstance(thing, type) and issubclass(thing, _errors.Error):
+    for name, thing in vars(_errors).items():
+        if not name.startswith("_") and isinstance(thing, type) and issubclass(thing, _errors.Error):
             bases = ", ".join(f"`{base.__name__}`" for base in thing.__bases__)
             rows.append((f"`{thing.__name__}`", bases, doc(thing)))
     return table(("Exception", "Is a", "When"), rows)

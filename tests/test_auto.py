@@ -8,7 +8,7 @@ import pytest
 import portico
 from clients import wait_until
 
-PROOF = 32  # short calls in a row that make a handler inline, see rust/core/src/dispatch/auto.rs
+PROOF = 32  # short calls in a row that make a handler inline, see rust/core/src/dispatch/judge.rs
 
 
 class Handler:

@@ -45,13 +45,11 @@ def test_a_program_and_its_server_share_a_thread(loop):
         return ok(threading.current_thread() is threading.main_thread())
 
     async def main():
-        before = threading.active_count()
         async with portico.Server(handler, io_threads=1) as server:
             assert await ask(server.listen(0, tls=False)) == "True"
-            names = {thread.name for thread in threading.enumerate()}
-        return before, names
+            return {thread.name for thread in threading.enumerate()}
 
-    _, names = loop.run_until_complete(main())
+    names = loop.run_until_complete(main())
     assert "portico-io-0" not in names
     assert "portico-asyncio" not in names
 
@@ -400,6 +398,33 @@ def test_timers_are_on_time(loop):
             return time.monotonic() - began
 
     assert 0.05 <= loop.run_until_complete(main()) < 1
+
+
+def test_timers_and_descriptors_go_on_beside_inline_handlers(loop):
+    """`dispatch="inline"` on the loop's own thread: asyncio has its turn after each batch."""
+
+    def load(port, stop):
+        with Wire(port) as wire:
+            while not stop.is_set():
+                assert wire.get().status == 200
+
+    async def main():
+        stop = threading.Event()
+        async with portico.Server(lambda request: ok(), dispatch="inline", io_threads=1) as server:
+            port = server.listen(0, tls=False).port
+            loads = [asyncio.create_task(asyncio.to_thread(load, port, stop)) for _ in range(4)]
+            here, began = asyncio.get_running_loop(), time.monotonic()
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+                future = here.create_future()
+                threading.Timer(0.001, here.call_soon_threadsafe, [future.set_result, 1]).start()
+                await asyncio.wait_for(future, GENEROUS)
+            took = time.monotonic() - began
+            stop.set()
+            await asyncio.gather(*loads)
+        return took
+
+    assert loop.run_until_complete(main()) < 5
 
 
 def test_calls_from_other_threads_wake_the_loop(loop):

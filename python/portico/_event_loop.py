@@ -42,19 +42,20 @@ class _Selector(selectors.DefaultSelector):
         if self.patience is not None:
             timeout = self.patience if timeout is None else min(timeout, self.patience)
         called, readable, ended = self._driver.drive(timeout, self._drained)
+        # Told once; what is called may raise.
+        self._drained = False
         if called:
             self._run()
         if ended:
-            self._driver = None
+            self._driver, self._run = None, _nothing
         elif not readable:
             return []
-        self._drained = False
         events = super().select(0)
         self._drained = not events
         return events
 
     def close(self) -> None:
-        self._driver = None
+        self._driver, self._run = None, _nothing
         super().close()
 
 

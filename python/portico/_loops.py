@@ -62,6 +62,7 @@ class Loop:
         self._reads = False
         self._ending = False
         self._stopped = False
+        self._failure: Exception | None = None
         self._lock = threading.Lock()
 
     def bridge(self) -> Bridge:
@@ -100,6 +101,8 @@ class Loop:
             self._own = False
             raise ListenError(f"cannot listen without a thread for the event loop: {error}") from error
         ready.wait()
+        if self._failure is not None:
+            raise ListenError(f"cannot listen without an event loop: {self._failure}") from self._failure
 
     def stop(self) -> None:
         """Ends what `start` began, from any other thread; returns at once. An attached loop is told to let go."""
@@ -153,7 +156,11 @@ class Loop:
         loop = new_event_loop()
         try:
             asyncio.set_event_loop(loop)
-            self.attach(loop, core)
+            try:
+                self.attach(loop, core)
+            except Exception as error:
+                self._failure = error
+                return
             ready.set()
             while not self._ending:
                 try:

@@ -365,7 +365,8 @@ class Server:
         """What was counted since the start: numbers, and dicts of numbers by label. `docs/statistics.md` lists them.
 
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
-        it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is inline.
+        it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
+        inline.
         """
         self._check_process()
         handlers: dict[str, dict[str, Any]] = {}

@@ -120,6 +120,10 @@ class Worker:
         os._exit(1)
 
     def _close(self, grace: float) -> None:
+        if not self._ready:
+            # Ends what `main`, or an import, is busy with. Before the lock, which `listen` may hold for as long as an
+            # app takes to start.
+            os.kill(os.getpid(), signal.SIGTERM)
         with self._lock:
             self._closing = True
             listening, self._listen = self._listen, []
@@ -130,9 +134,6 @@ class Worker:
         for server in list(self._servers):
             # Does not wait, so that all of them end side by side; `main` waits.
             server._core.close(grace)
-        if not self._ready:
-            # Ends what `main`, or an import, is busy with.
-            os.kill(os.getpid(), signal.SIGTERM)
 
     def _tell(self, what: str, text: str) -> bool:
         try:

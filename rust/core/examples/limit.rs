@@ -73,7 +73,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor) -> Result<(), Failure> 
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        // The windows and buffers of portico's, in `http/h2.rs`.
+        // The windows and buffers of portico's, in `http/h2/mod.rs`.
         http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(256 * 1024)
             .initial_connection_window_size(1 << 20)

@@ -252,7 +252,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "dispatch",
         kind: Kind::Choice(&["auto", "inline", "threads", "asyncio"]),
         default: Value::Text(Cow::Borrowed("auto")),
-        doc: "How `def` handlers run: `inline` on the thread that read the request (they must not block), `threads` on a pool, `asyncio` on the event loop; `auto` on the pool until it has proved short, then inline until a call was long. `async def` handlers always run on an event loop.",
+        doc: "How `def` handlers run: `inline` on the thread that read the request (they must not block), `threads` on a pool, `asyncio` on the event loop; `auto` on the pool until it has proved short, then inline, but for paths whose calls were long. `async def` handlers always run on an event loop.",
         set: |c, v| c.dispatch = v.dispatch(),
     },
     Setting {

@@ -11,7 +11,7 @@
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
 //! `shutdown`, and [`server`], which owns the threads. Each I/O thread runs an event loop of its own, and a connection
-//! stays on the thread that it began on.
+//! stays on the loop that it began on; one thread at a time turns a loop.
 //!
 //! ```
 //! use std::sync::Arc;

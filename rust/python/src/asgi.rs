@@ -287,14 +287,15 @@ impl Exchange {
         let Stage::Started(response) = completed else { return Ok(()) };
         check_length(&response, &self.request.get().core().method)?;
         let reply = self.reply.as_ref().and_then(|reply| reply.lock().take());
-        self.state.lock().stage = Stage::Complete(if self.reply.is_none() {
-            Some(response)
-        } else {
-            if let Some(reply) = reply {
+        let to_return = match reply {
+            Some(reply) => {
                 reply.send(response);
+                None
             }
-            None
-        });
+            // Where the server itself called the app, and took the reply back, nobody waits any more.
+            None => self.reply.is_none().then_some(response),
+        };
+        self.state.lock().stage = Stage::Complete(to_return);
         self.wake(py)
     }
 

@@ -73,7 +73,7 @@ impl Site {
     }
 }
 
-/// A `def` handler.
+/// A callable, with what its server's handlers share.
 pub(crate) struct Function {
     pub(crate) callable: Arc<Slot>,
     pub(crate) site: Arc<Site>,

@@ -18,9 +18,9 @@ use portico_core::dispatch::{HOLD, Turns};
 use portico_core::{Driven, Handler, LoopWaker, Reply};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use crate::asgi::SharedReply;
@@ -118,7 +118,8 @@ impl Queue {
         self.0.lock().jobs.pop()
     }
 
-    /// To be called when enough was taken: the loop is woken again exactly while something waits.
+    /// To be called when enough was taken: the loop is woken again exactly while something waits. Under the lock of `add`,
+    /// so that no wake falls between looking and clearing.
     fn taken(&self) {
         let mut state = self.0.lock();
         if !state.is_empty() {
@@ -171,7 +172,7 @@ impl Wake for Left {
 #[pyclass(frozen)]
 pub(crate) struct Bridge {
     pub(crate) queue: Arc<Queue>,
-    loop_: PyOnceLock<EventLoop>,
+    loop_: Mutex<Option<Arc<EventLoop>>>,
     next: AtomicU64,
     /// Tasks that have not ended, by number: the loop itself keeps weak references only.
     #[pyo3(get)]
@@ -192,13 +193,13 @@ impl Bridge {
     #[new]
     fn new(py: Python<'_>) -> Self {
         let (queue, tasks) = (Arc::default(), PyDict::new(py).unbind());
-        Bridge { queue, loop_: PyOnceLock::new(), next: AtomicU64::new(0), tasks }
+        Bridge { queue, loop_: Mutex::default(), next: AtomicU64::new(0), tasks }
     }
 
     /// Tasks are made by `create_task(call(handler, request))`; `ready` is the loop's queue of calls, where it has one.
     #[pyo3(signature = (create_task, call, ready))]
-    fn attach(&self, py: Python<'_>, create_task: Py<PyAny>, call: Py<PyAny>, ready: Option<Py<PyAny>>) {
-        let _ = self.loop_.set(py, EventLoop { create_task, ready, call });
+    fn attach(&self, create_task: Py<PyAny>, call: Py<PyAny>, ready: Option<Py<PyAny>>) {
+        *self.loop_.lock() = Some(Arc::new(EventLoop { create_task, ready, call }));
     }
 
     /// A descriptor that is readable while there is something to run.
@@ -241,7 +242,23 @@ impl Bridge {
     /// Gives descriptors back. Requests that wait, and those to come, are answered with 500.
     fn close(&self) {
         let ended = std::mem::replace(&mut *self.queue.0.lock(), State { wake: Wakes::Closed, ..State::default() });
-        drop(ended);
+        // The loop leads back here, by what it calls.
+        let loop_ = self.loop_.lock().take();
+        drop((ended, loop_));
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.tasks)?;
+        let Some(loop_) = self.loop_.try_lock() else { return Ok(()) };
+        loop_.as_ref().map_or(Ok(()), |loop_| {
+            visit.call(&loop_.create_task)?;
+            visit.call(&loop_.ready)?;
+            visit.call(&loop_.call)
+        })
+    }
+
+    fn __clear__(&self) {
+        self.close();
     }
 }
 
@@ -260,7 +277,7 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
     if reply.is_abandoned() {
         return Ok(());
     }
-    let Some(loop_) = bridge.get().loop_.get(py) else { return Ok(()) };
+    let Some(loop_) = bridge.get().loop_.lock().clone() else { return Ok(()) };
     let (handler, reply) = (function.callable.get(py), Arc::new(Mutex::new(Some(reply))));
     let called = handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize);
     let request = function.site.wrap(py, request, Some((called, reply.clone())))?;
@@ -394,7 +411,10 @@ impl Raised {
 
 /// Turns the I/O of a server on the thread of an event loop.
 #[pyclass(frozen)]
-pub(crate) struct Driver(Mutex<portico_core::Driver>);
+pub(crate) struct Driver(
+    /// Locked also while handlers run, but nobody else asks for it: a loop has one driver, and one thread.
+    Mutex<portico_core::Driver>,
+);
 
 impl Driver {
     /// A driver for a server whose first event loop no thread turns yet.

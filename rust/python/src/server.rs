@@ -167,9 +167,10 @@ impl Server {
         let endpoint = Endpoint { place, tls, reuse_port, backlog };
         detach(py, || {
             let bound = self.server.bind(&endpoint)?;
+            // First: whoever adds a handler from now on starts its threads.
+            self.wanted.lock().listens = true;
             // Before the first connection: where one of them cannot be started, nothing is accepted.
             self.start_threads()?;
-            self.wanted.lock().listens = true;
             self.server.accept(bound).map(Listener)
         })
         .map_err(errors::to_python)

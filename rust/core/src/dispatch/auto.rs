@@ -17,12 +17,12 @@ impl Handler for Inline {
         let job = Job { handler: self.handler.clone(), judge: None, request, reply };
         // Without a loop, as in a test, at once.
         if let Some(job) = EventLoop::call_soon(job) {
-            job.run();
+            job.run(None);
         }
     }
 }
 
-/// Calls a handler on a pool until it has proved short, then inline until a call was long.
+/// Calls a handler on a pool until it has proved short, then inline, but for the paths whose calls were long.
 pub struct Auto {
     handler: Arc<dyn Handler>,
     pool: Arc<Pool>,
@@ -45,8 +45,8 @@ impl Handler for Auto {
     fn call(&self, request: Request, reply: Reply) {
         let inline = self.judge.is_inline_for(request.target.raw_path());
         let job = Job { handler: self.handler.clone(), judge: Some(self.judge.clone()), request, reply };
-        let left = if inline { EventLoop::call_soon(job) } else { Some(job) };
-        if let Some(job) = left {
+        let not_inline = if inline { EventLoop::call_soon(job) } else { Some(job) };
+        if let Some(job) = not_inline {
             self.pool.submit(job);
         }
     }

@@ -55,7 +55,7 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
     }
 }
 
-/// How long what [`Handler::hold`] takes may be kept from others, but for a handler that is running.
+/// The longest that calls in a row go on under one [`Handler::hold`]; the call that runs then is not cut short.
 pub const HOLD: Duration = Duration::from_millis(1);
 
 /// One call of a handler, to be made on some thread.
@@ -74,8 +74,7 @@ impl Job {
     }
 
     /// Makes the call, where somebody still waits for the answer.
-    pub(crate) fn run(self) {
-        let case = self.case();
+    pub(crate) fn run(self, case: Option<&Case>) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{HOLD, Handler, Job, Reply, Turns};
 use crate::http::Request;
@@ -22,6 +22,15 @@ struct State {
     /// Threads started so far, for their names.
     started: usize,
     closed: bool,
+}
+
+impl State {
+    /// Counts a thread that is to be started, and gives its number.
+    fn one_more(&mut self) -> usize {
+        self.threads += 1;
+        self.started += 1;
+        self.started
+    }
 }
 
 /// Threads that call handlers. A thread that takes work makes sure, before it calls the handler, that another one is there
@@ -48,18 +57,14 @@ impl Pool {
         // Not `while` there are too few: those of a closed pool end at once.
         let missing = self.least.saturating_sub(self.state.lock().threads);
         for _ in 0..missing {
-            self.start_thread()?;
+            let number = self.state.lock().one_more();
+            self.start_thread(number)?;
         }
         Ok(())
     }
 
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
-        let number = {
-            let mut state = self.state.lock();
-            state.threads += 1;
-            state.started += 1;
-            state.started
-        };
+    /// Starts a thread that is counted already.
+    fn start_thread(self: &Arc<Self>, number: usize) -> io::Result<()> {
         let pool = self.clone();
         let started = self.spawn.spawn(format!("portico-handler-{number}"), Box::new(move || pool.run()));
         if started.is_err() {
@@ -85,8 +90,11 @@ impl Pool {
             handler.hold(&mut || {
                 let began = Instant::now();
                 // What has come meanwhile, as long as nobody waits too long for what is held.
-                while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.take())?) {
-                    job.run();
+                while let Some(job) =
+                    first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.take(self.state.lock()))?)
+                {
+                    let case = job.case();
+                    job.run(case.as_ref());
                 }
             });
         }
@@ -103,25 +111,22 @@ impl Pool {
             }
         }
         state.idle -= 1;
-        if state.queue.is_empty() {
-            state.threads -= 1;
-            return None;
+        let job = self.take(state);
+        if job.is_none() {
+            self.state.lock().threads -= 1;
         }
-        drop(state);
-        // Another thread may have taken it: then this one waits for the next.
-        self.take().or_else(|| self.wait_for_work())
+        job
     }
 
     /// The next job that is there.
-    fn take(self: &Arc<Self>) -> Option<Job> {
-        let (job, alone) = {
-            let mut state = self.state.lock();
-            let job = state.queue.pop()?;
-            (job, state.idle == 0 && state.threads < self.most && !state.closed)
-        };
-        if alone {
+    fn take(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Option<Job> {
+        let job = state.queue.pop()?;
+        let alone = state.idle == 0 && state.threads < self.most && !state.closed;
+        let number = alone.then(|| state.one_more());
+        drop(state);
+        if let Some(number) = number {
             // Without another thread this one still does the work, only later.
-            let _ = self.start_thread();
+            let _ = self.start_thread(number);
         }
         Some(job)
     }

@@ -28,6 +28,8 @@ pub(super) struct Crew {
     /// Called when the last loop has ended.
     pub(super) finish: Box<dyn Fn() + Send + Sync>,
     clock: Instant,
+    /// How many loops there are, and spare threads for them.
+    loops: usize,
     /// Loops that have not ended.
     pub(super) running: AtomicUsize,
     watchdog_awake: AtomicBool,
@@ -59,9 +61,15 @@ impl EventLoops {
             }
             state.started = true;
         }
-        crew.add_spare()?;
         let all = self.clone();
-        crew.spawn.spawn("portico-watchdog".into(), Box::new(move || all.look_after()))
+        // A spare for each loop: starting one may have to wait for the interpreter, which a handler may keep.
+        let spares: io::Result<()> = self.loops.iter().try_for_each(|_| crew.add_spare());
+        let started =
+            spares.and_then(|()| crew.spawn.spawn("portico-watchdog".into(), Box::new(move || all.look_after())));
+        if started.is_err() {
+            crew.state.lock().started = false;
+        }
+        started
     }
 
     /// The watchdog.
@@ -93,7 +101,7 @@ impl EventLoops {
                 }
                 in_vain = 0;
                 if crew.now().saturating_sub(since) >= TAKE_OVER.as_millis() as u64 {
-                    crew.take_over(one);
+                    crew.take_over(one, since);
                 }
             }
         }
@@ -102,7 +110,7 @@ impl EventLoops {
 
 impl Crew {
     pub(super) fn new(
-        running: usize,
+        loops: usize,
         lifecycle: &Arc<Lifecycle>,
         metrics: &Arc<Metrics>,
         spawn: &Arc<dyn Spawn>,
@@ -114,7 +122,8 @@ impl Crew {
             spawn: spawn.clone(),
             finish,
             clock: Instant::now(),
-            running: AtomicUsize::new(running),
+            loops,
+            running: AtomicUsize::new(loops),
             watchdog_awake: AtomicBool::new(true),
             state: Mutex::default(),
             look: Condvar::new(),
@@ -122,7 +131,7 @@ impl Crew {
         }
     }
 
-    /// Milliseconds, plus one.
+    /// Milliseconds of `clock`, plus one, so that 0 can say that nobody is busy.
     pub(super) fn now(&self) -> u64 {
         self.clock.elapsed().as_millis() as u64 + 1
     }
@@ -135,7 +144,12 @@ impl Crew {
     }
 
     /// Takes a loop from a thread that is held up.
-    fn take_over(self: &Arc<Self>, one: &Arc<EventLoop>) {
+    ///
+    /// Also where only the interpreter was waited for: I/O goes on, and nobody is judged.
+    fn take_over(self: &Arc<Self>, one: &Arc<EventLoop>, since: u64) {
+        if one.busy_since.compare_exchange(since, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return; // Another call by now.
+        }
         self.metrics.loop_takeovers.add();
         // Now, and not when it returns: the next request would suffer the same.
         if let Some(case) = one.case.lock().take() {
@@ -145,6 +159,9 @@ impl Crew {
     }
 
     /// Gives a loop to a spare thread, and sees to it that there is another one for the next time.
+    ///
+    /// The thread that had it may just have gone into the runtime. It notices at its next wake and does the I/O until then; the
+    /// spare waits at the runtime's lock. Nothing is lost.
     pub(super) fn hand_over(self: &Arc<Self>, one: &Arc<EventLoop>) {
         one.busy_since.store(0, Ordering::SeqCst);
         let turn = one.next_turn();
@@ -154,7 +171,7 @@ impl Crew {
             self.relief.notify_one();
             state.spares
         };
-        if spares <= 1 {
+        if spares <= self.loops {
             // Without one the loop waits until its handler returns.
             let _ = self.add_spare();
         }
@@ -171,11 +188,11 @@ impl Crew {
         self.stand_by();
     }
 
-    /// Waits for a loop to turn, as long as no other thread does.
+    /// Waits for a loop to turn, where not enough others do.
     fn stand_by(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
-            if state.stopped || (state.spares > 0 && state.orphans.is_empty()) {
+            if state.stopped || (state.spares >= self.loops && state.orphans.is_empty()) {
                 return;
             }
             state.spares += 1;

@@ -64,8 +64,8 @@ impl EventLoops {
 impl Driver {
     /// Turns the loop until the other one has something to do, for `timeout` at the most; for one round where that is zero.
     ///
-    /// `drained` says that the other loop found nothing ready when it was told of [`Driven::readable`] the last time: until
-    /// then it is told again and again.
+    /// `drained`: after the last [`Driven::readable`] the other loop looked and found nothing. Only then is the readiness
+    /// forgotten; until then each call returns at once.
     pub fn drive(&mut self, timeout: Option<Duration>, drained: bool) -> Driven {
         self.one.busy_since.store(0, Ordering::SeqCst);
         if drained && !self.look {
@@ -79,21 +79,27 @@ impl Driver {
                 Some((one, turn)) if *turn == self.turn && Arc::ptr_eq(one, &self.one) => {}
                 _ => *current = Some((self.one.clone(), self.turn)),
             });
-            match self.turn(timeout) {
-                Some(Ok(driven)) => {
-                    self.look = false;
-                    self.one.busy_since.store(self.crew.now(), Ordering::SeqCst);
-                    self.crew.wake_watchdog();
-                    return driven;
+            let driven = match self.turn(timeout) {
+                Some(Ok(driven)) => driven,
+                Some(Err(Turned::Called)) => {
+                    self.one.call(self.turn, &self.crew);
+                    // Back after each batch: the other loop's timers and descriptors are not to wait for ours.
+                    let called = self.one.called_for.load(Ordering::Acquire);
+                    Driven { called, readable: true, ended: false }
                 }
-                Some(Err(Turned::Called)) => self.one.call(self.turn, &self.crew),
-                Some(Err(Turned::Lost)) => {}
+                Some(Err(Turned::Lost)) => continue,
                 Some(Err(Turned::Stopped)) | None => {
                     CURRENT.set(None);
                     self.one.end(&self.crew);
                     return Driven { ended: true, ..Driven::default() };
                 }
+            };
+            self.look = false;
+            if self.one.turn.load(Ordering::Acquire) == self.turn {
+                self.one.busy_since.store(self.crew.now(), Ordering::SeqCst);
+                self.crew.wake_watchdog();
             }
+            return driven;
         }
     }
 
@@ -174,7 +180,8 @@ impl LoopWaker {
         }
     }
 
-    /// Says that whatever it was woken for is about to be looked at.
+    /// Says that nothing is left to do. To be called under the lock that is held for [`LoopWaker::wake`], with which the caller
+    /// decides whether anything is: a wake that falls between looking and clearing would be lost.
     pub fn clear(&self) {
         if let Some(one) = self.0.upgrade() {
             one.called_for.store(false, Ordering::Release);

@@ -3,7 +3,7 @@
 //! A loop is a single-threaded tokio runtime, turned by one thread at a time. Handlers that are called without a hop run on
 //! that thread, but *between* turns: the runtime is not held while a handler runs. When one takes too long a watchdog gives
 //! the loop to a spare thread, and its connections go on; the late thread finds out when its handler returns, and becomes a
-//! spare itself. So a handler costs no hop while it is short, and holds up nobody for long when it is not.
+//! spare itself, or ends where there is one. So a handler costs no hop while it is short, and holds up nobody for long when it is not.
 //!
 //! The first loop of a server may be turned by somebody else's event loop instead, see [`Driver`]: then what runs on that one
 //! and what is read from clients share a thread.
@@ -187,13 +187,16 @@ impl EventLoop {
         let Some(first) = self.jobs.lock().pop() else { return };
         let handler = first.handler.clone();
         let (mut first, began) = (Some(first), Instant::now());
+        // While the interpreter is waited for nobody is to blame.
+        *self.case.lock() = None;
         self.busy_since.store(crew.now(), Ordering::SeqCst);
         crew.wake_watchdog();
         handler.hold(&mut || {
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop())?) {
-                *self.case.lock() = job.case();
+                let case = job.case();
+                self.case.lock().clone_from(&case);
                 self.busy_since.store(crew.now(), Ordering::SeqCst);
-                job.run();
+                job.run(case.as_ref());
                 if self.turn.load(Ordering::Acquire) != turn {
                     return; // What else is waiting is no longer ours.
                 }
@@ -272,7 +275,12 @@ impl EventLoops {
             if let Err(error) = self.crew.spawn.spawn(format!("portico-io-{number}"), body) {
                 // Those that did start end at once; the others are ended here.
                 self.crew.lifecycle.stop();
-                self.loops.iter().skip(number).for_each(|turned| turned.end(&self.crew));
+                let left = self
+                    .loops
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, one)| *at >= number || one.driven.load(Ordering::Relaxed));
+                left.for_each(|(_, one)| one.end(&self.crew));
                 return Err(error);
             }
         }

@@ -40,6 +40,9 @@ const MAX_PENDING_RESETS: usize = 20;
 /// Resets that a client provoked by sending nonsense: MadeYouReset, CVE-2025-8671.
 const MAX_PROVOKED_RESETS: usize = 100;
 
+/// Requests that one connection begins before others get a turn.
+const ACCEPT_TURN: usize = 32;
+
 /// What the streams of one connection share.
 struct Shared {
     connection: Arc<Connection>,
@@ -77,7 +80,11 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
     loop {
         tokio::select! {
             biased;
-            end = poll_fn(|cx| accept(&mut wire, &shared, cx)) => return told.unwrap_or(end),
+            end = poll_fn(|cx| accept(&mut wire, &shared, cx)) => match end {
+                Some(end) => return told.unwrap_or(end),
+                // To the end of the line, behind what other connections have received meanwhile.
+                None => tokio::task::yield_now().await,
+            },
             Some(sending) = to_send.recv() => drop(tokio::spawn(sending.run())),
             () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
                 told = Some(Close::Shutdown);
@@ -103,15 +110,20 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
     }
 }
 
-/// Reads and writes, and begins every request that comes, until the connection ends.
-fn accept(wire: &mut server::Connection<Prefixed, Bytes>, shared: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Close> {
-    loop {
+/// Reads and writes, and begins every request that comes, until the connection ends; none when others are to have a turn.
+fn accept(
+    wire: &mut server::Connection<Prefixed, Bytes>,
+    shared: &Arc<Shared>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Close>> {
+    for _ in 0..ACCEPT_TURN {
         match ready!(wire.poll_accept(cx)) {
             Some(Ok((request, respond))) => Exchange::begin(shared, request, respond),
-            Some(Err(_)) => return Poll::Ready(Close::Aborted),
-            None => return Poll::Ready(Close::Client),
+            Some(Err(_)) => return Poll::Ready(Some(Close::Aborted)),
+            None => return Poll::Ready(Some(Close::Client)),
         }
     }
+    Poll::Ready(None)
 }
 
 fn builder(config: &Config) -> server::Builder {

@@ -21,7 +21,8 @@ const DISCARD_IDLE: Duration = Duration::from_secs(2);
 /// Checks the head of a request. The body is not read yet.
 pub(super) fn head(connection: &Connection, parts: Parts) -> Result<Request, RequestError> {
     let config = &connection.service.config;
-    if parts.headers.len() >= config.max_headers {
+    // The authority counts as the host header that it becomes.
+    if parts.headers.len() + usize::from(parts.uri.authority().is_some()) > config.max_headers {
         let message = format!("more than {} header lines (max_headers)", config.max_headers);
         return Err(RequestError::new(Refusal::Headers, message));
     }
