@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::stream::Socket;
 
 /// A socket whose writes may be held back. rustls hands over the ticket as soon as the client's Finished is there; sent at
-/// once it costs a packet and wakes the client twice, 6 to 8 µs of a handshake's 85 to 115.
+/// once it costs a packet and wakes the client twice: 5 to 7 µs of the 100 to 130 that a new connection takes.
 #[derive(Debug)]
 pub(crate) struct Flight {
     socket: Socket,

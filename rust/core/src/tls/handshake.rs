@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::CipherSuite;
 use rustls::server::Acceptor;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
@@ -105,10 +106,17 @@ fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
         Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
         _ => None,
     };
-    info.cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(|name| {
-        // rustls writes TLS13_AES_128_GCM_SHA256 where IANA has TLS_AES_128_GCM_SHA256.
-        name.replacen("TLS13_", "TLS_", 1)
-    });
-    info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).map(str::to_string);
+    info.cipher = tls.negotiated_cipher_suite().and_then(|suite| iana_name(suite.suite()));
+    info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
     info.alpn = tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+}
+
+/// rustls writes TLS13_AES_128_GCM_SHA256 where IANA has TLS_AES_128_GCM_SHA256.
+fn iana_name(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
 }
