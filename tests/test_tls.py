@@ -4,11 +4,12 @@ import json
 import re
 import socket
 import ssl
+import threading
 
 import pytest
 
 import portico
-from clients import Wire, openssl, request, run, trusting
+from clients import GENEROUS, Wire, openssl, request, run, trusting
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 ATTRIBUTES = ("sni", "tls_version", "cipher", "key_exchange", "alpn", "peername", "sockname", "secure", "id")
@@ -242,6 +243,54 @@ def test_sessions_are_resumed(serve, version):
         context.wrap_socket(sock, server_hostname="localhost", session=session) as again,
     ):
         assert again.session_reused
+
+
+def shake_hands(served, sock):
+    """Does all of a TLS 1.3 handshake but sending its last flight, which is in the returned BIO."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = served.context(minimum=V13).wrap_bio(received, sent, server_hostname="localhost")
+    while True:
+        try:
+            tls.do_handshake()
+            return tls, received, sent
+        except ssl.SSLWantReadError:
+            sock.sendall(sent.read())
+            received.write(sock.recv(65536))
+
+
+def test_the_ticket_leaves_with_the_first_answer(serve):
+    called, answer = threading.Event(), threading.Event()
+
+    def handler(request):
+        called.set()
+        answer.wait(GENEROUS)
+        return {"statusCode": 200, "body": "hello"}
+
+    served = serve(handler, dispatch="threads")
+    with socket.create_connection(("127.0.0.1", served.port), GENEROUS) as sock:
+        tls, received, sent = shake_hands(served, sock)
+        tls.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        sock.sendall(sent.read())
+        assert called.wait(GENEROUS)
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        answer.set()
+        sock.settimeout(GENEROUS)
+        received.write(sock.recv(65536))
+        assert tls.read().startswith(b"HTTP/1.1 200")
+        assert tls.session.has_ticket
+
+
+def test_the_ticket_does_not_wait_for_a_request_that_is_not_there(serve):
+    served = serve(tell)
+    with socket.create_connection(("127.0.0.1", served.port), GENEROUS) as sock:
+        tls, received, sent = shake_hands(served, sock)
+        sock.sendall(sent.read())
+        received.write(sock.recv(65536))
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.read()
+        assert tls.session.has_ticket
 
 
 def test_the_end_is_told_by_close_notify(serve):

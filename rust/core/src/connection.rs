@@ -51,9 +51,9 @@ pub struct ConnectionInfo {
     /// `TLSv1.2` or `TLSv1.3`.
     pub tls_version: Option<&'static str>,
     /// The cipher suite by its IANA name.
-    pub cipher: Option<String>,
+    pub cipher: Option<&'static str>,
     /// The key exchange group by its IANA name.
-    pub key_exchange: Option<String>,
+    pub key_exchange: Option<&'static str>,
     /// The protocol chosen by ALPN (RFC 7301).
     pub alpn: Option<String>,
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket as Socket2, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -68,6 +68,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_TURN: u32 = 64;
 /// How long closing a listener waits for its socket to be gone.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// Linux copies the option from the listener to what it accepts: one system call less for each connection.
+const NODELAY_IS_INHERITED: bool = cfg!(target_os = "linux");
 
 /// One listening socket of a server.
 pub struct Listener {
@@ -113,12 +115,54 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
 
 /// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.
 pub struct Bound {
-    socket: Socket2,
+    socket: Listening,
     address: Address,
     /// Where a Unix socket stands, and which file that was when it was made.
     path: Option<(PathBuf, Option<(u64, u64)>)>,
     inherited: bool,
     tls: bool,
+}
+
+/// mio's, because what those accept cannot block from the start: otherwise two more system calls for each connection.
+enum Listening {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+/// A connection that nobody looks after yet.
+enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listening {
+    fn tcp(socket: Socket2) -> Self {
+        Listening::Tcp(mio::net::TcpListener::from_std(socket.into()))
+    }
+
+    fn unix(socket: Socket2) -> Self {
+        Listening::Unix(mio::net::UnixListener::from_std(OwnedFd::from(socket).into()))
+    }
+
+    fn accept(&self) -> io::Result<(Accepted, Address)> {
+        match self {
+            Listening::Tcp(socket) => {
+                socket.accept().map(|(socket, peer)| (Accepted::Tcp(socket.into()), Address::Inet(peer)))
+            }
+            Listening::Unix(socket) => {
+                socket.accept().map(|(socket, _)| (Accepted::Unix(socket.into()), Address::Unix(None)))
+            }
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listening::Tcp(socket) => socket.as_fd(),
+            Listening::Unix(socket) => socket.as_fd(),
+        }
+    }
 }
 
 impl Bound {
@@ -128,6 +172,9 @@ impl Bound {
         match Self::bind(endpoint, backlog) {
             Ok(mut bound) => {
                 bound.tls = endpoint.tls;
+                if config.nodelay && NODELAY_IS_INHERITED && matches!(bound.socket, Listening::Tcp(_)) {
+                    let _ = SockRef::from(&bound.socket).set_tcp_nodelay(true);
+                }
                 Ok(bound)
             }
             Err(source) => Err(Error::Listen { address: endpoint.place.describe(), source }),
@@ -163,7 +210,7 @@ impl Bound {
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
         let address = Address::Inet(socket.local_addr()?.as_socket().unwrap_or(address));
-        Ok(Bound { socket, address, path: None, inherited: false, tls: false })
+        Ok(Bound { socket: Listening::tcp(socket), address, path: None, inherited: false, tls: false })
     }
 
     fn unix(path: &PathBuf, backlog: i32) -> io::Result<Self> {
@@ -178,7 +225,8 @@ impl Bound {
         }
         socket.listen(backlog)?;
         let address = Address::Unix(Some(path.display().to_string()));
-        Ok(Bound { socket, address, path: Some((path.clone(), file_id(path))), inherited: false, tls: false })
+        let path = Some((path.clone(), file_id(path)));
+        Ok(Bound { socket: Listening::unix(socket), address, path, inherited: false, tls: false })
     }
 }
 
@@ -190,11 +238,20 @@ impl Bound {
         }
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
-        let address = match local.as_socket() {
-            Some(address) => Address::Inet(address),
-            None => Address::Unix(local.as_pathname().map(|path| path.display().to_string())),
+        let (socket, address) = match local.as_socket() {
+            Some(address) => (Listening::tcp(socket), Address::Inet(address)),
+            None => {
+                let path = local.as_pathname().map(|path| path.display().to_string());
+                (Listening::unix(socket), Address::Unix(path))
+            }
         };
         Ok(Bound { socket, address, path: None, inherited: true, tls: false })
+    }
+
+    /// Whether connections to it may have other addresses at this end.
+    fn is_on_several(&self) -> bool {
+        // Who handed it over may have made it transparent.
+        self.inherited || matches!(self.address, Address::Inet(address) if address.ip().is_unspecified())
     }
 }
 
@@ -215,7 +272,7 @@ impl Drop for Bound {
     fn drop(&mut self) {
         if !self.inherited {
             // Closing alone would leave it listening where a forked child has a copy of the descriptor.
-            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
         }
         if let Some((path, file)) = &self.path
             && file_id(path) == *file
@@ -234,14 +291,14 @@ impl AsFd for Bound {
 
 impl AsRawFd for Bound {
     fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+        self.socket.as_fd().as_raw_fd()
     }
 }
 
 /// Accepts until told to stop, then what is queued already, so that nobody who got a connection loses it.
 async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut stopped: watch::Receiver<bool>) {
     let mut phase = service.lifecycle.subscribe();
-    let (local, tls) = (bound.address.clone(), bound.tls);
+    let (local, several, tls) = (bound.address.clone(), bound.is_on_several(), bound.tls);
     #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
     let source = match AsyncFd::new(bound) {
         Ok(source) => source,
@@ -252,7 +309,8 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
     loop {
         match source.get_ref().socket.accept() {
             Ok((socket, peer)) => {
-                admit(socket, &peer, &local, tls, service, loops);
+                let local = (several, &local);
+                admit(socket, peer, local, tls, service, loops);
                 // A flood of connections must not keep this thread from those it has.
                 turn = (turn + 1) % ACCEPT_TURN;
                 if turn == 0 {
@@ -310,38 +368,38 @@ fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) 
     });
 }
 
-fn admit(socket: Socket2, peer: &SockAddr, local: &Address, tls: bool, service: &Arc<Service>, loops: &EventLoops) {
-    let address = match peer.as_socket() {
-        Some(address) => Address::Inet(address),
-        None => Address::Unix(None),
-    };
-    let seat = match service.seat(network(&address)) {
+fn admit(
+    socket: Accepted,
+    peer: Address,
+    (several, listener): (bool, &Address),
+    tls: bool,
+    service: &Arc<Service>,
+    loops: &EventLoops,
+) {
+    let seat = match service.seat(network(&peer)) {
         Ok(seat) => seat,
-        Err(why) => return turned_away(service, why, &address, local), // Dropping the socket closes it.
+        Err(why) => return turned_away(service, why, &peer, listener), // Dropping the socket closes it.
     };
-    let inet = matches!(address, Address::Inet(_));
-    if socket.set_nonblocking(true).is_err()
-        || (inet && service.config.nodelay && socket.set_tcp_nodelay(true).is_err())
-    {
-        return; // It is gone already.
+    let mut local = listener.clone();
+    if let Accepted::Tcp(socket) = &socket {
+        if !NODELAY_IS_INHERITED && service.config.nodelay && socket.set_nodelay(true).is_err() {
+            return; // It is gone already.
+        }
+        if several && let Ok(address) = socket.local_addr() {
+            local = Address::Inet(address);
+        }
     }
-    // The address of this end of the connection, where the listener is on all of them.
-    let local = match socket.local_addr().ok().and_then(|address| address.as_socket()) {
-        Some(address) => Address::Inet(address),
-        None => local.clone(),
-    };
     let service = service.clone();
     let one = loops.least_busy();
     let place = one.occupy();
     one.spawn(async move {
         let _held = (seat, place);
-        let socket = if inet {
-            TcpStream::from_std(socket.into()).map(Socket::Tcp)
-        } else {
-            UnixStream::from_std(socket.into()).map(Socket::Unix)
+        let socket = match socket {
+            Accepted::Tcp(socket) => TcpStream::from_std(socket).map(Socket::Tcp),
+            Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
         match socket {
-            Ok(socket) => connection::run(service, socket, address, local, tls).await,
+            Ok(socket) => connection::run(service, socket, peer, local, tls).await,
             Err(error) => accept_failed(&service, &local, &error),
         }
     });

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::tls::Flight;
+
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
@@ -20,7 +22,7 @@ pub(crate) enum Socket {
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<TlsStream<Flight>>),
 }
 
 impl Stream {

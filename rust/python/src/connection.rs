@@ -59,13 +59,13 @@ impl ConnectionInfo {
     /// The cipher suite by its IANA name; None without TLS.
     #[getter]
     fn cipher(&self) -> Option<&str> {
-        self.0.cipher.as_deref()
+        self.0.cipher
     }
 
     /// The key exchange group by its IANA name; None without TLS and in a resumed TLS 1.2 session.
     #[getter]
     fn key_exchange(&self) -> Option<&str> {
-        self.0.key_exchange.as_deref()
+        self.0.key_exchange
     }
 
     /// The protocol chosen by ALPN (RFC 7301): `h2`, `http/1.1` (for some clients `http/1.0`) or None.

@@ -173,6 +173,7 @@ fn server_config(identity: &Identity, options: &Options) -> Result<ServerConfig,
     // Tickets hold the session, so no memory is kept for clients that do not come back; one is enough for those that
     // do: each costs a signature's worth of CPU (a resumed handshake 102 µs with two, 99 with one).
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // By AES-GCM instead of rustls's AES-CBC and HMAC, opening one and making one took 0.7 µs less: not worth the code.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable)?;
     config.send_tls13_tickets = 1;
     Ok(config)

@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::CipherSuite;
 use rustls::server::Acceptor;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::context::Context;
+use super::flight::Flight;
 use crate::connection::ConnectionInfo;
 use crate::metrics::HandshakeFailure;
 use crate::server::Service;
@@ -46,7 +48,7 @@ pub(crate) async fn accept(
     service: &Service,
     socket: Socket,
     info: &mut ConnectionInfo,
-) -> Result<(TlsStream<Socket>, Arc<Context>), HandshakeError> {
+) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
     let timeout = service.config.handshake_timeout;
     tokio::time::timeout(timeout, agree(service, socket, info)).await.unwrap_or_else(|_| {
         Err(HandshakeError {
@@ -60,8 +62,8 @@ async fn agree(
     service: &Service,
     socket: Socket,
     info: &mut ConnectionInfo,
-) -> Result<(TlsStream<Socket>, Arc<Context>), HandshakeError> {
-    let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
+    let mut start = LazyConfigAcceptor::new(Acceptor::default(), Flight::new(socket)).await?;
     let (sni, context) = {
         let hello = start.client_hello();
         let sni = hello.server_name().map(str::to_ascii_lowercase);
@@ -78,23 +80,43 @@ async fn agree(
             message: "no certificate for that name and no default (alert unrecognized_name)".into(),
         });
     };
-    let stream = start.into_stream(context.config()).await?;
+    start.io.gather();
+    let mut stream = match start.into_stream(context.config()).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, mut io)) => {
+            // The alert that says why.
+            io.settle(false);
+            let _ = io.flush().await;
+            return Err(error.into());
+        }
+    };
     describe(&stream, info);
+    let (io, tls) = stream.get_mut();
+    // Before 1.3 what is held is the server's own Finished, and some clients wait for it.
+    io.settle(!tls.wants_read() && tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3));
+    io.flush().await?;
     service.metrics.handshakes.add();
     Ok((stream, context))
 }
 
-fn describe(stream: &TlsStream<Socket>, info: &mut ConnectionInfo) {
+fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
     let (_, tls) = stream.get_ref();
     info.tls_version = match tls.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
         Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
         _ => None,
     };
-    info.cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(|name| {
-        // rustls writes TLS13_AES_128_GCM_SHA256 where IANA has TLS_AES_128_GCM_SHA256.
-        name.replacen("TLS13_", "TLS_", 1)
-    });
-    info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).map(str::to_string);
+    info.cipher = tls.negotiated_cipher_suite().and_then(|suite| iana_name(suite.suite()));
+    info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
     info.alpn = tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+}
+
+/// rustls writes TLS13_AES_128_GCM_SHA256 where IANA has TLS_AES_128_GCM_SHA256.
+fn iana_name(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
 }

@@ -1,15 +1,17 @@
 //! TLS: who this server is for each host name, and the handshake that decides it.
 //!
 //! [`identity`] loads a certificate and its key, [`context`] makes them into one host's rules, [`hosts`] finds the context for a
-//! name, [`handshake`] does the rest with rustls. [`development`] makes certificates for trying things out.
+//! name, [`handshake`] does the rest with rustls over a [`flight`]. [`development`] makes certificates for trying things out.
 
 mod context;
 pub mod development;
+mod flight;
 mod handshake;
 mod hosts;
 mod identity;
 
 pub use context::{Context, Options, Sources, Version};
+pub(crate) use flight::Flight;
 pub(crate) use handshake::{HandshakeError, accept};
 pub use hosts::host_name;
 pub(crate) use hosts::{Host, Hosts};
