@@ -1,5 +1,6 @@
 //! The I/O of an HTTP/1 connection: a page around the [`Machine`].
 
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,8 +179,8 @@ impl Io {
             if response.body.len() <= SMALL_BODY {
                 self.out.extend_from_slice(&response.body);
             } else {
-                self.flush().await?;
-                self.send(&response.body).await?;
+                let head = std::mem::take(&mut self.out);
+                self.send(&head, &response.body).await?;
             }
         }
         if self.out.len() >= GATHER || self.machine.buffered() == 0 {
@@ -194,18 +195,24 @@ impl Io {
         }
         // Taken, not borrowed: an idle connection keeps no write buffer.
         let out = std::mem::take(&mut self.out);
-        self.send(&out).await
+        self.send(&out, &[]).await
     }
 
-    /// Sends bytes as fast as the client takes them, as long as it takes some.
-    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Close> {
+    /// Sends bytes as fast as the client takes them, as long as it takes some: `head`, and `body` with it.
+    async fn send(&mut self, mut head: &[u8], mut body: &[u8]) -> Result<(), Close> {
         let patience = self.connection.service.config.write_timeout;
-        while !bytes.is_empty() {
+        while !(head.is_empty() && body.is_empty()) {
+            let both = [IoSlice::new(head), IoSlice::new(body)];
+            let left = &both[usize::from(head.is_empty())..2 - usize::from(body.is_empty())];
             tokio::select! {
                 biased;
-                sent = self.stream.write(bytes) => match sent {
+                sent = self.stream.write_vectored(left) => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
-                    Ok(n) => bytes = &bytes[n..],
+                    Ok(n) => {
+                        let of_head = n.min(head.len());
+                        head = &head[of_head..];
+                        body = &body[n - of_head..];
+                    }
                 },
                 () = self.timer.until(Instant::now() + patience) => return Err(Close::WriteTimeout),
             }
