@@ -23,7 +23,19 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
+/// What rustls encrypts before it is written, at most: three whole records, which fit into one segment of 64 KiB, the
+/// most that the kernel and a network card take at once. rustls' own limit, four records, does not fit by 88 bytes that
+/// then go alone: over loopback a response of 1 MiB takes 485 µs with it, 350 with two records, 310 with three and
+/// 320 to 420 with more.
+const WRITE_AT_ONCE: usize = 3 * 16 * 1024;
+
 impl Stream {
+    /// TLS after its handshake.
+    pub(crate) fn tls(mut stream: TlsStream<Socket>) -> Self {
+        stream.get_mut().1.set_buffer_limit(Some(WRITE_AT_ONCE));
+        Stream::Tls(Box::new(stream))
+    }
+
     /// Waits until something can be read and hands it over, maybe in several pieces; an empty one is the end.
     pub(crate) async fn read_some(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
