@@ -71,7 +71,8 @@ fn tls(certificate: &str, key: &str) -> Result<ServerConfig, Failure> {
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
+    // Three records at once, as in `stream.rs`.
+    let stream = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(3 * 16 * 1024))).await?;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         // The windows and buffers of portico's, in `http/h2/mod.rs`.
         http2::Builder::new(TokioExecutor::new())

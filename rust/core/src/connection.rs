@@ -133,7 +133,7 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
             return service.metrics.handshake_failed(HandshakeFailure::Shutdown);
         };
         match done {
-            Ok((stream, context)) => (Stream::Tls(Box::new(stream)), Some(context)),
+            Ok((stream, context)) => (Stream::tls(stream), Some(context)),
             Err(error) => return handshake_failed(&service, &info, &error),
         }
     } else {

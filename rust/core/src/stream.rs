@@ -1,11 +1,11 @@
 //! One type for every byte stream that is served: TCP or Unix, plain or TLS.
 
-use std::io;
+use std::io::{self, BufRead};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -25,27 +25,68 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Flight>>),
 }
 
+/// What rustls encrypts before it is written, at most: three whole records, which fit into one segment of 64 KiB, the
+/// most that the kernel and a network card take at once. rustls' own limit, four records, does not fit by 88 bytes that
+/// then go alone: over loopback a response of 1 MiB takes 485 µs with it, 350 with two records, 310 with three and
+/// 320 to 420 with more.
+const WRITE_AT_ONCE: usize = 3 * 16 * 1024;
+
 impl Stream {
-    /// Waits until something can be read.
-    pub(crate) async fn read_some(&mut self, take: impl FnOnce(&[u8])) -> io::Result<usize> {
-        let mut take = Some(take);
+    /// TLS after its handshake.
+    pub(crate) fn tls(mut stream: TlsStream<Socket>) -> Self {
+        stream.get_mut().1.set_buffer_limit(Some(WRITE_AT_ONCE));
+        Stream::Tls(Box::new(stream))
+    }
+
+    /// Waits until something can be read and hands it over, maybe in several pieces; an empty one is the end.
+    pub(crate) async fn read_some(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
-            // On the stack while polled and nowhere while waiting: an idle connection holds no read buffer.
-            let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
-            let mut buffer = ReadBuf::uninit(&mut space);
-            match std::task::ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer)) {
+            let read = match self {
+                Stream::Plain(socket) => poll_socket(socket, cx, &mut take),
+                Stream::Tls(tls) => poll_tls(tls, cx, &mut take),
+            };
+            let read = match std::task::ready!(read) {
                 // TLS that ended without close_notify. HTTP's own framing tells whether anything was cut off by it.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
                 read => read?,
+            };
+            if read == 0 {
+                take(&[]);
             }
-            let filled = buffer.filled();
-            if let Some(take) = take.take() {
-                take(filled);
-            }
-            Poll::Ready(Ok(filled.len()))
+            Poll::Ready(Ok(read))
         })
         .await
     }
+}
+
+fn poll_socket(socket: &mut Socket, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    // On the stack while polled and nowhere while waiting: an idle connection holds no read buffer.
+    let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
+    let mut buffer = ReadBuf::uninit(&mut space);
+    std::task::ready!(Pin::new(socket).poll_read(cx, &mut buffer))?;
+    let filled = buffer.filled();
+    if !filled.is_empty() {
+        take(filled);
+    }
+    Poll::Ready(Ok(filled.len()))
+}
+
+/// What rustls has decrypted is taken from where it stands, and then there is no asking for more: a read into a buffer
+/// copies it, and asks as long as there is room.
+fn poll_tls(tls: &mut TlsStream<Socket>, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    std::task::ready!(Pin::new(&mut *tls).poll_fill_buf(cx))?;
+    let mut reader = tls.get_mut().1.reader();
+    let mut read = 0;
+    // An error is either that there is no more, or what the next call will tell.
+    while let Ok(piece) = reader.fill_buf()
+        && !piece.is_empty()
+    {
+        take(piece);
+        let length = piece.len();
+        reader.consume(length);
+        read += length;
+    }
+    Poll::Ready(Ok(read))
 }
 
 macro_rules! delegate {

@@ -103,6 +103,9 @@ enum State {
     Answering,
 }
 
+/// The most room that is made for a body beyond what has come of it already.
+const MUCH: u64 = 64 * 1024;
+
 /// One connection's protocol state.
 #[derive(Debug)]
 pub struct Machine {
@@ -129,6 +132,13 @@ impl Machine {
 
     /// Takes bytes from the peer.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
+        if let State::Length { left } = self.state
+            && self.buffer.capacity() - self.buffer.len() < bytes.len()
+        {
+            // At once what a body needs, as far as what has come makes it credible: an announcement takes no memory.
+            let more = (left - left.min(self.buffer.len() as u64)).min((self.buffer.len() as u64).max(MUCH));
+            self.buffer.reserve(bytes.len().max(more as usize));
+        }
         self.buffer.extend_from_slice(bytes);
         // The clock of a head runs from its first byte, that of a body from its last.
         if matches!(self.state, State::Length { .. } | State::Chunked { .. }) {
@@ -180,7 +190,7 @@ impl Machine {
                 match scan.find_end(&self.buffer, limits.max_header_bytes, limits.max_headers)? {
                     Some(length) => {
                         let headers = scan.headers();
-                        let bytes = self.buffer.split_to(length);
+                        let bytes = self.take(length);
                         let head = head::parse(bytes, headers)?;
                         self.since = now;
                         self.state = self.body_state(head.framing)?;
@@ -193,13 +203,11 @@ impl Machine {
                 self.state = State::Answering;
                 Ok(Event::EndOfBody)
             }
+            // It stays in the buffer until it is whole, so that nobody has to join its pieces.
+            State::Length { left } if (self.buffer.len() as u64) < *left => Ok(self.more_or_end()),
             State::Length { left } => {
-                if self.buffer.is_empty() {
-                    return Ok(self.more_or_end());
-                }
-                let take = (*left).min(self.buffer.len() as u64);
-                *left -= take;
-                Ok(Event::Body(self.buffer.split_to(take as usize).freeze()))
+                let length = std::mem::take(left);
+                Ok(Event::Body(self.take(length as usize).freeze()))
             }
             State::Chunked { decoder, seen } => match decoder.decode(&mut self.buffer)? {
                 Decoded::Data(data) => {
@@ -217,6 +225,11 @@ impl Machine {
             },
             State::Answering => Ok(Event::NeedMore),
         }
+    }
+
+    /// The first bytes of the buffer; all of it without sharing it.
+    fn take(&mut self, length: usize) -> BytesMut {
+        if length == self.buffer.len() { std::mem::take(&mut self.buffer) } else { self.buffer.split_to(length) }
     }
 
     fn body_state(&self, framing: Framing) -> Result<State, RequestError> {

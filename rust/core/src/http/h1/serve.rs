@@ -1,12 +1,14 @@
 //! The I/O of an HTTP/1 connection: a page around the [`Machine`].
 
+use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Version, header};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
@@ -95,8 +97,9 @@ impl Io {
     async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes)>, Stop> {
         let mut head: Option<Box<Head>> = None;
         let mut body = Collected::default();
+        let mut now = Instant::now();
         loop {
-            match self.machine.next_event(Instant::now()).map_err(Stop::Refuse)? {
+            match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(new) => {
                     if new.expects_continue && self.machine.buffered() == 0 {
                         self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -107,22 +110,24 @@ impl Io {
                 Event::EndOfBody => return Ok(head.map(|head| (head, body.finish()))),
                 Event::End { clean: true } => return Ok(None),
                 Event::End { clean: false } => return Err(Stop::Gone(Close::Aborted)),
-                Event::NeedMore => self.wait_for_more().await?,
+                Event::NeedMore => now = self.wait_for_more().await?,
             }
         }
     }
 
-    async fn wait_for_more(&mut self) -> Result<(), Stop> {
+    /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.
+    async fn wait_for_more(&mut self) -> Result<Instant, Stop> {
         self.flush().await.map_err(Stop::Gone)?;
-        let (deadline, wait) = self.machine.deadline().unwrap_or((Instant::now(), Wait::Idle));
+        let (deadline, wait) = self.machine.deadline().unwrap_or_else(|| (Instant::now(), Wait::Idle));
         let idle = self.machine.is_idle();
         // At the server's end a connection between requests goes at once; an upload may use the whole grace.
         let patience = if wait == Wait::Idle { Duration::ZERO } else { PATIENCE };
         let machine = &mut self.machine;
+        let mut now = None;
         tokio::select! {
             biased;
-            read = self.stream.read_some(|bytes| receive(machine, bytes)) => match read {
-                Ok(_) => Ok(()),
+            read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
+                Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
                 Err(_) if idle => Err(Stop::Gone(Close::Client)),
                 Err(_) => Err(Stop::Gone(Close::Aborted)),
             },
@@ -156,7 +161,7 @@ impl Io {
                     tokio::select! {
                         biased;
                         answer = waiting.response() => break answer,
-                        read = self.stream.read_some(|bytes| receive(machine, bytes)), if may_read => {
+                        read = self.stream.read_some(|bytes| receive(machine, bytes, Instant::now())), if may_read => {
                             read.map_err(|_| Close::Aborted)?;
                         }
                     }
@@ -178,8 +183,8 @@ impl Io {
             if response.body.len() <= SMALL_BODY {
                 self.out.extend_from_slice(&response.body);
             } else {
-                self.flush().await?;
-                self.send(&response.body).await?;
+                let head = std::mem::take(&mut self.out);
+                self.send(&head, &response.body).await?;
             }
         }
         if self.out.len() >= GATHER || self.machine.buffered() == 0 {
@@ -194,18 +199,28 @@ impl Io {
         }
         // Taken, not borrowed: an idle connection keeps no write buffer.
         let out = std::mem::take(&mut self.out);
-        self.send(&out).await
+        self.send(&out, &[]).await
     }
 
-    /// Sends bytes as fast as the client takes them, as long as it takes some.
-    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Close> {
+    /// Sends bytes as fast as the client takes them, as long as it takes some: `head`, and `body` with it.
+    async fn send(&mut self, mut head: &[u8], mut body: &[u8]) -> Result<(), Close> {
         let patience = self.connection.service.config.write_timeout;
-        while !bytes.is_empty() {
+        while !(head.is_empty() && body.is_empty()) {
+            let stream = &mut self.stream;
+            let write = poll_fn(|cx| {
+                let both = [IoSlice::new(head), IoSlice::new(body)];
+                let left = &both[usize::from(head.is_empty())..2 - usize::from(body.is_empty())];
+                Pin::new(&mut *stream).poll_write_vectored(cx, left)
+            });
             tokio::select! {
                 biased;
-                sent = self.stream.write(bytes) => match sent {
+                sent = write => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
-                    Ok(n) => bytes = &bytes[n..],
+                    Ok(n) => {
+                        let of_head = n.min(head.len());
+                        head = &head[of_head..];
+                        body = &body[n - of_head..];
+                    }
                 },
                 () = self.timer.until(Instant::now() + patience) => return Err(Close::WriteTimeout),
             }
@@ -260,11 +275,11 @@ impl Io {
     }
 }
 
-fn receive(machine: &mut Machine, bytes: &[u8]) {
+fn receive(machine: &mut Machine, bytes: &[u8], now: Instant) {
     if bytes.is_empty() {
         machine.receive_end();
     } else {
-        machine.receive(bytes, Instant::now());
+        machine.receive(bytes, now);
     }
 }
 
