@@ -33,7 +33,7 @@ const WRITE_AT_ONCE: usize = 3 * 16 * 1024;
 
 impl Stream {
     /// TLS after its handshake.
-    pub(crate) fn tls(mut stream: TlsStream<Socket>) -> Self {
+    pub(crate) fn tls(mut stream: TlsStream<Flight>) -> Self {
         stream.get_mut().1.set_buffer_limit(Some(WRITE_AT_ONCE));
         Stream::Tls(Box::new(stream))
     }
@@ -73,7 +73,7 @@ fn poll_socket(socket: &mut Socket, cx: &mut Context<'_>, mut take: impl FnMut(&
 
 /// What rustls has decrypted is taken from where it stands, and then there is no asking for more: a read into a buffer
 /// copies it, and asks as long as there is room.
-fn poll_tls(tls: &mut TlsStream<Socket>, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+fn poll_tls(tls: &mut TlsStream<Flight>, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
     std::task::ready!(Pin::new(&mut *tls).poll_fill_buf(cx))?;
     let mut reader = tls.get_mut().1.reader();
     let mut read = 0;
