@@ -128,7 +128,7 @@ def h2load(target: Target, streams: int = 32) -> Counted:
     said = run(
         target,
         [
-            *("h2load", "-t1", f"-c{target.connections}", f"-m{streams}", f"-D{target.seconds:g}s"),
+            *("h2load", "-t1", f"-c{target.connections}", f"-m{streams}", f"-D{max(1, round(target.seconds))}s"),
             f"https://127.0.0.1:{target.port}{target.path}",
         ],
     )

@@ -190,7 +190,13 @@ class Lifespan:
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         assert self._messages is not None
-        await self._app(scope, self._messages.get, self._send)
+        try:
+            await self._app(scope, self._messages.get, self._send)
+        except (SystemExit, KeyboardInterrupt) as exception:
+            if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
+            # asyncio would end its loop for it.
+            raise RuntimeError(f"it raised {exception!r}") from exception
 
     async def _send(self, message: dict[str, Any]) -> None:
         known = {
@@ -228,7 +234,6 @@ class Lifespans:
         self._lock = threading.Lock()
         self._later: set[asyncio.Task[None]] = set()
         self._shutdown: asyncio.Task[None] | None = None
-        self._ended = threading.Event()
 
     def own(self, handler: Handler) -> Handler:
         """The handler for this server: of an app, one with a lifespan of its own, which is run once it is added."""
@@ -256,11 +261,8 @@ class Lifespans:
         await asyncio.shield(self._shutdown)
 
     async def _end(self) -> None:
-        try:
-            for app in reversed(self._all()):
-                await app.lifespan.shutdown()
-        finally:
-            self._ended.set()
+        for app in reversed(self._all()):
+            await app.lifespan.shutdown()
 
     def start(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Starts apps from any other thread, and waits for them; on the loop's own, where it cannot wait, requests do.
@@ -300,11 +302,6 @@ class Lifespans:
                 await app.lifespan.startup()
             except ListenError as error:
                 _logger.error("%s", error)
-
-    def wait(self, timeout: float) -> None:
-        """On another thread: until what was started has ended."""
-        if any(app.lifespan.began for app in self._all()):
-            self._ended.wait(timeout)
 
     def _all(self) -> list[Application]:
         with self._lock:

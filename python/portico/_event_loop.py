@@ -64,10 +64,18 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._portico = _Selector()
+        self._portico_closed: Callable[[], None] = _nothing
         super().__init__(self._portico)
 
-    def board(self, driver: Driver, run: Callable[[], None]) -> None:
+    def close(self) -> None:
+        super().close()
+        closed, self._portico_closed = self._portico_closed, _nothing
+        closed()
+
+    def board(self, driver: Driver, run: Callable[[], None], closed: Callable[[], None]) -> None:
+        """Does a server's I/O from now on; calls `run` for what comes of it, and `closed` when this loop is closed."""
         self._portico.board(driver, run)
+        self._portico_closed = closed
 
     @property
     def is_driving(self) -> bool:

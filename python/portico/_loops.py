@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import inspect
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,9 @@ class Loop:
         self._ending = False
         self._stopped = False
         self._failure: Exception | None = None
+        self._finished = threading.Event()
+        # Until then, by the monotonic clock, tasks that go on after their response may: the end of a grace.
+        self._patience = 0.0
         self._lock = threading.Lock()
 
     def bridge(self) -> Bridge:
@@ -83,7 +86,7 @@ class Loop:
             driver = core.drive(bridge, loop._portico.fileno())
             if driver is not None:
                 # Handlers see the context variables that are set now, as in a callback that was added now.
-                loop.board(driver, functools.partial(contextvars.copy_context().run, bridge.run))
+                loop.board(driver, functools.partial(contextvars.copy_context().run, bridge.run), bridge.close)
                 return
         self._reads = True
         loop.add_reader(bridge.fileno(), bridge.run)
@@ -111,9 +114,15 @@ class Loop:
         loop = self.loop
         if loop is None:
             return
-        # A RuntimeError says that it was closed already.
-        with contextlib.suppress(RuntimeError):
+        try:
             loop.call_soon_threadsafe(self._stop_own if self._own else self.detach)
+        except RuntimeError:
+            self.close_if_loop_is()
+
+    def close_if_loop_is(self) -> None:
+        """Where the loop was closed under a server that goes on, nobody answers its requests: they get 500."""
+        if self.loop is not None and self.loop.is_closed():
+            self.bridge().close()
 
     def _stop_own(self) -> None:
         self.detach()
@@ -127,19 +136,28 @@ class Loop:
             if self._reads:
                 self.loop.remove_reader(self.bridge().fileno())
             self.bridge().close()
-        for task in self._tasks():
-            task.cancel()
+
+    def wait_until(self, patience: float) -> None:
+        """How long `finish` waits for tasks that go on after their response: until then, by the monotonic clock. The
+        earliest of several counts."""
+        self._patience = patience if self._patience == 0 else min(self._patience, patience)
 
     async def finish(self) -> None:
-        """Waits for what `detach` cancelled, for a bounded time, and then ends the apps."""
+        """Waits for tasks that go on after their response, as background tasks do, as long as the grace lasts; cancels
+        those that are left; then ends the apps."""
         if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=_CLEAN_UP)
+            _, left = await asyncio.wait(tasks, timeout=max(0.0, self._patience - time.monotonic()))
+            for task in left:
+                task.cancel()
+            if left:
+                _logger.warning("%d requests or background tasks were cancelled at the end of the grace", len(left))
+                await asyncio.wait(left, timeout=_CLEAN_UP)
         await self.lifespans.shutdown()
 
     def wait_finished(self, timeout: float) -> None:
-        """From another thread: until the apps on a loop of its own have ended."""
+        """From another thread: until a loop of its own has nothing left to do."""
         if self._own:
-            self.lifespans.wait(timeout)
+            self._finished.wait(timeout)
 
     def is_current(self) -> bool:
         """Whether the caller runs on this loop, and so must not wait for it."""
@@ -168,17 +186,22 @@ class Loop:
                 except BaseException:
                     # sys.exit() in a task or callback: other requests are not to be lost to it.
                     _logger.exception("a callback on the event loop of a server raised")
-            loop.run_until_complete(self.finish())
-            # What handlers have left behind, as asyncio.run does.
-            if tasks := asyncio.all_tasks(loop):
-                for task in tasks:
-                    task.cancel()
-                loop.run_until_complete(asyncio.wait(tasks, timeout=_CLEAN_UP))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            for last in (self.finish, self._cancel_rest, loop.shutdown_asyncgens, loop.shutdown_default_executor):
+                try:
+                    loop.run_until_complete(last())
+                except BaseException:
+                    _logger.exception("a callback on the event loop of a server raised at its end")
         except Exception:
             _logger.exception("the event loop of a server failed")
         finally:
             ready.set()
             asyncio.set_event_loop(None)
             loop.close()
+            self._finished.set()
+
+    async def _cancel_rest(self) -> None:
+        """What handlers have left behind, as asyncio.run does."""
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CLEAN_UP)

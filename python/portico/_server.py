@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import signal
@@ -170,6 +171,7 @@ class Server:
         self._joined = False
         reports = Reports(on_error)
         self._waiting: set[Callable[[], None]] = set()
+        self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
         if handler is not None:
             handler = self._loop.lifespans.own(handler)
@@ -278,7 +280,8 @@ class Server:
         if os.getpid() != self._pid:
             return  # a forked copy: the server lives in the parent
         grace = _check_grace(grace)
-        self._core.close(grace)
+        self._begin_to_close(grace)
+        self._loop.close_if_loop_is()
         if threading.current_thread() in self._threads or self._loop.is_current():
             return
         end = time.monotonic() + grace + _THREADS_END
@@ -293,10 +296,13 @@ class Server:
         """The same as `close`, without blocking the event loop. Does not wait either when called from a handler."""
         if os.getpid() != self._pid:
             return
-        self._core.close(_check_grace(grace))
+        grace = _check_grace(grace)
+        self._begin_to_close(grace)
         if self._loop.runs_current_task():
             return
-        await self.wait_closed()
+        # The loop may have apps that take their time to end. They go on, and are cancelled with their loop.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.wait_closed(), grace + _THREADS_END)
         end = time.monotonic() + _THREADS_END
         # Threads cannot be awaited; those that are left are a line or two from their end.
         while self._threads.alive() and time.monotonic() < end:  # noqa: ASYNC110
@@ -343,7 +349,7 @@ class Server:
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             nonlocal grace
-            self._core.close(grace)
+            self._begin_to_close(grace)
             grace = 0.0
 
         try:
@@ -369,19 +375,7 @@ class Server:
         inline.
         """
         self._check_process()
-        handlers: dict[str, dict[str, Any]] = {}
-        for handler, (runs, why, (promoted, demoted), slow_paths) in self._core.handlers():
-            name = unused = name_of(handler)
-            while unused in handlers:
-                unused = f"{name} ({len(handlers) + 1})"
-            handlers[unused] = {
-                "runs": runs,
-                "why": why,
-                "promoted": promoted,
-                "demoted": demoted,
-                "slow_paths": slow_paths,
-            }
-        return {**self._core.stats(), "handlers": handlers}
+        return {**self._core.stats(), "handlers": self._tell_handlers() or self._handlers}
 
     def __repr__(self) -> str:
         if os.getpid() != self._pid:
@@ -429,10 +423,32 @@ class Server:
         """The way to the event loop, for handlers that are called on one."""
         if not callable(handler):
             raise ConfigError(f"handler: a function of a request, not {type(handler).__name__}")
+        _check_signature(handler)
         if not is_async(handler) and self._core.dispatch != "asyncio":
             return None
         self._needs_loop = True
         return self._loop.bridge()
+
+    def _begin_to_close(self, grace: float) -> None:
+        # Handlers are forgotten at the end; those who look at the statistics then want to see them.
+        self._handlers = self._handlers or self._tell_handlers()
+        self._loop.wait_until(time.monotonic() + grace)
+        self._core.close(grace)
+
+    def _tell_handlers(self) -> dict[str, dict[str, Any]]:
+        handlers: dict[str, dict[str, Any]] = {}
+        for handler, (runs, why, (promoted, demoted), slow_paths) in self._core.handlers():
+            name = unused = name_of(handler)
+            while unused in handlers:
+                unused = f"{name} ({len(handlers) + 1})"
+            handlers[unused] = {
+                "runs": runs,
+                "why": why,
+                "promoted": promoted,
+                "demoted": demoted,
+                "slow_paths": slow_paths,
+            }
+        return handlers
 
     def _check_open(self, doing: str) -> None:
         self._check_process()
@@ -444,6 +460,21 @@ class Server:
             raise ClosedError(
                 f"this server belongs to process {self._pid} and does not survive a fork: make a new one in this one"
             )
+
+
+def _check_signature(handler: Handler) -> None:
+    """Says at once what would go wrong at each request."""
+    try:
+        inspect.signature(handler).bind(None)
+    except ValueError:
+        return  # It does not tell, as many that are written in C.
+    except TypeError as error:
+        wanted = [one for one in inspect.signature(handler).parameters.values() if one.default is one.empty]
+        hint = {
+            2: ": a WSGI application is given as portico.wsgi(app)",
+            3: ": an ASGI application is given as portico.asgi(app)",
+        }
+        raise ConfigError(f"handler: it cannot be called with a request ({error}){hint.get(len(wanted), '')}") from None
 
 
 def _check_grace(grace: float) -> float:

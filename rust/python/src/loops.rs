@@ -222,15 +222,15 @@ impl Bridge {
         let began = Instant::now();
         let run = || {
             for left in bridge.queue.take_left().iter().filter(|left| !left.is_answered()) {
-                if let Some(task) = bridge.tasks.bind(py).get_item(left.task)? {
-                    cancel(&task)?;
-                }
+                let cancelled =
+                    bridge.tasks.bind(py).get_item(left.task).and_then(|task| task.as_ref().map_or(Ok(()), cancel));
+                only_interrupts(py, cancelled)?;
             }
             // The rest comes after a round of I/O.
             while began.elapsed() < HOLD
                 && let Some(job) = bridge.queue.take_job()
             {
-                begin(slf, job)?;
+                only_interrupts(py, begin(slf, job))?;
             }
             Ok(())
         };
@@ -323,6 +323,18 @@ fn first_step(ready: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()>
     } else {
         // A task factory's doing. It comes to its turn.
         ready.call_method1(intern!(py, "append"), (handle,)).map(drop)
+    }
+}
+
+/// Ctrl-C is the program's. What else goes wrong here, in an odd task or a task factory, is not to end its loop: the
+/// request gets a 500.
+fn only_interrupts(py: Python<'_>, result: PyResult<()>) -> PyResult<()> {
+    match result {
+        Err(error) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+        result => result,
     }
 }
 

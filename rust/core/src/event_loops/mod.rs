@@ -167,7 +167,8 @@ impl EventLoop {
     fn run(self: &Arc<Self>, turn: u64, crew: &Crew) {
         let mut phase = crew.lifecycle.subscribe();
         CURRENT.set(Some((self.clone(), turn)));
-        loop {
+        // Looked at first: where it was lost the runtime is somebody else's for long.
+        while self.turn.load(Ordering::Acquire) == turn {
             let stopped = phase.wait_for(|phase| *phase == Phase::Stopped);
             let mut stopped = pin!(stopped);
             match self.turn(poll_fn(|cx| self.poll_turn(turn, stopped.as_mut(), cx))) {
@@ -194,8 +195,11 @@ impl EventLoop {
         handler.hold(&mut || {
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop())?) {
                 let case = job.case();
-                self.case.lock().clone_from(&case);
-                self.busy_since.store(crew.now(), Ordering::SeqCst);
+                // What was lost while the interpreter was waited for is no longer ours to mark; the job in hand is.
+                if self.turn.load(Ordering::Acquire) == turn {
+                    self.case.lock().clone_from(&case);
+                    self.busy_since.store(crew.now(), Ordering::SeqCst);
+                }
                 job.run(case.as_ref());
                 if self.turn.load(Ordering::Acquire) != turn {
                     return; // What else is waiting is no longer ours.
@@ -216,7 +220,9 @@ impl EventLoop {
         self.ended.store(true, Ordering::Release);
         // Requests that were left behind are answered, to nobody.
         drop(std::mem::take(&mut *self.jobs.lock()));
-        drop(std::mem::take(&mut *self.answers.lock()));
+        // A handler of another server may have answered on our thread.
+        let answers = std::mem::take(&mut *self.answers.lock());
+        answers.into_iter().for_each(|(destination, answer)| destination.send(answer));
         if crew.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             crew.stop();
             (crew.finish)();

@@ -73,6 +73,11 @@ impl Activity {
         }
     }
 
+    /// How many streams have begun and are not done with, also those that were reset while a handler had them.
+    pub(super) fn streams(&self) -> usize {
+        self.0.lock().streams
+    }
+
     /// The client took something, or was told to go.
     pub(super) fn touch(&self) {
         self.0.lock().since = Instant::now();
@@ -87,7 +92,11 @@ impl Activity {
         going.patience(config, told).map_or(latest, |patience| (going.since + patience).min(latest))
     }
 
-    pub(super) fn verdict(&self, config: &Config, told: bool) -> Verdict {
+    /// `blocked` is since when the client takes nothing of what was written.
+    pub(super) fn verdict(&self, config: &Config, told: bool, blocked: Option<Instant>) -> Verdict {
+        if blocked.is_some_and(|since| since.elapsed() >= config.write_timeout) {
+            return Verdict::Stalled;
+        }
         let going = self.0.lock();
         match going.patience(config, told) {
             Some(patience) if going.since.elapsed() < patience => Verdict::Fine,

@@ -6,6 +6,7 @@
 mod activity;
 mod exchange;
 mod read;
+mod watched;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server;
+use h2::{Reason, server};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ pub(crate) use exchange::Exchange;
 
 use self::activity::{Activity, Verdict};
 use self::exchange::Sending;
+use self::watched::Watched;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Close;
@@ -40,6 +42,9 @@ const MAX_PENDING_RESETS: usize = 20;
 /// Resets that a client provoked by sending nonsense: MadeYouReset, CVE-2025-8671.
 const MAX_PROVOKED_RESETS: usize = 100;
 
+/// Requests of one connection that handlers may have. Those that were reset do not count as open streams, but their handlers
+/// go on: without a bound one client could fill `max_in_flight`.
+const MAX_UNANSWERED: usize = 2 * MAX_STREAMS as usize;
 /// Requests that one connection begins before others get a turn.
 const ACCEPT_TURN: usize = 32;
 
@@ -63,6 +68,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
     let config = connection.service.config.clone();
     let mut phase = connection.service.lifecycle.subscribe();
     let began = Instant::now();
+    let (stream, blocked) = Watched::new(stream);
     let opening = tokio::time::timeout(config.header_timeout, builder(&config).handshake(stream));
     let mut wire = tokio::select! {
         biased;
@@ -92,7 +98,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                 wire.graceful_shutdown();
             }
             () = tokio::time::sleep_until(activity.next_look(&config, told.is_some())) => {
-                match activity.verdict(&config, told.is_some()) {
+                match activity.verdict(&config, told.is_some(), blocked.since()) {
                     Verdict::Fine => {}
                     Verdict::Stalled => return Close::WriteTimeout,
                     Verdict::Idle => {
@@ -112,13 +118,18 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
 
 /// Reads and writes, and begins every request that comes, until the connection ends; none when others are to have a turn.
 fn accept(
-    wire: &mut server::Connection<Prefixed, Bytes>,
+    wire: &mut server::Connection<Watched, Bytes>,
     shared: &Arc<Shared>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Close>> {
     for _ in 0..ACCEPT_TURN {
         match ready!(wire.poll_accept(cx)) {
-            Some(Ok((request, respond))) => Exchange::begin(shared, request, respond),
+            Some(Ok((request, respond))) => {
+                Exchange::begin(shared, request, respond);
+                if shared.activity.streams() > MAX_UNANSWERED {
+                    wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+            }
             Some(Err(_)) => return Poll::Ready(Some(Close::Aborted)),
             None => return Poll::Ready(Some(Close::Client)),
         }
