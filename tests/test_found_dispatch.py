@@ -106,17 +106,15 @@ def test_a_client_over_http2_that_takes_nothing_of_small_answers_is_dropped():
 
 def test_requests_that_were_reset_do_not_fill_the_server(gate):
     with portico.Server(gate) as s:
-        port = s.listen(0, tls=False).port
-        with Wire(port) as wire:
+        # Where it is told to go the client is broken off.
+        with Wire(s.listen(0, tls=False).port) as wire, contextlib.suppress(OSError):
             client = H2(wire)
             for _ in range(110):
-                if s.stats()["connections_open"] == 0:
-                    break
                 streams = [client.open(scheme="http") for _ in range(10)]
                 client.connection.ping(b"12345678")
                 client.flush()
                 if client.wait_for(h2.events.PingAckReceived) is None:
-                    break  # told to go
+                    break
                 for stream in streams:
                     with contextlib.suppress(h2.exceptions.StreamClosedError):
                         client.connection.reset_stream(stream)

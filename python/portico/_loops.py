@@ -146,11 +146,13 @@ class Loop:
         """Waits for tasks that go on after their response, as background tasks do, as long as the grace lasts; cancels
         those that are left; then ends the apps."""
         if tasks := self._tasks():
-            _, left = await asyncio.wait(tasks, timeout=max(0.0, self._patience - time.monotonic()))
+            patience = max(0.0, self._patience - time.monotonic())
+            _, left = await asyncio.wait(tasks, timeout=patience)
             for task in left:
                 task.cancel()
             if left:
-                _logger.warning("%d requests or background tasks were cancelled at the end of the grace", len(left))
+                if patience > 0:
+                    _logger.warning("%d background tasks were cancelled at the end of the grace", len(left))
                 await asyncio.wait(left, timeout=_CLEAN_UP)
         await self.lifespans.shutdown()
 
