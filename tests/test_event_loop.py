@@ -275,6 +275,20 @@ def test_the_time_out_cancels_the_coroutine(serve):
     assert handler.cancelled.wait(GENEROUS)
 
 
+def test_the_end_of_the_grace_cancels_though_nobody_awaits_the_end(loop):
+    handler = Waits()
+
+    async def main():
+        async with portico.Server(handler) as server:
+            with Wire(server.listen(0, tls=False).port) as wire:
+                wire.send("GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert await asyncio.to_thread(handler.begun.wait, GENEROUS)
+                await asyncio.to_thread(server.close, 0)
+                assert await asyncio.to_thread(handler.cancelled.wait, GENEROUS)
+
+    loop.run_until_complete(main())
+
+
 def test_a_coroutine_that_goes_on_when_cancelled_harms_nobody(serve):
     over = threading.Event()
 

@@ -130,12 +130,15 @@ class Loop:
         self.loop.stop()
 
     def detach(self) -> None:
-        """Stops serving: cancels what is left. On the loop's thread."""
+        """Stops serving, on the loop's thread. Cancels what is left where the grace is over; else `finish` does."""
         if self.loop is not None and not self._ending:
             self._ending = True
             if self._reads:
                 self.loop.remove_reader(self.bridge().fileno())
             self.bridge().close()
+        if time.monotonic() >= self._patience:
+            for task in self._tasks():
+                task.cancel()
 
     def wait_until(self, patience: float) -> None:
         """How long `finish` waits for tasks that go on after their response: until then, by the monotonic clock. The
