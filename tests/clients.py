@@ -17,6 +17,8 @@ from functools import cached_property
 import httpx
 import pytest
 
+import portico
+
 # Far longer than anything takes; only a test that fails waits for it.
 GENEROUS = 30.0
 
@@ -232,6 +234,17 @@ class Served:
             trust_env=False,
             **more,
         )
+
+    def check_wrong_response(self, expected, caplog):
+        """What the handler gives is no response: a whole 500, a line in the log, and the connection goes on."""
+        with self.wire() as wire:
+            reply = wire.get("/wrong")
+            assert (reply.status, reply.text) == (500, "500 Internal Server Error\n")
+            assert wire.get("/again").status == 500, "the connection is as good as before"
+        error, request = self.errors.next(portico.ResponseError)
+        assert expected in str(error)
+        assert request.path == "/wrong"
+        assert expected in caplog.text
 
     def stat(self, name, label=None):
         value = self.server.stats()[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import queue
 import re
 import signal
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import threading
 
-from clients import GENEROUS
+from clients import GENEROUS, wait_until
 
 # Nobody listens on the discard port.
 DEAD_PROXY = "http://127.0.0.1:9"
@@ -92,3 +94,27 @@ def shell(line, folder, **environment):
     )
     assert done.returncode == 0, f"{line}: {done.stderr}"
     return done.stdout
+
+
+def lives(pid):
+    """Whether a process runs; a dead one that its parent has not collected does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children():
+    """The processes that this one has started, dead ones that nobody has collected too."""
+    found = set()
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found |= set(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def hold(pid):
+    """Stops every thread of a process until SIGCONT."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    wait_until(lambda: all(" T " in (task / "stat").read_text() for task in tasks.iterdir()), "every thread to stop")

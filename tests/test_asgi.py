@@ -286,14 +286,7 @@ WRONG = {
 @pytest.mark.parametrize(("messages", "expected"), WRONG.values(), ids=WRONG)
 def test_wrong_messages_are_a_500_and_a_line_in_the_log(serve, caplog, messages, expected):
     served = serve(app(*messages))
-    with served.wire() as wire:
-        reply = wire.get("/wrong")
-        assert (reply.status, reply.text) == (500, "500 Internal Server Error\n")
-        assert wire.get("/again").status == 500, "the connection is as good as before"
-    error, request = served.errors.next(portico.ResponseError)
-    assert expected in str(error)
-    assert request.path == "/wrong"
-    assert expected in caplog.text
+    served.check_wrong_response(expected, caplog)
 
 
 def test_an_app_may_mend_a_wrong_start(serve):

@@ -321,14 +321,7 @@ WRONG = {
 @pytest.mark.parametrize(("app", "expected"), WRONG.values(), ids=WRONG)
 def test_wrong_answers_are_a_500_and_a_line_in_the_log(serve, caplog, app, expected):
     served = serve(portico.wsgi(app))
-    with served.wire() as wire:
-        reply = wire.get("/wrong")
-        assert (reply.status, reply.text) == (500, "500 Internal Server Error\n")
-        assert wire.get("/again").status == 500, "the connection is as good as before"
-    error, request = served.errors.next(portico.ResponseError)
-    assert expected in str(error)
-    assert request.path == "/wrong"
-    assert expected in caplog.text
+    served.check_wrong_response(expected, caplog)
 
 
 def test_an_app_has_to_be_callable():

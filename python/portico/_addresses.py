@@ -20,6 +20,15 @@ Address = Union[int, "tuple[str, int]", Mapping[str, Any]]
 _BACKLOG = 1024
 
 
+def url_of(address: tuple[str, int] | str, tls: bool) -> str:
+    """Where clients find a listener: by host and port, or by the path of a Unix socket."""
+    scheme = "https" if tls else "http"
+    if isinstance(address, str):
+        return f"{scheme}+unix://{address}"
+    host, port = address
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 @dataclass(frozen=True)
 class Place:
     """An address that was checked."""
@@ -116,11 +125,7 @@ class Held:
 
     @property
     def url(self) -> str:
-        scheme = "https" if self.tls else "http"
-        if isinstance(self.address, str):
-            return f"{scheme}+unix://{self.address}"
-        host, port = self.address
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        return url_of(self.address, self.tls)
 
     @property
     def descriptor(self) -> int | None:

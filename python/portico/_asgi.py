@@ -118,10 +118,6 @@ class Lifespan:
         self._started: asyncio.Future[str | None] | None = None
         self._stopped: asyncio.Future[str | None] | None = None
 
-    @property
-    def began(self) -> bool:
-        return self._task is not None
-
     async def startup(self) -> None:
         """Returns when the app is ready, at once where it is; for any number of callers.
 

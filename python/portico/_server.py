@@ -9,7 +9,6 @@ import functools
 import inspect
 import logging
 import os
-import signal
 import threading
 import time
 import warnings
@@ -20,11 +19,13 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from . import _core
+from ._addresses import url_of
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
 from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._responses import Response
+from ._signals import ending_signals
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
 """A function from a request to a response dict, `def` or `async def`."""
@@ -116,12 +117,7 @@ class Listener:
     @property
     def url(self) -> str:
         """Where to find it: `https://127.0.0.1:8443`, or `https+unix:///run/app.sock`."""
-        scheme = "https" if self._listener.tls else "http"
-        address = self.address
-        if isinstance(address, str):
-            return f"{scheme}+unix://{address}"
-        host, port = address
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        return url_of(self.address, self._listener.tls)
 
     def close(self) -> None:
         """Stops accepting and frees the address. Connections that were accepted go on."""
@@ -344,25 +340,16 @@ class Server:
             )
         if not self._listens:
             _logger.warning("serve_forever() on a server that listens nowhere yet: call listen()")
-        on_main = threading.current_thread() is threading.main_thread()
-        before: dict[int, Any] = {}
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             nonlocal grace
             self._begin_to_close(grace)
             grace = 0.0
 
-        try:
-            if on_main:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    before[number] = signal.signal(number, on_signal)
+        with ending_signals(on_signal):
             # Not for ever at once: a signal that comes just before the wait does not end it.
             while not self._closed.wait(1.0):
                 pass
-        finally:
-            for caught, previous in before.items():
-                # None was not set from Python, and cannot be put back from it.
-                signal.signal(caught, signal.SIG_DFL if previous is None else previous)
         self.close(grace)
 
     # ---- looking at it

@@ -7,16 +7,15 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
-from typing import Any
 
 from ._addresses import Address, Held, parse
 from ._errors import ClosedError, ConfigError, WorkerError
 from ._server import _check_grace
+from ._signals import ending_signals
 from ._worker import Worker
 from ._worker_process import END, Process, Program
 
@@ -161,7 +160,6 @@ class Workers:
         if self._closing.is_set():
             raise ClosedError("cannot run_forever closed workers")
         signals: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        before: dict[int, Any] = {}
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
@@ -169,25 +167,20 @@ class Workers:
 
         with self._lock:
             self._waiting.append(signals)
-        try:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    before[number] = signal.signal(number, on_signal)
-            if self._state == "new":
-                self._begin()
-            if self._closed.is_set():
-                signals.put(None)
-            left = grace
-            while _next(signals) is not None:
-                self._begin_close(left)
-                left = 0.0
-            if self._failure is not None:
-                raise self._failure
-        finally:
-            self.close(0)
-            for caught, previous in before.items():
-                # None was not set from Python, and cannot be put back from it.
-                signal.signal(caught, signal.SIG_DFL if previous is None else previous)
+        with ending_signals(on_signal):
+            try:
+                if self._state == "new":
+                    self._begin()
+                if self._closed.is_set():
+                    signals.put(None)
+                left = grace
+                while _next(signals) is not None:
+                    self._begin_close(left)
+                    left = 0.0
+                if self._failure is not None:
+                    raise self._failure
+            finally:
+                self.close(0)
 
     def reload(self, grace: float = 30.0) -> None:
         """Replaces the workers one after the other: starts a new one, waits until it listens, and tells the old one

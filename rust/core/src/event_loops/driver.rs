@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -121,7 +121,7 @@ impl Driver {
                     _ => std::future::pending().await,
                 }
             });
-            let mut poll = |cx: &mut Context<'_>| {
+            poll_fn(|cx| {
                 if let Poll::Ready(turned) = one.poll_turn(*turn, stopped.as_mut(), cx) {
                     return Poll::Ready(Err(turned));
                 }
@@ -135,8 +135,8 @@ impl Driver {
                     return Poll::Ready(Ok(Driven { called, readable, ended: false }));
                 }
                 Poll::Pending
-            };
-            poll_fn(&mut poll).await
+            })
+            .await
         })
     }
 

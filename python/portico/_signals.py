@@ -1,0 +1,26 @@
+"""The signals that end a program, while something of it blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+
+@contextlib.contextmanager
+def ending_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """On the main thread SIGINT (Ctrl-C) and SIGTERM call `handler`; what was there is put back at the end. Other
+    threads get no signals."""
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for caught, previous in before.items():
+            # None was not set from Python, and cannot be put back from it.
+            signal.signal(caught, signal.SIG_DFL if previous is None else previous)
