@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ._asgi import asgi
+from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
 from ._core import ConnectionInfo, Request, __version__, settings
 from ._errors import (
     CertificateError,
@@ -44,9 +45,11 @@ from ._wsgi import wsgi
 Mapping.register(Request)
 
 __all__ = [
+    "AsyncConnection",
     "CertificateError",
     "ClosedError",
     "ConfigError",
+    "Connection",
     "ConnectionInfo",
     "Context",
     "Error",
@@ -63,6 +66,7 @@ __all__ = [
     "Response",
     "ResponseError",
     "Server",
+    "StreamCallback",
     "Worker",
     "WorkerError",
     "Workers",
@@ -72,6 +76,7 @@ __all__ = [
     "delete_cookie",
     "error",
     "new_event_loop",
+    "parse_request",
     "redirect",
     "response",
     "run_workers",

@@ -8,12 +8,14 @@ mod errors;
 mod handler;
 mod header_names;
 mod loops;
+mod parse;
 mod reports;
 mod request;
 mod response;
 mod server;
 mod settings;
 mod slot;
+mod streams;
 mod threads;
 mod wsgi;
 
@@ -31,10 +33,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Context>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
+    module.add_class::<streams::Operation>()?;
+    module.add_class::<streams::Stream>()?;
     module.add_function(wrap_pyfunction!(asgi::asgi_scope, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
+    module.add_function(wrap_pyfunction!(parse::parse_request, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
     module.add_function(wrap_pyfunction!(threads::close_door, module)?)?;
