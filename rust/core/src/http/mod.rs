@@ -3,7 +3,7 @@
 //! [`h1`] is our own engine on httparse; [`h2`] drives the crate of that name. Both turn what a peer sends into a [`Request`], hand it to
 //! [`crate::dispatch`], and write the [`Response`] that comes back.
 
-pub(crate) mod body;
+pub mod body;
 pub(crate) mod date;
 pub mod form;
 pub mod h1;
@@ -13,6 +13,7 @@ pub mod request;
 pub mod response;
 pub mod target;
 
+pub use body::{Body, Pieces};
 pub use form::FormPart;
 pub use headers::Headers;
 pub use request::Request;

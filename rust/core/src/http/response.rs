@@ -1,28 +1,28 @@
 //! A response that may be sent as it is: what the types do not rule out, [`Response::check`] does.
 
-use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
+use super::body::Body;
 use crate::error::{Error, RequestError};
 
 /// The most header lines of a response. No client takes as many; HTTP/2's header map ends at 24 000.
 const MAX_HEADERS: usize = 1_000;
 
 /// One response.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Response {
     /// The status code.
     pub status: StatusCode,
     /// The header lines, in the order in which they are sent.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
-    pub body: Bytes,
+    pub body: Body,
 }
 
 impl Response {
     /// A response without headers.
-    pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+    pub fn new(status: StatusCode, body: impl Into<Body>) -> Self {
         Response { status, headers: Vec::new(), body: body.into() }
     }
 
@@ -52,7 +52,7 @@ impl Response {
 
     /// The answer to `OPTIONS *`: what the server as a whole can do (RFC 9110 section 9.3.7).
     pub fn options() -> Self {
-        Response::new(StatusCode::NO_CONTENT, Bytes::new())
+        Response::new(StatusCode::NO_CONTENT, Body::default())
             .with(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
     }
 
@@ -66,12 +66,12 @@ impl Response {
         matches!(self.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
-    /// Looks for what would break the message's framing.
+    /// Looks for what would break the message's framing. A body that comes in pieces has the length that is given.
     ///
     /// # Errors
     /// [`Error::Response`]: an interim status, which cannot end a request; a `Transfer-Encoding`, which is the
     /// server's business; a `Content-Length` that is not the body's.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&mut self) -> Result<(), Error> {
         if self.status.is_informational() {
             let status = self.status.as_u16();
             return Err(Error::Response(format!(
@@ -87,31 +87,43 @@ impl Response {
                     "header transfer-encoding: the server chooses the transfer coding; leave it out".into(),
                 ));
             }
-            // A handler may answer HEAD with the length that GET would have and no body.
-            let length = self.body.len();
-            if name == header::CONTENT_LENGTH && length > 0 && value.as_bytes() != length.to_string().as_bytes() {
-                return Err(Error::Response(format!(
-                    "header content-length: {value:?} is not the length of the body, {length}; leave it out"
-                )));
+            if name != header::CONTENT_LENGTH {
+                continue;
+            }
+            match &mut self.body {
+                Body::Pieces(pieces) if pieces.length().is_none() => match number(value) {
+                    Some(length) => pieces.set_length(length),
+                    None => return Err(Error::Response(format!("header content-length: {value:?} is no length"))),
+                },
+                // A handler may answer HEAD with the length that GET would have and no body.
+                body => match body.length().unwrap_or_default() {
+                    0 => {}
+                    length if value.as_bytes() == length.to_string().as_bytes() => {}
+                    length => {
+                        return Err(Error::Response(format!(
+                            "header content-length: {value:?} is not the length of the body, {length}; leave it out"
+                        )));
+                    }
+                },
             }
         }
         Ok(())
     }
 
     /// The length to announce: the body's, or for an empty body the one the handler gave. None where RFC 9110
-    /// section 8.6 forbids it.
+    /// section 8.6 forbids it, and where it is not known.
     pub fn content_length(&self, method: &Method) -> Option<u64> {
         if self.status == StatusCode::NO_CONTENT {
             return None;
         }
         let given = || self.headers.iter().find(|(name, _)| name == header::CONTENT_LENGTH);
-        match (self.body.len() as u64, self.is_bodiless(method)) {
-            (0, true) => {
-                let given = given().and_then(|(_, value)| value.to_str().ok()?.parse().ok());
+        match (self.body.length(), self.is_bodiless(method)) {
+            (Some(0), true) => {
+                let given = given().and_then(|(_, value)| number(value));
                 if self.status == StatusCode::NOT_MODIFIED { given } else { Some(given.unwrap_or(0)) }
             }
             (_, true) if self.status == StatusCode::RESET_CONTENT => Some(0),
-            (length, _) => Some(length),
+            (length, _) => length,
         }
     }
 
@@ -119,6 +131,12 @@ impl Response {
     pub fn is_framing(name: &HeaderName) -> bool {
         *name == header::CONTENT_LENGTH || *name == header::CONNECTION || name.as_str() == "keep-alive"
     }
+}
+
+/// A length as RFC 9110 section 8.6 has it: digits alone.
+fn number(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::error::RequestError;
 use crate::http::body::Collected;
 use crate::http::h1::encode::{self, Persist};
 use crate::http::h1::{CONTINUE, Event, Head, Limits, Machine, Wait};
-use crate::http::{Request, Response};
+use crate::http::{Body, Request, Response};
 
 /// What is known of the requests on a connection; nothing until one is read.
 #[derive(Default)]
@@ -202,8 +202,12 @@ impl Connection {
 
     fn send(&self, response: &Response, method: &Method, persist: Persist) -> Result<(), StreamError> {
         let mut head = BytesMut::new();
-        encode::head(&mut head, response, method, persist);
-        let body = if response.is_bodiless(method) { Bytes::new() } else { response.body.clone() };
+        encode::head(&mut head, response, method, persist, false);
+        let body = match &response.body {
+            _ if response.is_bodiless(method) => Bytes::new(),
+            Body::Whole(body) => body.clone(),
+            Body::Pieces(_) => return Err(StreamError::Misuse("a response by hand has its body whole")),
+        };
         self.pipe.write([head.freeze(), body])?;
         self.connection.service.metrics.response(response.status);
         Ok(())

@@ -22,20 +22,22 @@ impl Persist {
     /// What to say after a response to a request of that version whose client does or does not keep the connection. A
     /// server that ends keeps none.
     pub(crate) fn after(version: Version, keep_alive: bool, response: &Response, draining: bool) -> Self {
+        // Without a length and without chunks, which HTTP/1.0 does not know, the end of the body is that of the connection.
+        let is_end = version == Version::HTTP_10 && response.body.length().is_none();
         let asked_to_close = response
             .headers
             .iter()
             .any(|(name, value)| name == header::CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"close"));
         match version {
-            _ if !keep_alive || asked_to_close || draining => Persist::Close,
+            _ if !keep_alive || asked_to_close || draining || is_end => Persist::Close,
             Version::HTTP_10 => Persist::KeepAlive,
             _ => Persist::Open,
         }
     }
 }
 
-/// Appends the head of `response` to `out`.
-pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, persist: Persist) {
+/// Appends the head of `response` to `out`; `chunked` where its body goes in chunks.
+pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, persist: Persist, chunked: bool) {
     let status = response.status;
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
@@ -63,6 +65,9 @@ pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
         // Writing to a BytesMut cannot fail.
         let _ = write!(out, "{length}\r\n");
     }
+    if chunked {
+        out.put_slice(b"transfer-encoding: chunked\r\n");
+    }
     match persist {
         Persist::Open => {}
         Persist::KeepAlive => out.put_slice(b"connection: keep-alive\r\n"),
@@ -70,6 +75,16 @@ pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
     }
     out.put_slice(b"\r\n");
 }
+
+/// Appends what comes before a chunk of that length; after it comes [`CHUNK_END`].
+pub(crate) fn chunk(out: &mut BytesMut, length: usize) {
+    // Writing to a BytesMut cannot fail.
+    let _ = write!(out, "{length:x}\r\n");
+}
+
+pub(crate) const CHUNK_END: &[u8] = b"\r\n";
+/// The last chunk, and no trailers.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -84,7 +99,7 @@ mod tests {
             .with(header::DATE, "then")
             .with(header::CONTENT_LENGTH, "5");
         let mut out = BytesMut::new();
-        head(&mut out, &response, &Method::GET, Persist::Close);
+        head(&mut out, &response, &Method::GET, Persist::Close, false);
         assert_eq!(
             &out[..],
             b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: then\r\ncontent-length: 5\r\nconnection: close\r\n\r\n"

@@ -4,10 +4,11 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::{Method, Version};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -17,8 +18,8 @@ use crate::connection::Connection;
 use crate::dispatch::{self, Outcome};
 use crate::error::RequestError;
 use crate::farewell;
-use crate::http::body::Collected;
-use crate::http::{Request, Response};
+use crate::http::body::{Broken, Collected};
+use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
@@ -73,7 +74,7 @@ impl Io {
             let response = self.answer(head, body).await?;
             let draining = *self.phase.borrow() != Phase::Serving;
             let persist = Persist::after(version, keep_alive, &response, draining);
-            self.write(&response, &method, persist).await?;
+            self.write(response, &method, version, persist).await?;
             if persist == Persist::Close {
                 let why = if draining { Close::Shutdown } else { Close::Server };
                 return self.linger(why).await;
@@ -166,21 +167,82 @@ impl Io {
     }
 
     /// Writes a response, or gathers it where another request is waiting already.
-    async fn write(&mut self, response: &Response, method: &Method, persist: Persist) -> Result<(), Close> {
+    async fn write(
+        &mut self,
+        response: Response,
+        method: &Method,
+        version: Version,
+        persist: Persist,
+    ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
-        encode::head(&mut self.out, response, method, persist);
-        if !response.is_bodiless(method) {
-            if response.body.len() <= SMALL_BODY {
-                self.out.extend_from_slice(&response.body);
-            } else {
-                let head = std::mem::take(&mut self.out);
-                self.send(&head, &response.body).await?;
-            }
+        let bodiless = response.is_bodiless(method);
+        let chunked = !bodiless && response.body.length().is_none() && version != Version::HTTP_10;
+        encode::head(&mut self.out, &response, method, persist, chunked);
+        match response.body {
+            _ if bodiless => {}
+            Body::Whole(body) => self.add(&body).await?,
+            // Boxed, so that a connection has no room for it while it has no use for it.
+            Body::Pieces(pieces) => Box::pin(self.write_pieces(pieces, chunked)).await?,
         }
         if self.out.len() >= GATHER || self.machine.buffered() == 0 {
             self.flush().await?;
         }
         Ok(())
+    }
+
+    /// Adds to what is written: a copy of what is small, what is large itself.
+    async fn add(&mut self, body: &[u8]) -> Result<(), Close> {
+        if body.len() <= SMALL_BODY {
+            self.out.extend_from_slice(body);
+            return Ok(());
+        }
+        let before = std::mem::take(&mut self.out);
+        self.send(&before, body).await
+    }
+
+    /// Writes a body as it comes. One that breaks off ends the connection, so that the client sees that.
+    async fn write_pieces(&mut self, mut pieces: Pieces, chunked: bool) -> Result<(), Close> {
+        while let Some(piece) = self.next_piece(&mut pieces).await? {
+            let piece = piece.map_err(|Broken| Close::Server)?;
+            if chunked {
+                encode::chunk(&mut self.out, piece.len());
+            }
+            self.add(&piece).await?;
+            if chunked {
+                self.out.extend_from_slice(encode::CHUNK_END);
+            }
+            if self.out.len() >= GATHER {
+                self.flush().await?;
+            }
+        }
+        if chunked {
+            self.out.extend_from_slice(encode::LAST_CHUNK);
+        }
+        Ok(())
+    }
+
+    /// The next piece of a body. What is written leaves before it is waited for, and meanwhile the client is noticed when it
+    /// leaves.
+    async fn next_piece(&mut self, pieces: &mut Pieces) -> Result<Option<Result<Bytes, Broken>>, Close> {
+        if let Poll::Ready(piece) = poll_fn(|cx| Poll::Ready(pieces.poll_next(cx))).await {
+            return Ok(piece);
+        }
+        self.flush().await?;
+        let room = self.connection.service.config.max_read_buffer_size;
+        loop {
+            let machine = &mut self.machine;
+            if machine.ended() && pieces.stops_at_half_close() {
+                return Err(Close::Aborted);
+            }
+            let may_read = !machine.ended() && machine.buffered() < room;
+            tokio::select! {
+                biased;
+                piece = pieces.next() => return Ok(piece),
+                read = self.stream.read_some(|bytes| receive(machine, bytes, Instant::now())), if may_read => {
+                    read.map_err(|_| Close::Aborted)?;
+                }
+            }
+        }
     }
 
     async fn flush(&mut self) -> Result<(), Close> {
@@ -224,7 +286,7 @@ impl Io {
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
         self.connection.refused(error);
-        self.write(&Response::refusal(error), &Method::GET, Persist::Close).await?;
+        self.write(Response::refusal(error), &Method::GET, Version::HTTP_11, Persist::Close).await?;
         self.linger(Close::Refused).await
     }
 

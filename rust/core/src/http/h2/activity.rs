@@ -63,6 +63,11 @@ impl Activity {
         going.answering -= 1;
     }
 
+    /// A stream's answer goes on, and some of it is still to be made: the client waits for the server again.
+    pub(super) fn more_to_come(&self) {
+        self.0.lock().answering += 1;
+    }
+
     /// A stream ends, `answered` before or in one step.
     pub(super) fn ended(&self, answered: bool) {
         let mut going = self.0.lock();

@@ -1,5 +1,6 @@
 //! One request, from its head to the end of its response.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -13,7 +14,8 @@ use super::read::{self, Unread};
 use super::{SEND_BUFFER, Shared};
 use crate::dispatch::{self, Destination, Outcome, Reply};
 use crate::error::RequestError;
-use crate::http::{Request, Response, date};
+use crate::http::body::Broken;
+use crate::http::{Body, Pieces, Request, Response, date};
 
 /// The most of a response that is handed over at once: the size of a frame and of a TLS record.
 const PIECE: usize = 16 * 1024;
@@ -83,7 +85,7 @@ impl Exchange {
             Ok(Outcome::Waiting(mut waiting)) => tokio::select! {
                 biased;
                 answer = waiting.response() => answer,
-                () = std::future::poll_fn(|cx| self.poll_abandoned(cx)) => return,
+                () = poll_fn(|cx| self.poll_abandoned(cx)) => return,
             },
             Err(error) => Err(error),
         };
@@ -117,13 +119,13 @@ impl Exchange {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
         }
-        let Exchange { mut respond, method, mut open, .. } = self;
+        let Exchange { mut respond, method, open, .. } = self;
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
         // Before the client can have it.
         metrics.response(status);
         let length = response.content_length(&method);
-        let body = if response.is_bodiless(&method) { Bytes::new() } else { response.body };
+        let body = if response.is_bodiless(&method) { Body::default() } else { response.body };
         let Ok(mut stream) = respond.send_response(head(status, response.headers, length), body.is_empty()) else {
             // It is closed already; or h2 finds a fault with the headers, and the client shall not wait for ever.
             metrics.no_response(status);
@@ -132,17 +134,20 @@ impl Exchange {
         if body.is_empty() {
             return;
         }
-        if body.len() <= SEND_BUFFER {
-            stream.reserve_capacity(body.len());
-            if stream.capacity() >= body.len() {
-                // An error means that the client has left.
-                let _ = stream.send_data(body, true);
-                return;
+        let body = match body {
+            Body::Whole(whole) if whole.len() <= SEND_BUFFER => {
+                stream.reserve_capacity(whole.len());
+                if stream.capacity() >= whole.len() {
+                    // An error means that the client has left.
+                    let _ = stream.send_data(whole, true);
+                    return;
+                }
+                Body::Whole(whole)
             }
-        }
-        open.answered();
+            body => body,
+        };
         let shared = open.shared.clone();
-        shared.take_up(Sending { stream, left: body, open });
+        shared.take_up(Sending { stream, body, open });
     }
 }
 
@@ -180,33 +185,71 @@ fn is_of_http_1(name: &HeaderName) -> bool {
     [header::TRANSFER_ENCODING, header::UPGRADE, header::TE].contains(name) || name.as_str() == "proxy-connection"
 }
 
-/// A response body that h2 does not take at once, because it is large or the client's windows are small. It is a reference
-/// to the handler's bytes: what a client that reads nothing can make a server hold is what its streams' handlers returned.
+/// A response body that h2 does not take at once, because it is large, the client's windows are small, or it is still being
+/// made. What is whole is a reference to the handler's bytes: what a client that reads nothing can make a server hold is what
+/// its streams' handlers returned.
 #[derive(Debug)]
 pub(super) struct Sending {
     stream: SendStream<Bytes>,
-    left: Bytes,
+    body: Body,
     open: Open,
 }
+
+/// The client has left, or the connection is gone.
+struct Left;
 
 impl Sending {
     /// Hands the body over, piece by piece, as the client takes it.
     pub(super) async fn run(mut self) {
-        while !self.left.is_empty() {
+        // An error means that nobody wants the rest.
+        let _ = match std::mem::take(&mut self.body) {
+            Body::Whole(left) => {
+                self.open.clients_turn();
+                self.hand_over(left, true).await
+            }
+            Body::Pieces(pieces) => self.follow(pieces).await,
+        };
+    }
+
+    async fn hand_over(&mut self, mut left: Bytes, last: bool) -> Result<(), Left> {
+        while !left.is_empty() {
             // One byte, though more is ready: `send_data` asks for what it holds, and a window that is reserved for a
             // stream which waits is lost to the others.
             self.stream.reserve_capacity(1);
             while self.stream.capacity() == 0 {
-                match std::future::poll_fn(|cx| self.stream.poll_capacity(cx)).await {
+                match poll_fn(|cx| self.stream.poll_capacity(cx)).await {
                     Some(Ok(_)) => {}
                     // Reset, or the connection is gone.
-                    Some(Err(_)) | None => return,
+                    Some(Err(_)) | None => return Err(Left),
                 }
             }
             self.open.shared.activity.touch();
-            let piece = self.left.split_to(self.left.len().min(PIECE));
-            if self.stream.send_data(piece, self.left.is_empty()).is_err() {
-                return;
+            let piece = left.split_to(left.len().min(PIECE));
+            self.stream.send_data(piece, last && left.is_empty()).map_err(|_| Left)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a body as it comes. One that breaks off is a reset, so that the client sees that.
+    async fn follow(&mut self, mut pieces: Pieces) -> Result<(), Left> {
+        loop {
+            let stream = &mut self.stream;
+            let piece = tokio::select! {
+                biased;
+                _ = poll_fn(|cx| stream.poll_reset(cx)) => return Err(Left),
+                piece = pieces.next() => piece,
+            };
+            match piece {
+                Some(Ok(piece)) => {
+                    self.open.clients_turn();
+                    self.hand_over(piece, false).await?;
+                    self.open.servers_turn();
+                }
+                Some(Err(Broken)) => {
+                    self.stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Ok(());
+                }
+                None => return self.stream.send_data(Bytes::new(), true).map_err(|_| Left),
             }
         }
     }
@@ -224,9 +267,16 @@ impl Open {
         Open { shared: shared.clone(), answered: false }
     }
 
-    fn answered(&mut self) {
+    /// Some of the answer is there.
+    fn clients_turn(&mut self) {
         self.shared.activity.answered();
         self.answered = true;
+    }
+
+    /// The client has taken what there was, and more is to come.
+    fn servers_turn(&mut self) {
+        self.shared.activity.more_to_come();
+        self.answered = false;
     }
 }
 

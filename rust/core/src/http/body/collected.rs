@@ -1,4 +1,4 @@
-//! Bodies, collected on the way in.
+//! Bodies that are collected on the way in.
 
 use bytes::{Bytes, BytesMut};
 

@@ -1,0 +1,244 @@
+//! A body whose pieces come from another thread or another event loop, as fast as the client takes them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Broken, Pieces, Source};
+
+/// Whoever makes a body waits while more than this was not taken.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// Nobody wants any more of it: the client has left, or the server has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// The end of a body at which it is made. Dropped before [`BodySender::finish`] the body is broken.
+#[derive(Debug)]
+pub struct BodySender(Arc<Shared>);
+
+struct Receiver {
+    shared: Arc<Shared>,
+    stops_at_half_close: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Bytes>,
+    /// Bytes in `waiting`.
+    queued: usize,
+    /// Whether it was finished, once nothing more comes.
+    ended: Option<bool>,
+    gone: bool,
+    receiver: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+/// A body of that length, where it is known, and the end at which it is made.
+pub fn channel(length: Option<u64>, stops_at_half_close: bool) -> (BodySender, Pieces) {
+    let shared = Arc::<Shared>::default();
+    let receiver = Receiver { shared: shared.clone(), stops_at_half_close };
+    (BodySender(shared), Pieces::new(length, receiver))
+}
+
+impl BodySender {
+    /// Adds a piece, however much waits already; see [`BodySender::poll_room`].
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn send(&self, piece: Bytes) -> Result<(), Gone> {
+        let receiver = {
+            let mut state = self.0.0.lock();
+            if state.gone {
+                return Err(Gone);
+            }
+            state.queued += piece.len();
+            state.waiting.push_back(piece);
+            state.receiver.take()
+        };
+        receiver.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    /// Ready when there is room for more, or nobody wants it.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let mut state = self.0.0.lock();
+        if state.gone {
+            return Poll::Ready(Err(Gone));
+        }
+        if state.queued <= HIGH_WATER {
+            return Poll::Ready(Ok(()));
+        }
+        state.sender = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Leaves a waker that is woken when nobody wants it any more, and maybe before.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.0.lock();
+        if state.gone {
+            return Poll::Ready(());
+        }
+        state.sender = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Waits on this thread for room, until `deadline` where there is one: then there is none yet.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<bool, Gone> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(room) = self.poll_room(&mut cx) {
+                return room.map(|()| true);
+            }
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => std::thread::park(),
+                Some(left) if left.is_zero() => return Ok(false),
+                Some(left) => std::thread::park_timeout(left),
+            }
+        }
+    }
+
+    /// The body is whole.
+    pub fn finish(self) {
+        self.end(true);
+    }
+
+    fn end(&self, finished: bool) {
+        let receiver = {
+            let mut state = self.0.0.lock();
+            state.ended.get_or_insert(finished);
+            state.receiver.take()
+        };
+        receiver.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for BodySender {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
+impl Source for Receiver {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let mut state = self.shared.0.lock();
+        let Some(piece) = state.waiting.pop_front() else {
+            return match state.ended {
+                Some(true) => Poll::Ready(None),
+                Some(false) => Poll::Ready(Some(Err(Broken))),
+                None => {
+                    if !state.receiver.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                        state.receiver = Some(cx.waker().clone());
+                    }
+                    Poll::Pending
+                }
+            };
+        };
+        state.queued -= piece.len();
+        let sender = if state.queued <= HIGH_WATER { state.sender.take() } else { None };
+        drop(state);
+        sender.into_iter().for_each(Waker::wake);
+        Poll::Ready(Some(Ok(piece)))
+    }
+
+    fn stops_at_half_close(&self) -> bool {
+        self.stops_at_half_close
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let (waiting, sender) = {
+            let mut state = self.shared.0.lock();
+            state.gone = true;
+            state.queued = 0;
+            (std::mem::take(&mut state.waiting), state.sender.take())
+        };
+        drop(waiting);
+        sender.into_iter().for_each(Waker::wake);
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(pieces: &mut Pieces) -> Poll<Option<Result<Bytes, Broken>>> {
+        pieces.poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn pieces_come_in_order_and_end() {
+        let (sender, mut pieces) = channel(None, false);
+        assert!(poll(&mut pieces).is_pending());
+        sender.send("ab".into()).unwrap();
+        sender.send("".into()).unwrap();
+        sender.send("c".into()).unwrap();
+        sender.finish();
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Ok("ab".into()))));
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Ok("c".into()))));
+        assert_eq!(poll(&mut pieces), Poll::Ready(None));
+    }
+
+    #[test]
+    fn one_that_was_not_finished_is_broken() {
+        let (sender, mut pieces) = channel(None, false);
+        sender.send("ab".into()).unwrap();
+        drop(sender);
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Ok("ab".into()))));
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Err(Broken))));
+    }
+
+    #[test]
+    fn a_length_is_kept_to() {
+        let (sender, mut pieces) = channel(Some(3), false);
+        sender.send("ab".into()).unwrap();
+        sender.send("cd".into()).unwrap();
+        assert!(matches!(poll(&mut pieces), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Err(Broken))));
+        let (sender, mut pieces) = channel(Some(3), false);
+        sender.send("ab".into()).unwrap();
+        sender.finish();
+        assert!(matches!(poll(&mut pieces), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Err(Broken))));
+    }
+
+    #[test]
+    fn who_makes_it_waits_for_room_and_hears_when_nobody_wants_it() {
+        let (sender, mut pieces) = channel(None, false);
+        let mut cx = Context::from_waker(Waker::noop());
+        sender.send(vec![0; HIGH_WATER].into()).unwrap();
+        assert!(sender.poll_room(&mut cx).is_ready());
+        sender.send("x".into()).unwrap();
+        assert!(sender.poll_room(&mut cx).is_pending());
+        assert_eq!(sender.wait_for_room(Some(Instant::now())), Ok(false));
+        assert!(poll(&mut pieces).is_ready());
+        assert_eq!(sender.poll_room(&mut cx), Poll::Ready(Ok(())));
+        let waits = std::thread::spawn(move || {
+            sender.send(vec![0; 2 * HIGH_WATER].into()).unwrap();
+            sender.wait_for_room(None)
+        });
+        drop(pieces);
+        assert_eq!(waits.join().unwrap(), Err(Gone));
+    }
+}
