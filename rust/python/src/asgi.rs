@@ -1,13 +1,14 @@
 //! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): the scope of a request, and its `receive` and `send`.
 //! The rest is `python/portico/_asgi.py`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
-use portico_core::http::Response;
+use portico_core::http::body::channel;
+use portico_core::http::{Body, Response};
 use portico_core::{Address, Reply};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -15,8 +16,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
 
+use crate::bodies::BodySender;
 use crate::connection;
 use crate::header_names;
+use crate::loops::Queue;
 use crate::request::{Request, latin1, position};
 use crate::response::{kind, to_body, to_status, wrong};
 
@@ -123,7 +126,7 @@ pub(crate) type SharedReply = Arc<Mutex<Option<Reply>>>;
 pub(crate) struct Exchange {
     request: Py<Request>,
     /// None where the response is to be returned: between the server and this app is a handler that wants to see it.
-    reply: Option<SharedReply>,
+    way: Option<(SharedReply, Weak<Queue>)>,
     /// No Python runs while this is locked.
     state: Mutex<State>,
 }
@@ -134,8 +137,16 @@ struct State {
     /// The parts of a body that comes in several.
     parts: Vec<u8>,
     was_read: bool,
+    /// The client has left in the middle of the response.
+    left: bool,
     /// An `asyncio.Event` for those who wait for the end.
     ended: Option<Py<PyAny>>,
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        self.left || matches!(self.stage, Stage::Complete(_))
+    }
 }
 
 #[derive(Default)]
@@ -143,6 +154,8 @@ enum Stage {
     #[default]
     Begun,
     Started(Response),
+    /// Its body is sent as it comes; so much of it is missing, where its length was given.
+    Streaming(Py<BodySender>, Option<u64>),
     /// With a response that is to be returned.
     Complete(Option<Response>),
     Failed,
@@ -150,12 +163,12 @@ enum Stage {
 
 #[pymethods]
 impl Exchange {
-    /// For a request that `handler` was called with. The response is sent as soon as it is complete where the server
-    /// itself called it, and else returned by `end`.
+    /// For a request that `handler` was called with. The response is sent as it comes where the server itself called it,
+    /// and else returned whole by `end`.
     #[new]
     fn new(request: Py<Request>, handler: &Bound<'_, PyAny>) -> Self {
-        let reply = request.get().reply_of(handler);
-        Exchange { request, reply, state: Mutex::default() }
+        let way = request.get().called(handler).map(|called| (called.reply.clone(), called.queue.clone()));
+        Exchange { request, way, state: Mutex::default() }
     }
 
     /// `http.request` with the whole body; then `http.disconnect`, once the response is complete.
@@ -164,7 +177,7 @@ impl Exchange {
         let (first, over) = {
             let mut state = slf.get().state.lock();
             let first = !std::mem::replace(&mut state.was_read, true);
-            (first, matches!(state.stage, Stage::Complete(_)))
+            (first, state.is_over())
         };
         let message = PyDict::new(py);
         if first {
@@ -184,20 +197,25 @@ impl Exchange {
     /// Takes `http.response.start` and `http.response.body`.
     ///
     /// Raises `ResponseError` for what is none, and for what comes out of turn.
-    fn send<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Ready>> {
-        let py = message.py();
+    fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, exchange) = (message.py(), slf.get());
         let Ok(message) = message.cast::<PyDict>() else {
             return wrong(format!("send: a message is a dict, not {}", kind(message)));
         };
         let name = message.get_item(intern!(py, "type"))?;
         let name = name.as_ref().and_then(|name| name.cast::<PyString>().ok()).map(|name| name.to_cow()).transpose()?;
         match name.as_deref() {
-            Some("http.response.start") => self.start(message)?,
-            Some("http.response.body") => self.body(message)?,
+            Some("http.response.start") => exchange.start(message)?,
+            Some("http.response.body") => {
+                if let Some(full) = exchange.body(slf, message)? {
+                    static ROOM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                    return ROOM.import(py, "portico._bodies", "room")?.call1((full,));
+                }
+            }
             Some(other) => return wrong(format!("send: no message {other:?} belongs to a request")),
             None => return wrong("send: a message has a type, which is a str".to_string()),
         }
-        done(py)
+        done(py).map(Bound::into_any)
     }
 
     /// To be called when the app has returned: the response as a dict, or None where it is sent already.
@@ -208,7 +226,9 @@ impl Exchange {
         self.wake(py)?;
         match stage {
             Stage::Begun => wrong("the ASGI app returned without an http.response.start".to_string()),
-            Stage::Started(_) => wrong("the ASGI app returned before its last http.response.body".to_string()),
+            Stage::Started(_) | Stage::Streaming(..) => {
+                wrong("the ASGI app returned before its last http.response.body".to_string())
+            }
             Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
             Stage::Complete(response) => response.map(|response| to_dict(py, &response)).transpose(),
         }
@@ -220,6 +240,12 @@ impl Exchange {
         self.wake(py)
     }
 
+    /// The client has left while the response was being sent.
+    fn client_left(&self, py: Python<'_>) -> PyResult<()> {
+        self.state.lock().left = true;
+        self.wake(py)
+    }
+
     /// An `asyncio.Event` that is set when the response is complete, or cannot be any more.
     fn ended<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static EVENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -227,7 +253,7 @@ impl Exchange {
         let (event, over) = {
             let mut state = self.state.lock();
             let event = state.ended.get_or_insert_with(|| new.clone().unbind()).clone_ref(py);
-            (event, matches!(state.stage, Stage::Complete(_)))
+            (event, state.is_over())
         };
         if over {
             self.wake(py)?;
@@ -255,7 +281,8 @@ impl Exchange {
         Ok(())
     }
 
-    fn body(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+    /// Takes a part of the body; gives what is full, where the app is to wait for room.
+    fn body(&self, slf: &Bound<'_, Self>, message: &Bound<'_, PyDict>) -> PyResult<Option<Py<BodySender>>> {
         let py = message.py();
         let body = match message.get_item(intern!(py, "body"))? {
             None => Bytes::new(),
@@ -266,40 +293,106 @@ impl Exchange {
             None => false,
             Some(more) => more.cast::<PyBool>().map_or_else(|_| more.is_truthy(), |more| Ok(more.is_true()))?,
         };
-        let completed = {
-            let mut state = self.state.lock();
-            let state = &mut *state;
-            let Stage::Started(response) = &mut state.stage else {
-                return wrong(match state.stage {
-                    Stage::Begun => "send: http.response.body before http.response.start".to_string(),
-                    _ => "send: http.response.body after the response was complete".to_string(),
-                });
-            };
-            if more {
-                state.parts.extend_from_slice(&body);
-                return Ok(());
+        // Whatever goes wrong from here on, the response cannot go on.
+        let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Failed);
+        match stage {
+            Stage::Started(response) if more => self.begin_streaming(slf, response, body),
+            Stage::Started(response) => self.complete(py, response, body).map(|()| None),
+            Stage::Streaming(sender, left) => self.stream(py, sender, left, body, more),
+            Stage::Begun => {
+                self.state.lock().stage = Stage::Begun;
+                wrong("send: http.response.body before http.response.start".to_string())
             }
-            if state.parts.is_empty() {
-                response.body = body;
-            } else {
-                state.parts.extend_from_slice(&body);
-                response.body = std::mem::take(&mut state.parts).into();
+            over => {
+                self.state.lock().stage = over;
+                wrong("send: http.response.body after the response was complete".to_string())
             }
-            std::mem::replace(&mut state.stage, Stage::Failed)
+        }
+    }
+
+    /// Sends the response, whose body is whole with this part, or leaves it to be returned.
+    fn complete(&self, py: Python<'_>, mut response: Response, body: Bytes) -> PyResult<()> {
+        let mut parts = std::mem::take(&mut self.state.lock().parts);
+        response.body = if parts.is_empty() {
+            body.into()
+        } else {
+            parts.extend_from_slice(&body);
+            parts.into()
         };
-        let Stage::Started(response) = completed else { return Ok(()) };
-        check_length(&response, &self.request.get().core().method)?;
-        let reply = self.reply.as_ref().and_then(|reply| reply.lock().take());
-        let to_return = match reply {
-            Some(reply) => {
-                reply.send(response);
+        check_length(&mut response, &self.request.get().core().method)?;
+        let to_return = match &self.way {
+            // Where the server itself called the app, and took the reply back, nobody waits any more.
+            Some((reply, _)) => {
+                let reply = reply.lock().take();
+                if let Some(reply) = reply {
+                    reply.send(response);
+                }
                 None
             }
-            // Where the server itself called the app, and took the reply back, nobody waits any more.
-            None => self.reply.is_none().then_some(response),
+            None => Some(response),
         };
         self.state.lock().stage = Stage::Complete(to_return);
         self.wake(py)
+    }
+
+    /// Sends the head, and the first part; where the response is to be returned its parts are kept instead.
+    fn begin_streaming(
+        &self,
+        slf: &Bound<'_, Self>,
+        mut response: Response,
+        body: Bytes,
+    ) -> PyResult<Option<Py<BodySender>>> {
+        let py = slf.py();
+        let Some((reply, queue)) = &self.way else {
+            let mut state = self.state.lock();
+            state.parts.extend_from_slice(&body);
+            state.stage = Stage::Started(response);
+            return Ok(None);
+        };
+        // An app hears of its client's leaving by `receive`, and by what its sends raise.
+        let (sender, pieces) = channel(None, true);
+        response.body = Body::Pieces(pieces);
+        response.check().map_err(crate::errors::to_python)?;
+        let (sender, left) = if response.is_bodiless(&self.request.get().core().method) {
+            (BodySender::nowhere(), None)
+        } else {
+            (BodySender::new(sender, queue.clone()), response.body.length())
+        };
+        let sender = Py::new(py, sender)?;
+        let reply = reply.lock().take();
+        if let Some(reply) = reply {
+            reply.send(response);
+        }
+        sender.get().when_gone(slf.getattr(intern!(py, "client_left"))?.unbind());
+        self.stream(py, sender, left, body, true)
+    }
+
+    fn stream(
+        &self,
+        py: Python<'_>,
+        sender: Py<BodySender>,
+        left: Option<u64>,
+        body: Bytes,
+        more: bool,
+    ) -> PyResult<Option<Py<BodySender>>> {
+        let left = match left.map(|left| left.checked_sub(body.len() as u64)) {
+            None => None,
+            Some(Some(left)) if more || left == 0 => Some(left),
+            Some(_) => {
+                sender.get().abandon();
+                return wrong("http.response.body: the body has not the length that content-length says".to_string());
+            }
+        };
+        let has_room = sender.get().send_bytes(body);
+        if !more {
+            sender.get().finish();
+            self.state.lock().stage = Stage::Complete(None);
+            self.wake(py)?;
+            return Ok(None);
+        }
+        let full = (!matches!(has_room, Ok(true))).then(|| sender.clone_ref(py));
+        self.state.lock().stage = Stage::Streaming(sender, left);
+        has_room.map(|_| full)
     }
 
     /// Tells those who wait for the end.
@@ -373,7 +466,7 @@ fn is_bytes(body: &Bound<'_, PyAny>) -> bool {
 }
 
 /// A length without its body may answer HEAD, or stand in a 304 (RFC 9110 section 8.6).
-fn check_length(response: &Response, method: &Method) -> PyResult<()> {
+fn check_length(response: &mut Response, method: &Method) -> PyResult<()> {
     response.check().map_err(crate::errors::to_python)?;
     if !response.body.is_empty() || method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED {
         return Ok(());
@@ -396,7 +489,9 @@ fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyD
     let dict = PyDict::new(py);
     dict.set_item(intern!(py, "statusCode"), response.status.as_u16())?;
     dict.set_item(intern!(py, "multiValueHeaders"), headers)?;
-    dict.set_item(intern!(py, "body"), PyBytes::new(py, &response.body))?;
+    if let Body::Whole(body) = &response.body {
+        dict.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    }
     Ok(dict)
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use http::StatusCode;
 use portico_core::dispatch::handler_begins;
 use portico_core::http::Response;
-use portico_core::{Handler, Reply};
+use portico_core::{Handler, Pool, Reply};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::asgi::SharedReply;
-use crate::errors::RequestError;
-use crate::request::Request;
+use crate::bodies::{self, Long, Pump};
+use crate::errors::{RequestError, ResponseError};
+use crate::loops::Bridge;
+use crate::request::{Called, Request};
 use crate::response;
 use crate::slot::Slot;
 use crate::threads::try_attach_for_long;
@@ -23,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) server: Py<PyAny>,
     /// `portico._reports.Reports`: told of what goes wrong.
     pub(crate) reports: Arc<Slot>,
+    /// Threads for what lasts as long as a connection or a response.
+    pub(crate) long: Arc<Pool<Long>>,
 }
 
 impl Site {
@@ -30,16 +33,39 @@ impl Site {
         &self,
         py: Python<'py>,
         request: portico_core::http::Request,
-        reply: Option<(usize, SharedReply)>,
+        called: Option<Called>,
     ) -> PyResult<Bound<'py, Request>> {
-        Bound::new(py, Request::new(request, Some(self.server.clone_ref(py)), reply))
+        Bound::new(py, Request::new(request, Some(self.server.clone_ref(py)), called))
     }
 
-    /// Answers with what the handler returned or raised.
-    pub(crate) fn answer(&self, reply: Reply, request: &Bound<'_, Request>, result: PyResult<Bound<'_, PyAny>>) {
-        match result.and_then(|value| response::from_python(&value)) {
-            Ok(response) => reply.send(response),
-            Err(error) => self.fail(reply, request, &error),
+    /// Answers with what the handler returned or raised; `bridge` leads to the event loop that it ran on.
+    pub(crate) fn answer(
+        self: &Arc<Self>,
+        reply: Reply,
+        request: &Bound<'_, Request>,
+        result: PyResult<Bound<'_, PyAny>>,
+        bridge: Option<&Bound<'_, Bridge>>,
+    ) {
+        let (response, making) = match result.and_then(|value| response::from_python(&value)) {
+            Ok(answer) => answer,
+            Err(error) => return self.fail(reply, request, &error),
+        };
+        match (making, bridge) {
+            (None, _) => reply.send(response),
+            (Some(making), None) if making.is_async => {
+                let text = "body: an async iterable needs a handler that is `async def`, or dispatch=\"asyncio\"";
+                self.fail(reply, request, &ResponseError::new_err(text));
+            }
+            (Some(making), Some(bridge)) if making.is_async => {
+                reply.send(response);
+                if let Err(error) = bodies::start_task(bridge, making, self, request) {
+                    self.report(request, &error);
+                }
+            }
+            (Some(making), _) => {
+                reply.send(response);
+                Pump::start(making, self, request, &self.long);
+            }
         }
     }
 
@@ -93,7 +119,7 @@ impl Handler for Function {
             };
             handler_begins();
             let result = self.callable.get(py).and_then(|callable| callable.call1((&request,)));
-            self.site.answer(reply, &request, result);
+            self.site.answer(reply, &request, result, None);
         });
     }
 }

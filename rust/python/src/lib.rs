@@ -2,6 +2,7 @@
 //! here values are converted, errors become exceptions, and the interpreter is attached to and let go.
 
 mod asgi;
+mod bodies;
 mod certificates;
 mod connection;
 mod errors;
@@ -25,6 +26,7 @@ use pyo3::types::PyTuple;
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<asgi::Exchange>()?;
+    module.add_class::<bodies::BodySender>()?;
     module.add_class::<connection::ConnectionInfo>()?;
     module.add_class::<loops::Bridge>()?;
     module.add_class::<loops::Driver>()?;

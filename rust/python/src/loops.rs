@@ -26,7 +26,7 @@ use pyo3::types::PyDict;
 
 use crate::asgi::SharedReply;
 use crate::handler::Function;
-use crate::request::Request;
+use crate::request::{Called, Request};
 use crate::streams::Visit;
 use crate::threads::detach;
 
@@ -164,20 +164,35 @@ impl Queue {
     }
 }
 
-/// A future of asyncio that is done as soon as something can go on.
+/// What is to be told on an event loop as soon as something can go on.
 pub(crate) struct Sleeper {
     queue: Weak<Queue>,
-    future: Py<PyAny>,
+    tell: Tell,
+}
+
+enum Tell {
+    /// A future of asyncio is done.
+    Future(Py<PyAny>),
+    /// Something is called.
+    Callback(Py<PyAny>),
 }
 
 impl Sleeper {
     /// A waker for the loop behind `queue`, on which `future` is.
     pub(crate) fn waker(queue: &Weak<Queue>, future: Py<PyAny>) -> Waker {
-        Waker::from(Arc::new(Sleeper { queue: queue.clone(), future }))
+        Waker::from(Arc::new(Sleeper { queue: queue.clone(), tell: Tell::Future(future) }))
+    }
+
+    /// A waker that has `callback()` called on that loop.
+    pub(crate) fn caller(queue: &Weak<Queue>, callback: Py<PyAny>) -> Waker {
+        Waker::from(Arc::new(Sleeper { queue: queue.clone(), tell: Tell::Callback(callback) }))
     }
 
     fn wake_up(&self, py: Python<'_>) -> PyResult<()> {
-        let future = self.future.bind(py);
+        let future = match &self.tell {
+            Tell::Future(future) => future.bind(py),
+            Tell::Callback(callback) => return callback.call0(py).map(drop),
+        };
         // It may be cancelled, or woken by a time-out.
         if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
             future.call_method1(intern!(py, "set_result"), (py.None(),))?;
@@ -198,13 +213,14 @@ impl Wake for Sleeper {
 struct Left {
     queue: Weak<Queue>,
     task: u64,
-    reply: Weak<Mutex<Option<Reply>>>,
+    /// None for a task that has nothing else to do.
+    reply: Option<Weak<Mutex<Option<Reply>>>>,
 }
 
 impl Left {
     /// One that was answered may go on.
     fn is_answered(&self) -> bool {
-        self.reply.upgrade().is_none_or(|reply| reply.lock().is_none())
+        self.reply.as_ref().is_some_and(|reply| reply.upgrade().is_none_or(|reply| reply.lock().is_none()))
     }
 }
 
@@ -327,6 +343,28 @@ impl Drop for Bridge {
     }
 }
 
+impl Bridge {
+    /// Makes a task on the loop and keeps it, under that number; none where there is no loop any more.
+    pub(crate) fn make_task<'py>(&self, coroutine: &Bound<'py, PyAny>) -> PyResult<Option<(u64, Bound<'py, PyAny>)>> {
+        let py = coroutine.py();
+        let Some(loop_) = self.loop_.lock().clone() else { return Ok(None) };
+        let task = loop_.create_task.bind(py).call1((coroutine,))?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.tasks.bind(py).set_item(number, &task)?;
+        Ok(Some((number, task)))
+    }
+
+    /// A task is done.
+    pub(crate) fn forget_task(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        self.tasks.bind(py).del_item(number)
+    }
+
+    /// A waker that has the task of that number cancelled.
+    pub(crate) fn leaving(&self, number: u64) -> Waker {
+        Waker::from(Arc::new(Left { queue: Arc::downgrade(&self.queue), task: number, reply: None }))
+    }
+}
+
 /// Makes the task of one request, and its first step.
 fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
     let py = bridge.py();
@@ -336,8 +374,12 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
     }
     let Some(loop_) = bridge.get().loop_.lock().clone() else { return Ok(()) };
     let (handler, reply) = (function.callable.get(py), Arc::new(Mutex::new(Some(reply))));
-    let called = handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize);
-    let request = function.site.wrap(py, request, Some((called, reply.clone())))?;
+    let called = Called {
+        handler: handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize),
+        reply: reply.clone(),
+        queue: Arc::downgrade(&bridge.get().queue),
+    };
+    let request = function.site.wrap(py, request, Some(called))?;
     let ready = loop_.ready.as_ref().map(|ready| ready.bind(py));
     let before = ready.map_or(Ok(0), |ready| ready.len())?;
     let made = handler
@@ -373,13 +415,12 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
 /// Makes the task of one connection's callback.
 fn receive(bridge: &Bound<'_, Bridge>, visit: Visit) -> PyResult<()> {
     let py = bridge.py();
-    let Some(loop_) = bridge.get().loop_.lock().clone() else { return Ok(()) };
+    if bridge.get().loop_.lock().is_none() {
+        return Ok(());
+    }
     let Some(coroutine) = visit.call(py, Some(Arc::downgrade(&bridge.get().queue)))? else { return Ok(()) };
-    let task = loop_.create_task.bind(py).call1((coroutine,))?;
-    let number = bridge.get().next.fetch_add(1, Ordering::Relaxed);
-    let tasks = bridge.get().tasks.bind(py);
-    tasks.set_item(number, &task)?;
-    let forget = Forget { tasks: tasks.clone().unbind(), number };
+    let Some((number, task)) = bridge.get().make_task(&coroutine)? else { return Ok(()) };
+    let forget = Forget { tasks: bridge.get().tasks.clone_ref(py), number };
     task.call_method1(intern!(py, "add_done_callback"), (forget,)).map(drop)
 }
 
@@ -455,7 +496,7 @@ impl Answer {
         });
         let nobody_waits = reply.as_mut().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
         match (result, reply) {
-            (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value)),
+            (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value), Some(self.bridge.bind(py))),
             (Ok(_), None) => {}
             (Err(error), _) if error.is_instance_of::<CancelledError>(py) && nobody_waits => {}
             (Err(error), Some(reply)) => site.fail(reply, request, &error),
@@ -469,7 +510,7 @@ impl Answer {
     fn wait_for(self, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = task.py();
         let bridge = self.bridge.get();
-        let (queue, reply) = (Arc::downgrade(&bridge.queue), Arc::downgrade(&self.reply));
+        let (queue, reply) = (Arc::downgrade(&bridge.queue), Some(Arc::downgrade(&self.reply)));
         let waker = Waker::from(Arc::new(Left { queue, task: self.number, reply }));
         let mut cx = Context::from_waker(&waker);
         let left = self.reply.lock().as_mut().map_or(Poll::Pending, |reply| reply.poll_abandoned(&mut cx));

@@ -1,5 +1,7 @@
 //! `portico.Request`: the core's request, its values made when first asked for.
 
+use std::sync::Weak;
+
 use portico_core::http::form::parse_form;
 use portico_core::http::target::parse_query;
 use pyo3::exceptions::PyKeyError;
@@ -11,6 +13,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use crate::asgi::SharedReply;
 use crate::connection::ConnectionInfo;
 use crate::errors;
+use crate::loops::Queue;
 
 /// The keys of the mapping, in their order.
 pub(crate) const KEYS: [&str; 14] = [
@@ -36,20 +39,26 @@ pub(crate) struct Request {
     request: portico_core::http::Request,
     /// A weak reference to the `portico.Server`; none where only bytes were parsed.
     server: Option<Py<PyAny>>,
-    /// On an event loop: the handler that was called, by its address, and where the answer goes.
-    reply: Option<(usize, SharedReply)>,
+    /// On an event loop: how it was called.
+    called: Option<Called>,
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
+}
+
+/// A call of a handler on an event loop.
+pub(crate) struct Called {
+    /// The handler, by its address.
+    pub(crate) handler: usize,
+    /// Where the answer goes.
+    pub(crate) reply: SharedReply,
+    /// The way to the loop.
+    pub(crate) queue: Weak<Queue>,
 }
 
 type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
-    pub(crate) fn new(
-        request: portico_core::http::Request,
-        server: Option<Py<PyAny>>,
-        reply: Option<(usize, SharedReply)>,
-    ) -> Self {
-        Request { request, server, reply, made: [const { PyOnceLock::new() }; KEYS.len()] }
+    pub(crate) fn new(request: portico_core::http::Request, server: Option<Py<PyAny>>, called: Option<Called>) -> Self {
+        Request { request, server, called, made: [const { PyOnceLock::new() }; KEYS.len()] }
     }
 
     /// The core's request.
@@ -57,10 +66,9 @@ impl Request {
         &self.request
     }
 
-    /// Where the answer goes, if it was this very handler that the server called on an event loop.
-    pub(crate) fn reply_of(&self, handler: &Bound<'_, PyAny>) -> Option<SharedReply> {
-        let (called, reply) = self.reply.as_ref()?;
-        (*called == handler.as_ptr() as usize).then(|| reply.clone())
+    /// How it was called, if it was this very handler that the server called on an event loop.
+    pub(crate) fn called(&self, handler: &Bound<'_, PyAny>) -> Option<&Called> {
+        self.called.as_ref().filter(|called| called.handler == handler.as_ptr() as usize)
     }
 
     pub(crate) fn value<'py>(&self, py: Python<'py>, index: usize) -> Value<'py> {

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
-use portico_core::http::Response;
+use portico_core::http::body::channel;
+use portico_core::http::{Body, Response};
 use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 
+use crate::bodies::Making;
 use crate::errors::{self, ResponseError};
 
 /// The keys that a response may have.
@@ -18,8 +20,8 @@ pub(crate) const KEYS: [&str; 5] = ["statusCode", "headers", "multiValueHeaders"
 /// Larger bodies are sent from the Python object's own memory: a copy costs less than keeping a reference below this.
 const SHARE: usize = 32 * 1024;
 
-/// Checks and converts.
-pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
+/// Checks and converts; with what is still to be made of a body that comes in pieces.
+pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Response, Option<Making<'py>>)> {
     let Ok(dict) = value.cast::<PyDict>() else {
         let coroutine = kind(value) == "coroutine";
         if coroutine {
@@ -53,11 +55,47 @@ pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Response> {
         return wrong("the response has no statusCode".to_string());
     };
     response.status = status;
-    if let Some(body) = body {
-        response.body = if base64 { decode_base64(&body)? } else { to_body(&body)? };
+    let mut making = None;
+    match body {
+        None => {}
+        Some(body) if base64 => response.body = decode_base64(&body)?.into(),
+        Some(body) => match whole(&body)? {
+            Some(whole) => response.body = whole.into(),
+            None => {
+                let is_async = has(&body, intern!(body.py(), "__aiter__"))?;
+                // A client that has closed its half has left, as far as coroutines are concerned.
+                let (sender, pieces) = channel(None, is_async);
+                response.body = Body::Pieces(pieces);
+                making = Some(Making { iterable: body, sender, is_async });
+            }
+        },
     }
     response.check().map_err(errors::to_python)?;
-    Ok(response)
+    Ok((response, making))
+}
+
+/// A body that is here; none for one that is to be made piece by piece.
+fn whole(body: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    let py = body.py();
+    if body.is_none() || body.is_instance_of::<PyString>() || body.is_instance_of::<PyBytes>() {
+        return to_body(body).map(Some);
+    }
+    if body.is_instance_of::<PyList>() || body.is_instance_of::<PyTuple>() {
+        let mut joined = Vec::new();
+        for piece in body.try_iter()? {
+            joined.extend_from_slice(&to_body(&piece?)?);
+        }
+        return Ok(Some(joined.into()));
+    }
+    let comes_in_pieces = PyMemoryView::from(body).is_err()
+        && !body.is_instance_of::<PyDict>()
+        && (has(body, intern!(py, "__aiter__"))? || has(body, intern!(py, "__iter__"))?);
+    if comes_in_pieces { Ok(None) } else { to_body(body).map(Some) }
+}
+
+/// Whether its class has that method.
+fn has(value: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+    value.get_type().hasattr(name)
 }
 
 pub(crate) fn wrong<T>(text: String) -> PyResult<T> {
@@ -155,7 +193,7 @@ pub(crate) fn to_body(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(buffer) = PyBuffer::<u8>::get(body) {
         return Ok(Bytes::from(buffer.to_vec(body.py())?));
     }
-    wrong(format!("body: None, str or bytes, not {}", kind(body)))
+    wrong(format!("body: None, str, bytes, or an iterable of bytes, not {}", kind(body)))
 }
 
 fn decode_base64(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {

@@ -82,11 +82,11 @@ impl Server {
         let config = settings::parse(settings)?;
         let reports = Slot::new(reports);
         let (weak, handlers) = (Arc::downgrade(&reports), Mutex::default());
-        let site = Arc::new(Site { server: owner, reports });
         let spawn: Arc<dyn Spawn> = Arc::new(PythonThreads(start_thread));
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.0, config.threads.1, spawn.clone());
         let visits = Visits::new(config.stream_threads, spawn.clone());
+        let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone() });
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use portico_core::dispatch::Work;
 use portico_core::raw::{Connection, Done, Operation as Under, StreamError, Timeout};
 use portico_core::{Pool, Spawn, StreamHandler, Streams};
 use pyo3::buffer::PyBuffer;
@@ -21,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use crate::bodies::Long;
 use crate::connection::ConnectionInfo;
 use crate::errors::{self, ClosedError, LimitError};
 use crate::handler::Site;
@@ -36,7 +36,7 @@ pyo3::import_exception!(asyncio, IncompleteReadError);
 
 /// The callbacks of a server's listeners, and the threads for those that are no coroutines.
 pub(crate) struct Visits {
-    pub(crate) pool: Arc<Pool<Visit>>,
+    pub(crate) pool: Arc<Pool<Long>>,
     /// For the garbage collector.
     targets: Mutex<Vec<Weak<Slot>>>,
 }
@@ -85,7 +85,7 @@ struct Callback {
 }
 
 enum Way {
-    Threads(Arc<Pool<Visit>>),
+    Threads(Arc<Pool<Long>>),
     Loop(Arc<Queue>),
 }
 
@@ -93,7 +93,7 @@ impl StreamHandler for Callback {
     fn call(&self, connection: Connection) {
         let visit = Visit { target: self.target.clone(), site: self.site.clone(), connection: Arc::new(connection) };
         match &self.way {
-            Way::Threads(pool) => pool.submit(visit),
+            Way::Threads(pool) => pool.submit(Long::Visit(visit)),
             Way::Loop(queue) => queue.visit(visit),
         }
     }
@@ -117,12 +117,12 @@ impl Visit {
     }
 }
 
-impl Work for Visit {
-    fn connection(&self) -> u64 {
+impl Visit {
+    pub(crate) fn connection(&self) -> u64 {
         self.connection.info().id
     }
 
-    fn run_with(self, _next: &mut dyn FnMut() -> Option<Self>) {
+    pub(crate) fn run(self) {
         // An interpreter that is being taken down calls nothing any more: the connection is dropped.
         try_attach_for_long(|py| {
             if let Err(error) = self.call(py, None) {
@@ -207,7 +207,7 @@ impl Stream {
     }
 
     fn respond(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Operation> {
-        let response = response::from_python(value)?;
+        let (response, _) = response::from_python(value)?;
         self.writing(py, self.connection.respond(&response))
     }
 

@@ -39,7 +39,10 @@ struct State {
     ended: Option<bool>,
     gone: bool,
     receiver: Option<Waker>,
+    /// Woken when there is room.
     sender: Option<Waker>,
+    /// Woken when nobody wants any more.
+    watcher: Option<Waker>,
 }
 
 /// A body of that length, where it is known, and the end at which it is made.
@@ -81,13 +84,23 @@ impl BodySender {
         Poll::Pending
     }
 
-    /// Leaves a waker that is woken when nobody wants it any more, and maybe before.
+    /// Whether there is room for more.
+    pub fn has_room(&self) -> bool {
+        self.0.0.lock().queued <= HIGH_WATER
+    }
+
+    /// Whether nobody wants it any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.0.lock().gone
+    }
+
+    /// Ready when nobody wants it any more. Only the last waker is woken.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.0.lock();
         if state.gone {
             return Poll::Ready(());
         }
-        state.sender = Some(cx.waker().clone());
+        state.watcher = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -116,11 +129,14 @@ impl BodySender {
     }
 
     fn end(&self, finished: bool) {
-        let receiver = {
+        let wakers = {
             let mut state = self.0.0.lock();
             state.ended.get_or_insert(finished);
-            state.receiver.take()
+            // The watcher may hold what leads back here.
+            [state.receiver.take(), state.watcher.take()]
         };
+        let [receiver, watcher] = wakers;
+        drop(watcher);
         receiver.into_iter().for_each(Waker::wake);
     }
 }
@@ -160,14 +176,14 @@ impl Source for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let (waiting, sender) = {
+        let (waiting, wakers) = {
             let mut state = self.shared.0.lock();
             state.gone = true;
             state.queued = 0;
-            (std::mem::take(&mut state.waiting), state.sender.take())
+            (std::mem::take(&mut state.waiting), [state.sender.take(), state.watcher.take()])
         };
         drop(waiting);
-        sender.into_iter().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
 

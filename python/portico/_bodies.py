@@ -1,0 +1,38 @@
+"""Bodies that are made on an event loop while they are sent. The rest is `rust/python/src/bodies.rs`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core import BodySender
+
+
+async def pump(body: AsyncIterable[bytes], sender: BodySender) -> None:
+    """Hands on what `body` gives, as fast as the client takes it. Cancelled when nobody wants any more of it."""
+    try:
+        async for piece in body:
+            try:
+                if not sender.send(piece):
+                    await room(sender)
+            except BrokenPipeError:
+                return
+        sender.finish()
+    finally:
+        sender.abandon()
+        # An async generator that is left in the middle ends here, and not whenever it is collected.
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def room(sender: BodySender) -> None:
+    """Waits until there is room for more."""
+    loop = asyncio.get_running_loop()
+    while True:
+        future = loop.create_future()
+        if sender.has_room(future):
+            return
+        await future
