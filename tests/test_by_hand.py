@@ -13,7 +13,7 @@ import pytest
 
 import portico
 from clients import GENEROUS, Wire, curl, wait_until
-from test_http1_refused import REFUSED
+from test_http1_refused import LIMITS, MARKER, REFUSED
 
 CUT_OFF = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
@@ -172,11 +172,9 @@ def test_what_the_server_refuses_is_refused_here(by_hand, case):
             seen.put(error)
             raise
 
-    served = by_hand(callback)
+    served = by_hand(callback, **LIMITS)
     with served.connect() as wire:
-        wire.send(sent)
-        wire.half_close()
-        reply = wire.read()
+        reply = wire.send(sent + MARKER).read()
         error = seen.get(timeout=GENEROUS)
         assert reply.status == error.status
         assert reply.status in (expected if isinstance(expected, tuple) else (expected,))
@@ -230,7 +228,8 @@ def test_a_request_that_is_broken_off(by_hand, caplog):
         wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab").half_close()
         assert wire.rest() == b""
     with served.connect() as wire:
-        wire.send("GET / HT")
+        wire.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        assert wire.read().status == 100
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
     served.wait_stat("requests_aborted", value=2)
     wait_until(lambda: "within a request" in caplog.text)
@@ -309,8 +308,11 @@ def test_curl_over_tls(by_hand, callback, tmp_path):
     listener = served.server.listen(0, stream=callback)
     ca = tmp_path / "ca.pem"
     ca.write_text(served.testing.ca_pem)
-    told = curl(listener.port, "/a", "--data", "x=y", "--next", "--silent", f"https://localhost:{listener.port}/b", ca=ca)
-    assert json.loads(told.split("}")[0] + "}") == {"method": "POST", "path": "/a", "body": "x=y"}
+    told = curl(listener.port, "/b", "--data", "x=y", f"https://localhost:{listener.port}/a", ca=ca)
+    assert told == "".join(
+        json.dumps({"method": "POST", "path": path, "body": "x=y"}) for path in ("/a", "/b")
+    ), "both on one connection"
+    assert served.stat("handshakes") == 1
 
 
 def test_http_client(by_hand):

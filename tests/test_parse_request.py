@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import portico
-from test_http1_refused import REFUSED
+from test_http1_refused import LIMITS, MARKER, REFUSED
 
 ASKED = (
     b"POST /a%20b?x=1&y=2 HTTP/1.1\r\nHost: x.test:81\r\nCookie: a=1; b=2\r\nContent-Type: application/json\r\n"
@@ -91,10 +91,10 @@ def test_any_bytes_have_one_answer(pieces):
 def test_the_server_and_this_agree(serve, case):
     sent, _ = REFUSED[case]
     with pytest.raises(portico.RequestError) as caught:
-        portico.parse_request(sent.encode("latin-1"))
-    served = serve()
+        portico.parse_request((sent + MARKER).encode("latin-1"), **LIMITS)
+    served = serve(**LIMITS)
     with served.wire() as wire:
-        reply = wire.send(sent).read()
+        reply = wire.send(sent + MARKER).read()
     assert reply.status == caught.value.status
     error, _ = served.errors.next(portico.RequestError)
     assert (error.reason, str(error).split(";")[0]) == (caught.value.reason, str(caught.value))

@@ -366,18 +366,26 @@ def test_close_notify_comes_once_and_after_everything(stream, ending):
 def test_a_hundred_megabytes_there_and_back(stream, callback, tls):
     served = stream(callback, tls=tls)
     piece, count = os.urandom(1 << 20), 100
-    with served.connect() as wire:
 
-        def feed():
+    async def client():
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", served.listener.port, **({"ssl": served.context(), "server_hostname": "localhost"} if tls else {})
+        )
+
+        async def feed():
             for _ in range(count):
-                wire.sock.sendall(piece)
+                writer.write(piece)
+                await writer.drain()
 
-        feeder = threading.Thread(target=feed)
-        # One `SSLSocket` may be read and written by two threads.
-        feeder.start()
+        feeding = asyncio.ensure_future(feed())
         for _ in range(count):
-            assert wire.file.read(len(piece)) == piece
-        feeder.join()
+            assert await reader.readexactly(len(piece)) == piece
+        await feeding
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    asyncio.run(asyncio.wait_for(client(), 60))
 
 
 def test_a_write_of_a_hundred_megabytes_arrives(stream):
@@ -784,7 +792,7 @@ def test_a_callback_that_never_returns_keeps_no_interpreter(never, tmp_path):
     file.write_text(textwrap.dedent(PROGRAM).replace("{never}", never))
     program = Program(file)
     try:
-        port = int(program.wait_for(r"^\d+$").strip())
+        port = int(program.wait_for(r"^\d+$")[0])
         with Wire(port):
             assert program.end() == 0
         assert "panicked" not in program.output
