@@ -237,12 +237,19 @@ def test_a_request_that_is_broken_off(by_hand, caplog):
 
 
 def test_a_client_that_is_gone_between_requests_is_the_end(by_hand):
-    ended = queue.Queue()
-    served = by_hand(lambda conn: [answer(conn), ended.put("ended")])
+    answered, ended = threading.Event(), queue.Queue()
+
+    def callback(conn):
+        conn.respond(tell(conn.read_request()))
+        answered.set()
+        ended.put(conn.read_request())
+
+    served = by_hand(callback)
     with served.connect() as wire:
         assert wire.get().status == 200
+        assert answered.wait(GENEROUS)
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
-    assert ended.get(timeout=GENEROUS) == "ended"
+    assert ended.get(timeout=GENEROUS) is None
 
 
 def test_each_request_is_answered_once_and_before_the_next(by_hand):
@@ -309,9 +316,9 @@ def test_curl_over_tls(by_hand, callback, tmp_path):
     ca = tmp_path / "ca.pem"
     ca.write_text(served.testing.ca_pem)
     told = curl(listener.port, "/b", "--data", "x=y", f"https://localhost:{listener.port}/a", ca=ca)
-    assert told == "".join(
-        json.dumps({"method": "POST", "path": path, "body": "x=y"}) for path in ("/a", "/b")
-    ), "both on one connection"
+    assert told == "".join(json.dumps({"method": "POST", "path": path, "body": "x=y"}) for path in ("/a", "/b")), (
+        "both on one connection"
+    )
     assert served.stat("handshakes") == 1
 
 
