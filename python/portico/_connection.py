@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core
 from ._core import ConnectionInfo, Request
@@ -24,7 +24,8 @@ _LINE = 64 * 1024
 # So many calls in a row that do not wait, then others on the event loop have their turn.
 _TURN = 32
 
-Buffer = Union[bytes, bytearray, memoryview]
+_T = TypeVar("_T")
+Buffer = bytes | bytearray | memoryview
 
 
 class _Connection:
@@ -161,7 +162,7 @@ class AsyncConnection(_Connection):
         super().__init__(stream)
         self._calls = 0
 
-    async def read(self, n: int = -1, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, n: int = -1, timeout: float | None = None) -> bytes:
         """As `Connection.read`."""
         return await self._wait(self._stream.read(n, timeout))
 
@@ -170,20 +171,20 @@ class AsyncConnection(_Connection):
         separator: bytes = b"\n",
         *,
         limit: int = _LINE,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> bytes:
         """As `Connection.read_until`."""
         return await self._wait(self._stream.read_until(_separator(separator), limit, timeout))
 
-    async def read_exactly(self, n: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read_exactly(self, n: int, timeout: float | None = None) -> bytes:
         """As `Connection.read_exactly`."""
         return await self._wait(self._stream.read_exactly(n, timeout))
 
-    async def read_request(self, timeout: float | None = None) -> Request | None:  # noqa: ASYNC109
+    async def read_request(self, timeout: float | None = None) -> Request | None:
         """As `Connection.read_request`."""
         return await self._wait(self._stream.read_request(timeout))
 
-    async def requests(self, timeout: float | None = None) -> AsyncIterator[Request]:  # noqa: ASYNC109
+    async def requests(self, timeout: float | None = None) -> AsyncIterator[Request]:
         """As `Connection.requests`, for `async for`."""
         while (request := await self.read_request(timeout)) is not None:
             yield request
@@ -212,7 +213,7 @@ class AsyncConnection(_Connection):
     ) -> None:
         await self.close()
 
-    async def _wait(self, operation: _core.Operation[Any]) -> Any:
+    async def _wait(self, operation: _core.Operation[_T]) -> _T:
         loop = asyncio.get_running_loop()
         self._calls += 1
         if self._calls % _TURN == 0:
@@ -241,7 +242,7 @@ def _separator(separator: bytes) -> bytes:
     return bytes(separator)
 
 
-StreamCallback = Union[Callable[[Connection], object], Callable[[AsyncConnection], Awaitable[object]]]
+StreamCallback = Callable[[Connection], object] | Callable[[AsyncConnection], Awaitable[object]]
 """What `Server.listen(stream=)` takes: a function of a connection, `def` or `async def`."""
 
 
@@ -249,7 +250,9 @@ def target(callback: StreamCallback, reports: Reports) -> Callable[[_core.Stream
     """What the binding calls for each connection; for a callback that is `async def` it gives a coroutine."""
     if not callable(callback):
         raise ConfigError(f"stream: a function of a connection, not {type(callback).__name__}")
-    return functools.partial(_call_async if is_async(callback) else _call, callback, reports)
+    if is_async(callback):
+        return functools.partial(_call_async, cast("Callable[[AsyncConnection], Awaitable[object]]", callback), reports)
+    return functools.partial(_call, cast("Callable[[Connection], object]", callback), reports)
 
 
 def _call(callback: Callable[[Connection], object], reports: Reports, stream: _core.Stream) -> None:
@@ -285,9 +288,7 @@ async def _call_async(
         stream.close(idle)
 
 
-def _tell(
-    exception: BaseException, callback: Callable[..., object], connection: _Connection, reports: Reports
-) -> bool:
+def _tell(exception: BaseException, callback: Callable[..., object], connection: _Connection, reports: Reports) -> bool:
     """Tells of what a callback let pass; whether that was a time-out of its client."""
     if isinstance(exception, InterpreterEnds):
         return False

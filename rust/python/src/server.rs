@@ -21,7 +21,7 @@ use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::settings;
 use crate::slot::Slot;
-use crate::streams::Visits;
+use crate::streams::{self, Visits};
 use crate::threads::{PythonThreads, detach, try_attach};
 
 /// The server of the core.
@@ -159,7 +159,7 @@ impl Server {
         self.server.contexts().into_iter().map(Context).collect()
     }
 
-    /// `stream` is `(target, alpn, bridge)` where connections are not for HTTP: see [`Visits::streams`].
+    /// `stream` says who takes connections that are not for HTTP: `(target, alpn, bridge)`, see [`streams::Given`].
     #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog, stream))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of listen, spelled out once in Python")]
     fn listen(
@@ -172,7 +172,7 @@ impl Server {
         tls: bool,
         reuse_port: bool,
         backlog: Option<i32>,
-        stream: Option<(Py<PyAny>, Vec<String>, Option<Bound<'_, Bridge>>)>,
+        stream: Option<streams::Given<'_>>,
     ) -> PyResult<Listener> {
         let place = match (unix, fd) {
             (Some(path), _) => Place::Unix(path.into()),
@@ -180,11 +180,11 @@ impl Server {
             (None, None) => Place::Inet { host, port },
         };
         let endpoint = Endpoint { place, tls, reuse_port, backlog };
-        let streams = stream.map(|(target, alpn, bridge)| {
-            if bridge.is_none() {
+        let streams = stream.map(|given| {
+            if given.2.is_none() {
                 self.wanted.lock().streams.want();
             }
-            self.visits.streams(target, alpn, bridge.as_ref(), &self.site)
+            self.visits.streams(given, &self.site)
         });
         detach(py, || {
             let mut bound = self.server.bind(&endpoint)?;

@@ -46,14 +46,8 @@ impl Visits {
         Visits { pool: Pool::named("portico-stream", 1, threads, spawn), targets: Mutex::default() }
     }
 
-    /// Has `target(stream)` called for each connection; behind a bridge it returns a coroutine.
-    pub(crate) fn streams(
-        &self,
-        target: Py<PyAny>,
-        alpn: Vec<String>,
-        bridge: Option<&Bound<'_, Bridge>>,
-        site: &Arc<Site>,
-    ) -> Streams {
+    /// What a listener needs to have its connections taken.
+    pub(crate) fn streams(&self, (target, alpn, bridge): Given<'_>, site: &Arc<Site>) -> Streams {
         let target = Slot::new(target);
         let mut targets = self.targets.lock();
         targets.retain(|target| target.strong_count() > 0);
@@ -76,6 +70,10 @@ impl Visits {
         targets.iter().filter_map(Weak::upgrade).for_each(|target| target.clear());
     }
 }
+
+/// What is called as `target(stream)` for each connection, the protocols to offer by ALPN, and the way to an event loop
+/// where the target returns a coroutine.
+pub(crate) type Given<'py> = (Py<PyAny>, Vec<String>, Option<Bound<'py, Bridge>>);
 
 /// A callback of Python.
 struct Callback {
