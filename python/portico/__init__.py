@@ -35,7 +35,16 @@ from ._errors import (
 )
 from ._event_loop import new_event_loop
 from ._forms import Form, FormFile
-from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
+from ._responses import (
+    Response,
+    add_header,
+    delete_cookie,
+    error,
+    event_stream,
+    redirect,
+    response,
+    set_cookie,
+)
 from ._server import Context, Handler, Listener, Server
 from ._worker import Worker
 from ._workers import Workers, run_workers
@@ -75,6 +84,7 @@ __all__ = [
     "asgi",
     "delete_cookie",
     "error",
+    "event_stream",
     "new_event_loop",
     "parse_request",
     "redirect",

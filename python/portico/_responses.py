@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import http
 import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,10 @@ from ._errors import ResponseError
 
 Response = dict[str, Any]
 
+Event = str | dict[str, Any]
+
+_EVENT = {"event": None, "id": None, "retry": None, "data": None}.keys()
+_NEWLINE = re.compile(r"\r\n|\r|\n")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What RFC 6265 section 4.1.1 calls a cookie-octet.
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
@@ -32,6 +37,51 @@ def response(status: int = 200, body: str | bytes | None = None, content_type: s
             content_type = "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
         headers["content-type"] = content_type
     return {"statusCode": status, "headers": headers, "body": body}
+
+
+def event_stream(events: Iterable[Event] | AsyncIterable[Event], status: int = 200) -> Response:
+    """Server-sent events (WHATWG HTML section 9.2), sent as they come. Each is a str, its data, or a dict with `data` and
+    maybe `event`, `id` and `retry` (milliseconds). An async iterable needs an `async def` handler.
+
+    While the client is there the iterable is asked for more; when it has left, a generator is closed, an async one
+    cancelled. Raises `ResponseError` for what is no event.
+
+    >>> list(event_stream([{"event": "tick", "data": "1"}])["body"])
+    ['event: tick\\ndata: 1\\n\\n']
+    """
+    headers = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+    if isinstance(events, AsyncIterable):
+        body: Any = _written_later(events)
+    else:
+        body = map(_write_event, events)
+    return {"statusCode": status, "headers": headers, "body": body}
+
+
+async def _written_later(events: AsyncIterable[Event]) -> AsyncIterator[str]:
+    try:
+        async for event in events:
+            yield _write_event(event)
+    finally:
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _write_event(event: Event) -> str:
+    if isinstance(event, str):
+        event = {"data": event}
+    if not isinstance(event, dict) or not event.keys() <= _EVENT or "data" not in event:
+        raise ResponseError(f"event_stream: an event is a str, or a dict of {', '.join(_EVENT)}, not {event!r}")
+    lines = []
+    for name in _EVENT:
+        if name not in event:
+            continue
+        # Every line of the data is a line of its own; the others have one, and an id no NUL.
+        values = _NEWLINE.split(str(event[name]))
+        if name != "data" and (len(values) > 1 or "\0" in values[0]):
+            raise ResponseError(f"event_stream: {name}: {event[name]!r} is not one line")
+        lines += [f"{name}: {value}\n" for value in values]
+    return "".join(lines) + "\n"
 
 
 def redirect(url: str, status: int = 302) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("portico.error")
 
+# The longest body, in bytes, that is sent only when it is whole.
+_WHOLE = 2**20
+
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
@@ -29,9 +32,10 @@ def wsgi(app: WSGIApplication) -> Handler:
 
     It goes wherever a handler goes, and runs as any `def` handler does, by the setting `dispatch`. `environ` has
     `portico.request` besides what PEP 3333 lists; headers with an underscore in their name are left out of it, for
-    they would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. Request and response
-    are whole: the app is called with the body read, and nothing is sent before it is done and has been closed, so that
-    an error always gives a whole 500.
+    they would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. The app is called with
+    the body read. A response that is a list, or has a `Content-Length` of 1 MiB at the most, is sent when the app is
+    done and has been closed, so that an error gives a whole 500; any other is sent as it comes, from its first part
+    on, by a thread of the setting `stream_threads`.
 
     Raises `ConfigError` where `app` cannot be called. What an app does against PEP 3333 is a `ResponseError` in the
     log, and a 500 for the client: no `start_response`, a body that is not bytes, a `Content-Length` that is not the
@@ -70,25 +74,21 @@ class _Application:
 
     def __call__(self, request: Request) -> Response:
         answer = _Answer()
-        parts = answer.parts
+        rest: Iterator[bytes] | None = None
         try:
             result = self._app(wsgi_environ(request, self._base), answer.start_response)
             try:
-                for part in _parts(result):
-                    if not isinstance(part, bytes):
-                        raise ResponseError(f"a WSGI app gives bytes, not {type(part).__name__}")
-                    if part:
-                        # Generators may call start_response as late as for their first part.
-                        answer.check_started()
-                        parts.append(part)
+                rest = answer.take(result)
             finally:
-                close = getattr(result, "close", None)
-                if close is not None:
-                    close()
+                if rest is None:
+                    _close(result)
         finally:
             if _errors.rest:
                 _errors.flush()
         answer.check_started()
+        if rest is not None:
+            return {"statusCode": answer.status, "headers": answer.headers, "body": rest}
+        parts = answer.parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         length = answer.headers.get("content-length")
         if length is not None and length != str(len(body)):
@@ -132,16 +132,55 @@ class _Answer:
         if data:
             self.parts.append(data)
 
+    def take(self, result: Iterable[bytes]) -> Iterator[bytes] | None:
+        """Takes what the app gives: all of it, or, where it is to be sent as it comes, the first part; then this
+        returns the whole."""
+        parts = _parts(result)
+        is_here = isinstance(result, (list, tuple))
+        for part in parts:
+            # Generators may call start_response as late as for their first part.
+            self.check_started()
+            self.parts.append(part)
+            if not is_here and not self._is_short():
+                return self._rest(parts, result)
+        return None
+
+    def _is_short(self) -> bool:
+        length = self.headers.get("content-length")
+        return isinstance(length, str) and length.isdecimal() and int(length) <= _WHOLE
+
+    def _rest(self, parts: Iterator[bytes], result: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            yield b"".join(self.parts)
+            self.parts.clear()
+            for part in parts:
+                yield b"".join([*self.parts, part])
+                self.parts.clear()
+        finally:
+            _close(result)
+
     def check_started(self) -> None:
         if not self.status:
             raise ResponseError("a WSGI app has to call start_response before it gives a body")
 
 
-def _parts(result: Iterable[object]) -> Iterable[object]:
+def _parts(result: Iterable[object]) -> Iterator[bytes]:
+    """What it gives, without what is empty."""
     try:
-        return iter(result)
+        parts = iter(result)
     except TypeError:
         raise ResponseError(f"a WSGI app returns an iterable of bytes, not {type(result).__name__}") from None
+    for part in parts:
+        if not isinstance(part, bytes):
+            raise ResponseError(f"a WSGI app gives bytes, not {type(part).__name__}")
+        if part:
+            yield part
+
+
+def _close(result: object) -> None:
+    close = getattr(result, "close", None)
+    if close is not None:
+        close()
 
 
 def _check_length(length: object, body: bytes, request: Request, status: int) -> None:

@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use portico_core::http::body::channel;
 use portico_core::http::{Body, Response};
 use portico_core::{Address, Reply};
-use pyo3::exceptions::PyStopIteration;
+use pyo3::exceptions::{PyOSError, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
 
-use crate::bodies::BodySender;
+use crate::bodies::{BodySender, Length};
 use crate::connection;
 use crate::header_names;
 use crate::loops::Queue;
@@ -154,8 +154,8 @@ enum Stage {
     #[default]
     Begun,
     Started(Response),
-    /// Its body is sent as it comes; so much of it is missing, where its length was given.
-    Streaming(Py<BodySender>, Option<u64>),
+    /// Its body is sent as it comes.
+    Streaming(Py<BodySender>),
     /// With a response that is to be returned.
     Complete(Option<Response>),
     Failed,
@@ -226,7 +226,7 @@ impl Exchange {
         self.wake(py)?;
         match stage {
             Stage::Begun => wrong("the ASGI app returned without an http.response.start".to_string()),
-            Stage::Started(_) | Stage::Streaming(..) => {
+            Stage::Started(_) | Stage::Streaming(_) => {
                 wrong("the ASGI app returned before its last http.response.body".to_string())
             }
             Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
@@ -298,7 +298,7 @@ impl Exchange {
         match stage {
             Stage::Started(response) if more => self.begin_streaming(slf, response, body),
             Stage::Started(response) => self.complete(py, response, body).map(|()| None),
-            Stage::Streaming(sender, left) => self.stream(py, sender, left, body, more),
+            Stage::Streaming(sender) => self.stream(py, sender, body, more),
             Stage::Begun => {
                 self.state.lock().stage = Stage::Begun;
                 wrong("send: http.response.body before http.response.start".to_string())
@@ -353,10 +353,10 @@ impl Exchange {
         let (sender, pieces) = channel(None, true);
         response.body = Body::Pieces(pieces);
         response.check().map_err(crate::errors::to_python)?;
-        let (sender, left) = if response.is_bodiless(&self.request.get().core().method) {
-            (BodySender::nowhere(), None)
+        let sender = if response.is_bodiless(&self.request.get().core().method) {
+            BodySender::nowhere()
         } else {
-            (BodySender::new(sender, queue.clone()), response.body.length())
+            BodySender::new(sender, Length::of(&response), queue.clone())
         };
         let sender = Py::new(py, sender)?;
         let reply = reply.lock().take();
@@ -364,34 +364,29 @@ impl Exchange {
             reply.send(response);
         }
         sender.get().when_gone(slf.getattr(intern!(py, "client_left"))?.unbind());
-        self.stream(py, sender, left, body, true)
+        self.stream(py, sender, body, true)
     }
 
     fn stream(
         &self,
         py: Python<'_>,
         sender: Py<BodySender>,
-        left: Option<u64>,
         body: Bytes,
         more: bool,
     ) -> PyResult<Option<Py<BodySender>>> {
-        let left = match left.map(|left| left.checked_sub(body.len() as u64)) {
-            None => None,
-            Some(Some(left)) if more || left == 0 => Some(left),
-            Some(_) => {
-                sender.get().abandon();
-                return wrong("http.response.body: the body has not the length that content-length says".to_string());
-            }
+        let has_room = match sender.get().send_bytes(body) {
+            // The client has left. An app that goes on is told again.
+            Err(error) if error.is_instance_of::<PyOSError>(py) => Err(error),
+            sent => Ok(sent.inspect_err(|_| sender.get().abandon())?),
         };
-        let has_room = sender.get().send_bytes(body);
         if !more {
-            sender.get().finish();
+            sender.get().finish()?;
             self.state.lock().stage = Stage::Complete(None);
             self.wake(py)?;
             return Ok(None);
         }
-        let full = (!matches!(has_room, Ok(true))).then(|| sender.clone_ref(py));
-        self.state.lock().stage = Stage::Streaming(sender, left);
+        let full = matches!(has_room, Ok(false)).then(|| sender.clone_ref(py));
+        self.state.lock().stage = Stage::Streaming(sender);
         has_room.map(|_| full)
     }
 

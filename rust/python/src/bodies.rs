@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portico_core::Pool;
 use portico_core::dispatch::Work;
+use portico_core::http::Response;
 use portico_core::http::body::{BodySender as Sender, Gone};
 use pyo3::exceptions::PyBrokenPipeError;
 use pyo3::exceptions::asyncio::CancelledError;
@@ -19,7 +20,7 @@ use pyo3::types::PyIterator;
 use crate::handler::Site;
 use crate::loops::{Bridge, Queue, Sleeper};
 use crate::request::Request;
-use crate::response::to_body;
+use crate::response::{to_body, wrong};
 use crate::streams::Visit;
 use crate::threads::{detach, try_attach_for_long};
 
@@ -49,13 +50,42 @@ impl Work for Long {
 pub(crate) struct Making<'py> {
     pub(crate) iterable: Bound<'py, PyAny>,
     pub(crate) sender: Sender,
+    pub(crate) length: Length,
     pub(crate) is_async: bool,
+}
+
+/// How much of a body is missing, where its length was given.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Length(Option<u64>);
+
+impl Length {
+    pub(crate) fn of(response: &Response) -> Self {
+        Length(response.body.length())
+    }
+
+    fn take(&mut self, piece: &Bytes) -> PyResult<()> {
+        if let Some(left) = &mut self.0 {
+            match left.checked_sub(piece.len() as u64) {
+                Some(less) => *left = less,
+                None => return wrong("header content-length: the body is longer than it says".to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self) -> PyResult<()> {
+        match self.0 {
+            None | Some(0) => Ok(()),
+            Some(left) => wrong(format!("header content-length: the body is {left} bytes shorter than it says")),
+        }
+    }
 }
 
 /// An iterable on its way to a thread.
 pub(crate) struct Pump {
     iterable: Py<PyAny>,
     sender: Sender,
+    length: Length,
     site: Arc<Site>,
     request: Py<Request>,
     connection: u64,
@@ -67,6 +97,7 @@ impl Pump {
         let pump = Pump {
             iterable: making.iterable.unbind(),
             sender: making.sender,
+            length: making.length,
             site: site.clone(),
             connection: request.get().core().connection_id(),
             request: request.clone().unbind(),
@@ -83,7 +114,7 @@ impl Pump {
         try_attach_for_long(|py| {
             let (iterable, request) = (self.iterable.bind(py), self.request.bind(py));
             let made = iterable.try_iter().and_then(|iterator| {
-                let made = feed(&iterator, &self.sender);
+                let made = feed(&iterator, &self.sender, self.length);
                 // A generator that nobody wants more of ends here, and not whenever it is collected.
                 let close = intern!(py, "close");
                 let closed = [iterator.as_any(), iterable].into_iter().find_map(|it| it.getattr_opt(close).transpose());
@@ -100,37 +131,40 @@ impl Pump {
 }
 
 /// Hands on what an iterator gives, as fast as the client takes it; whether to the end.
-fn feed(iterator: &Bound<'_, PyIterator>, sender: &Sender) -> PyResult<bool> {
+fn feed(iterator: &Bound<'_, PyIterator>, sender: &Sender, mut length: Length) -> PyResult<bool> {
     let py = iterator.py();
     if sender.is_gone() {
         return Ok(false);
     }
     for piece in iterator {
-        let sent = sender.send(to_body(&piece?)?);
+        let piece = to_body(&piece?)?;
+        length.take(&piece)?;
+        let sent = sender.send(piece);
         if sent.is_err() || detach(py, || sender.wait_for_room(None)).is_err() {
             return Ok(false);
         }
     }
-    Ok(true)
+    length.end().map(|()| true)
 }
 
 /// Where a task of an event loop sends the body that it makes.
 #[pyclass(frozen)]
 pub(crate) struct BodySender {
     sender: Mutex<Option<Sender>>,
+    length: Mutex<Length>,
     queue: Weak<Queue>,
     /// It leads nowhere: the response has no body, whatever is made for it.
     nowhere: bool,
 }
 
 impl BodySender {
-    pub(crate) fn new(sender: Sender, queue: Weak<Queue>) -> Self {
-        BodySender { sender: Mutex::new(Some(sender)), queue, nowhere: false }
+    pub(crate) fn new(sender: Sender, length: Length, queue: Weak<Queue>) -> Self {
+        BodySender { sender: Mutex::new(Some(sender)), length: Mutex::new(length), queue, nowhere: false }
     }
 
     /// For the body of a response that has none, as one to HEAD.
     pub(crate) fn nowhere() -> Self {
-        BodySender { sender: Mutex::default(), queue: Weak::new(), nowhere: true }
+        BodySender { sender: Mutex::default(), length: Mutex::default(), queue: Weak::new(), nowhere: true }
     }
 
     fn gone() -> PyErr {
@@ -159,9 +193,13 @@ impl BodySender {
     }
 
     /// The body is whole.
-    pub(crate) fn finish(&self) {
+    ///
+    /// Raises `ResponseError` where it is shorter than was said.
+    pub(crate) fn finish(&self) -> PyResult<()> {
         let sender = self.sender.lock().take();
+        self.length.lock().end()?;
         sender.into_iter().for_each(Sender::finish);
+        Ok(())
     }
 
     /// It never will be.
@@ -177,6 +215,7 @@ impl BodySender {
         let Some(sender) = &*sender else {
             return if self.nowhere { Ok(true) } else { Err(Self::gone()) };
         };
+        self.length.lock().take(&piece)?;
         sender.send(piece).map_err(|Gone| Self::gone())?;
         Ok(sender.has_room())
     }
@@ -203,7 +242,7 @@ pub(crate) fn start_task(
 ) -> PyResult<()> {
     static PUMP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = bridge.py();
-    let sender = BodySender::new(making.sender, Arc::downgrade(&bridge.get().queue));
+    let sender = BodySender::new(making.sender, making.length, Arc::downgrade(&bridge.get().queue));
     let sender = Bound::new(py, sender)?;
     let coroutine = PUMP.import(py, "portico._bodies", "pump")?.call1((making.iterable, &sender))?;
     let Some((number, task)) = bridge.get().make_task(&coroutine)? else {

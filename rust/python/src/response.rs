@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 
-use crate::bodies::Making;
+use crate::bodies::{Length, Making};
 use crate::errors::{self, ResponseError};
 
 /// The keys that a response may have.
@@ -66,11 +66,14 @@ pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Response,
                 // A client that has closed its half has left, as far as coroutines are concerned.
                 let (sender, pieces) = channel(None, is_async);
                 response.body = Body::Pieces(pieces);
-                making = Some(Making { iterable: body, sender, is_async });
+                making = Some(Making { iterable: body, sender, length: Length::default(), is_async });
             }
         },
     }
     response.check().map_err(errors::to_python)?;
+    if let Some(making) = &mut making {
+        making.length = Length::of(&response);
+    }
     Ok((response, making))
 }
 
