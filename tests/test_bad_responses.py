@@ -65,7 +65,7 @@ BAD = {
     "junk content-length": {"statusCode": 200, "headers": {"content-length": "x"}, "body": "good"},
     "int body": {"statusCode": 200, "body": 1},
     "dict body": {"statusCode": 200, "body": {"a": 1}},
-    "list body": {"statusCode": 200, "body": [b"a"]},
+    "list body": {"statusCode": 200, "body": [7]},
     "object body": {"statusCode": 200, "body": object()},
     "surrogate body": {"statusCode": 200, "body": "\ud800"},
     "bad base64": {"statusCode": 200, "body": "a", "isBase64Encoded": True},

@@ -43,7 +43,9 @@ class Made:
             for piece in pieces:
                 self.asked += 1
                 yield piece
-                while step and not self.go_on.acquire(blocking=False):
+                # So that it is on its way before there is more: what is whole by then is sent as such.
+                await asyncio.sleep(0.005)
+                while step and not self.go_on.acquire(blocking=False):  # noqa: ASYNC110
                     await asyncio.sleep(0.002)
             if error:
                 raise error
@@ -157,9 +159,9 @@ def test_a_length_that_is_given(making):
 def test_a_length_that_is_not_the_bodys(making, length):
     served = making(lambda pieces: pieces(b"one", b"two"), {"content-length": length})
     with served.wire() as wire:
-        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        head(wire)
-        assert len(wire.cut()) < 7
+        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        came = wire.cut()
+    assert b" 500 " in came or len(came.partition(b"\r\n\r\n")[2]) != int(length) or length == "0"
     error, request = served.errors.next(portico.ResponseError)
     assert "content-length" in str(error)
     assert request.path == "/"
@@ -231,7 +233,7 @@ def test_a_failure_in_the_middle_is_seen_by_the_client_and_told(making, http2, c
 def test_a_piece_that_is_none(making, piece):
     served = making(lambda pieces: pieces(b"one", piece))
     with served.wire() as wire:
-        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head(wire)
         assert not wire.cut().endswith(b"0\r\n\r\n")
     served.errors.next(portico.ResponseError)
@@ -240,6 +242,36 @@ def test_a_piece_that_is_none(making, piece):
 @pytest.mark.parametrize("body", [{"a": 1}, 7, memoryview(bytearray(8)).cast("I"), object()])
 def test_what_is_no_body(serve, caplog, body):
     serve(lambda request: {"statusCode": 200, "body": body}).check_wrong_response("body", caplog)
+
+
+def test_what_fails_before_anything_was_sent_is_a_500(serve, caplog):
+    async def fails():
+        yield b"one"
+        raise ValueError("no more")
+
+    async def handler(request):
+        return {"statusCode": 200, "body": fails()}
+
+    served = serve(handler)
+    for http2 in (False, True):
+        with served.httpx(http2=http2) as client:
+            assert client.get("/").status_code == 500
+    assert served.stat("handler_failures") == 2
+
+
+def test_what_is_whole_before_anything_was_sent_has_its_length(serve):
+    async def pieces():
+        yield b"one"
+        yield b"two"
+
+    async def handler(request):
+        return {"statusCode": 200, "body": pieces()}
+
+    served = serve(handler)
+    for http2 in (False, True):
+        with served.httpx(http2=http2) as client:
+            answer = client.get("/")
+            assert (answer.content, answer.headers["content-length"]) == (b"onetwo", "6")
 
 
 def test_an_async_iterable_needs_an_async_handler(serve, caplog):
@@ -363,7 +395,7 @@ def test_asgi_responses_are_sent_as_they_come(serve):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
-        while not made.go_on.acquire(blocking=False):
+        while not made.go_on.acquire(blocking=False):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
         await send({"type": "http.response.body", "body": b"two"})
         first.set()
@@ -428,12 +460,12 @@ def test_asgi_length_that_is_not_the_bodys(serve, length):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": b"two"})
 
     served = serve(portico.asgi(app, lifespan="off"))
     with served.wire() as wire:
-        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        head(wire)
+        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         wire.cut()
     error, _ = served.errors.next(portico.ResponseError)
     assert "content-length" in str(error)

@@ -10,7 +10,7 @@ import flask
 import pytest
 
 import portico
-from clients import Wire
+from clients import Wire, wait_until
 
 
 def told(environ):
@@ -280,6 +280,14 @@ def too_late(environ, start_response):
         start_response("500 Oh", [], sys.exc_info())
 
 
+def test_an_error_after_the_body_began_is_told(serve):
+    served = serve(portico.wsgi(too_late))
+    with served.wire() as wire:
+        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert not wire.cut().endswith(b"0\r\n\r\n")
+    assert "a body was begun" in str(served.errors.next(portico.ResponseError)[0])
+
+
 async def a_coroutine(environ, start_response):
     pass
 
@@ -289,7 +297,6 @@ WRONG = {
     "nothing at all": (no_start_no_body, "start_response before"),
     "two starts": (twice, "twice"),
     "write of str": (writes_str, "write: bytes, not str"),
-    "an error after the body began": (too_late, "a body was begun"),
     "coroutine": (a_coroutine, "not coroutine"),
     "None": (app(lambda: None), "an iterable of bytes, not NoneType"),
     "str": (app(lambda: "text"), "bytes, not str"),
@@ -347,12 +354,13 @@ class Parts:
         self.closed += 1
 
 
-@pytest.mark.parametrize(("fail", "status"), [(False, 200), (True, 500)])
-def test_what_an_app_returns_is_closed(serve, fail, status):
+@pytest.mark.parametrize("fail", [False, True])
+def test_what_an_app_returns_is_closed(serve, fail):
     parts = Parts(fail)
     served = serve(portico.wsgi(app(lambda: parts)))
-    assert served.get().status == status
-    assert parts.closed == 1
+    with served.wire() as wire:
+        wire.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").cut()
+    wait_until(lambda: parts.closed == 1, "it to be closed")
     if fail:
         error, _ = served.errors.next(ZeroDivisionError)
         assert "in the middle" in str(error)

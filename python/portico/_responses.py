@@ -40,8 +40,8 @@ def response(status: int = 200, body: str | bytes | None = None, content_type: s
 
 
 def event_stream(events: Iterable[Event] | AsyncIterable[Event], status: int = 200) -> Response:
-    """Server-sent events (WHATWG HTML section 9.2), sent as they come. Each is a str, its data, or a dict with `data` and
-    maybe `event`, `id` and `retry` (milliseconds). An async iterable needs an `async def` handler.
+    """Server-sent events (WHATWG HTML section 9.2), sent as they come. Each is a str, its data, or a dict with `data`
+    and maybe `event`, `id` and `retry` (milliseconds). An async iterable needs an `async def` handler.
 
     While the client is there the iterable is asked for more; when it has left, a generator is closed, an async one
     cancelled. Raises `ResponseError` for what is no event.

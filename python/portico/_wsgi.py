@@ -74,7 +74,7 @@ class _Application:
 
     def __call__(self, request: Request) -> Response:
         answer = _Answer()
-        rest: Iterator[bytes] | None = None
+        rest: _Rest | None = None
         try:
             result = self._app(wsgi_environ(request, self._base), answer.start_response)
             try:
@@ -132,7 +132,7 @@ class _Answer:
         if data:
             self.parts.append(data)
 
-    def take(self, result: Iterable[bytes]) -> Iterator[bytes] | None:
+    def take(self, result: Iterable[bytes]) -> _Rest | None:
         """Takes what the app gives: all of it, or, where it is to be sent as it comes, the first part; then this
         returns the whole."""
         parts = _parts(result)
@@ -142,26 +142,39 @@ class _Answer:
             self.check_started()
             self.parts.append(part)
             if not is_here and not self._is_short():
-                return self._rest(parts, result)
+                return _Rest(self.parts, parts, result)
         return None
 
     def _is_short(self) -> bool:
         length = self.headers.get("content-length")
         return isinstance(length, str) and length.isdecimal() and int(length) <= _WHOLE
 
-    def _rest(self, parts: Iterator[bytes], result: Iterable[bytes]) -> Iterator[bytes]:
-        try:
-            yield b"".join(self.parts)
-            self.parts.clear()
-            for part in parts:
-                yield b"".join([*self.parts, part])
-                self.parts.clear()
-        finally:
-            _close(result)
-
     def check_started(self) -> None:
         if not self.status:
             raise ResponseError("a WSGI app has to call start_response before it gives a body")
+
+
+class _Rest:
+    """A body that is sent as it comes. Not a generator: one that was never begun, as for HEAD, closes nothing."""
+
+    def __init__(self, first: list[bytes], parts: Iterator[bytes], result: Iterable[bytes]) -> None:
+        # Those that are here, and what `write` adds to them.
+        self._here = first
+        self._parts = parts
+        self._result = result
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._here:
+            self._here.append(next(self._parts))
+        part = b"".join(self._here)
+        self._here.clear()
+        return part
+
+    def close(self) -> None:
+        _close(self._result)
 
 
 def _parts(result: Iterable[object]) -> Iterator[bytes]:

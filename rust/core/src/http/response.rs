@@ -3,7 +3,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::body::Body;
+use super::body::{Body, Broken};
 use crate::error::{Error, RequestError};
 
 /// The most header lines of a response. No client takes as many; HTTP/2's header map ends at 24 000.
@@ -38,6 +38,15 @@ impl Response {
         let reason = status.canonical_reason().unwrap_or("Unknown");
         Response::new(status, format!("{} {reason}\n", status.as_u16()))
             .with(header::CONTENT_TYPE, "text/plain; charset=utf-8")
+    }
+
+    /// What is sent in place of a response that has failed already, before anything of it was sent; see [`Body::settle`].
+    pub(crate) fn settle(&mut self, method: &Method) -> Result<(), Broken> {
+        let settled = if self.is_bodiless(method) { Ok(()) } else { self.body.settle() };
+        if settled.is_err() {
+            *self = Response::plain(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        settled
     }
 
     /// The answer to a refused request. Its message stays in the log: it is for the server's people.

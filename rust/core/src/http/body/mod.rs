@@ -3,14 +3,18 @@
 mod channel;
 mod collected;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
 pub use channel::{BodySender, Gone, channel};
 pub(crate) use collected::Collected;
+
+/// How much of a body is looked at before its head is sent.
+const SMALL: usize = 16 * 1024;
 
 /// The body of a response.
 #[derive(Debug)]
@@ -28,6 +32,35 @@ impl Body {
             Body::Whole(bytes) => Some(bytes.len() as u64),
             Body::Pieces(pieces) => pieces.length,
         }
+    }
+
+    /// Looks at what is here of a body that comes in pieces, before anything is sent: one that is whole by now is sent as
+    /// such, with its length.
+    ///
+    /// # Errors
+    /// [`Broken`]: it broke off already, and something else can be sent in its place.
+    pub(crate) fn settle(&mut self) -> Result<(), Broken> {
+        let Body::Pieces(pieces) = self else { return Ok(()) };
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut here, mut size) = (VecDeque::new(), 0);
+        while size <= SMALL {
+            match pieces.poll_next(&mut cx) {
+                Poll::Ready(Some(Ok(piece))) => {
+                    size += piece.len();
+                    here.push_back(piece);
+                }
+                Poll::Ready(Some(Err(Broken))) => return Err(Broken),
+                Poll::Ready(None) => {
+                    let mut whole = Collected::default();
+                    here.into_iter().for_each(|piece| whole.push(piece));
+                    *self = Body::Whole(whole.finish());
+                    return Ok(());
+                }
+                Poll::Pending => break,
+            }
+        }
+        pieces.here = here;
+        Ok(())
     }
 
     /// Whether it is known to be empty.
@@ -68,13 +101,17 @@ pub trait Source: Send + 'static {
 pub struct Pieces {
     /// Its length in bytes, where it is known: no more and no less is sent.
     length: Option<u64>,
+    /// How much of that is missing.
+    left: Option<u64>,
+    /// Taken from the source already.
+    here: VecDeque<Bytes>,
     source: Box<dyn Source>,
 }
 
 impl Pieces {
     /// A body of that length, where it is known, from `source`.
     pub fn new(length: Option<u64>, source: impl Source) -> Self {
-        Pieces { length, source: Box::new(source) }
+        Pieces { length, left: length, here: VecDeque::new(), source: Box::new(source) }
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
@@ -84,6 +121,7 @@ impl Pieces {
     /// For a length that the headers give.
     pub(crate) fn set_length(&mut self, length: u64) {
         self.length = Some(length);
+        self.left = Some(length);
     }
 
     pub(crate) fn stops_at_half_close(&self) -> bool {
@@ -96,11 +134,14 @@ impl Pieces {
     }
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Some(piece) = self.here.pop_front() {
+            return Poll::Ready(Some(Ok(piece)));
+        }
         loop {
             let piece = std::task::ready!(self.source.poll_piece(cx));
             return Poll::Ready(match piece {
                 Some(Ok(piece)) if piece.is_empty() => continue,
-                Some(Ok(piece)) => match &mut self.length {
+                Some(Ok(piece)) => match &mut self.left {
                     None => Some(Ok(piece)),
                     Some(left) => match left.checked_sub(piece.len() as u64) {
                         Some(less) => {
@@ -110,7 +151,7 @@ impl Pieces {
                         None => Some(Err(Broken)),
                     },
                 },
-                None if self.length.is_some_and(|left| left > 0) => Some(Err(Broken)),
+                None if self.left.is_some_and(|left| left > 0) => Some(Err(Broken)),
                 end => end,
             });
         }

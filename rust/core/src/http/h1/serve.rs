@@ -71,7 +71,10 @@ impl Io {
             };
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
-            let response = self.answer(head, body).await?;
+            let mut response = self.answer(head, body).await?;
+            if response.settle(&method).is_err() {
+                self.connection.service.metrics.handler_failures.add();
+            }
             let draining = *self.phase.borrow() != Phase::Serving;
             let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(response, &method, version, persist).await?;
@@ -203,7 +206,11 @@ impl Io {
     /// Writes a body as it comes. One that breaks off ends the connection, so that the client sees that.
     async fn write_pieces(&mut self, mut pieces: Pieces, chunked: bool) -> Result<(), Close> {
         while let Some(piece) = self.next_piece(&mut pieces).await? {
-            let piece = piece.map_err(|Broken| Close::Server)?;
+            let Ok(piece) = piece else {
+                self.connection.service.metrics.handler_failures.add();
+                self.flush().await?;
+                return Err(Close::Server);
+            };
             if chunked {
                 encode::chunk(&mut self.out, piece.len());
             }

@@ -114,7 +114,10 @@ impl Exchange {
     }
 
     /// Answers. A client that has left meanwhile does not get it.
-    pub(crate) fn send(mut self, response: Response) {
+    pub(crate) fn send(mut self, mut response: Response) {
+        if response.settle(&self.method).is_err() {
+            self.open.shared.connection.service.metrics.handler_failures.add();
+        }
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
@@ -246,6 +249,7 @@ impl Sending {
                     self.open.servers_turn();
                 }
                 Some(Err(Broken)) => {
+                    self.open.shared.connection.service.metrics.handler_failures.add();
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
