@@ -102,12 +102,14 @@ class _Application:
 class _Answer:
     """What one request's app has said so far."""
 
-    __slots__ = ("headers", "parts", "status")
+    __slots__ = ("begun", "headers", "parts", "status")
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str | list[str]] = {}
         self.parts: list[bytes] = []
+        # Whether any of it is on its way.
+        self.begun = False
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None, /
@@ -118,7 +120,7 @@ class _Answer:
                 raise ResponseError("start_response was called twice; only an error may do that, with exc_info")
         else:
             try:
-                if self.parts and exc_info[1] is not None:
+                if (self.parts or self.begun) and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # it refers to this frame
@@ -142,6 +144,7 @@ class _Answer:
             self.check_started()
             self.parts.append(part)
             if not is_here and not self._is_short():
+                self.begun = True
                 return _Rest(self.parts, parts, result)
         return None
 
