@@ -97,10 +97,15 @@ bench: $(BENCH)/.made ## Measure portico beside other servers; BENCH_ARGS='--loa
 	$(call say,Measuring)
 	@$(BENCH)/bin/python loadtest/bench/run.py $(BENCH_ARGS)
 
-# cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP.
-fuzz: ## Fuzz the HTTP/1 engine for FUZZ_SECONDS (60); needs cargo-fuzz
-	$(call say,Fuzzing)
-	@cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . http1 -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096
+# cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP. What is found new goes into
+# a folder that is not kept, so that the corpus stays what people put there.
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard rust/fuzz/fuzz_targets/*.rs)))
+fuzz: ## Fuzz what reads strangers' bytes, each target for FUZZ_SECONDS (60); needs cargo-fuzz
+	@cd rust/fuzz && for target in $(FUZZ_TARGETS); do \
+	  printf '\n== Fuzzing %s\n' $$target; mkdir -p target/found/$$target corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $$target target/found/$$target corpus/$$target -- \
+	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; \
+	done
 
 docs: $(VENV)/.built ## Write the generated tables of docs/ anew
 	@$(BIN)/python docs/generate.py

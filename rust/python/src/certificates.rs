@@ -7,10 +7,13 @@ use pyo3::prelude::*;
 use crate::errors;
 use crate::threads::detach;
 
-/// Makes a certificate authority, valid for ten years: its certificate and its key, as PEM.
+/// Makes a certificate authority, valid for ten years: its certificate and its key, as PEM. With `permitted` it can sign
+/// for those domains, all below them, and those networks (`10.0.0.0/8`) only.
 #[pyfunction]
-pub(crate) fn make_authority(py: Python<'_>, name: &str) -> PyResult<(String, String)> {
-    detach(py, || Authority::new(name).map(|made| (made.cert_pem().to_string(), made.key_pem())))
+#[pyo3(signature = (name, permitted=None))]
+pub(crate) fn make_authority(py: Python<'_>, name: &str, permitted: Option<Vec<String>>) -> PyResult<(String, String)> {
+    detach(py, || permitted.map_or_else(|| Authority::new(name), |only| Authority::constrained(name, &only)))
+        .map(|made| (made.cert_pem().to_string(), made.key_pem()))
         .map_err(errors::to_python)
 }
 

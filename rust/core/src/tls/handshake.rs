@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::CipherSuite;
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::context::Context;
 use super::flight::Flight;
+use super::hosts::Hosts;
 use crate::connection::ConnectionInfo;
 use crate::metrics::HandshakeFailure;
 use crate::server::Service;
@@ -64,13 +65,7 @@ async fn agree(
     info: &mut ConnectionInfo,
 ) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), Flight::new(socket)).await?;
-    let (sni, context) = {
-        let hello = start.client_hello();
-        let sni = hello.server_name().map(str::to_ascii_lowercase);
-        let hosts = service.hosts.read();
-        let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
-        (sni, host.and_then(|host| host.choose(&hello)))
-    };
+    let (sni, context) = choose(&service.hosts.read(), &start.client_hello());
     info.sni = sni;
     let Some(context) = context else {
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
@@ -97,6 +92,13 @@ async fn agree(
     io.flush().await?;
     service.metrics.handshakes.add();
     Ok((stream, context))
+}
+
+/// The name that a client asks for, in lower case, and the context for it and for what the client offers.
+pub(super) fn choose(hosts: &Hosts, hello: &ClientHello<'_>) -> (Option<String>, Option<Arc<Context>>) {
+    let sni = hello.server_name().map(str::to_ascii_lowercase);
+    let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
+    (sni, host.and_then(|host| host.choose(hello)))
 }
 
 fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {

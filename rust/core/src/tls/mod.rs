@@ -3,6 +3,7 @@
 //! [`identity`] loads a certificate and its key, [`context`] makes them into one host's rules, [`hosts`] finds the context for a
 //! name, [`handshake`] does the rest with rustls over a [`flight`]. [`development`] makes certificates for trying things out.
 
+mod choice;
 mod context;
 pub mod development;
 mod flight;
@@ -10,6 +11,8 @@ mod handshake;
 mod hosts;
 mod identity;
 
+#[doc(hidden)]
+pub use choice::{Choice, Chosen};
 pub use context::{Context, Options, Sources, Version};
 pub(crate) use flight::Flight;
 pub(crate) use handshake::{HandshakeError, accept};
