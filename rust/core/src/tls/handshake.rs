@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::CipherSuite;
 use rustls::server::{Acceptor, ClientHello};
+use rustls::{CipherSuite, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -35,9 +35,32 @@ impl From<io::Error> for HandshakeError {
             Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
             _ => HandshakeFailure::Protocol,
         };
-        let no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
-        let hint = if no_tls { "; what came is not TLS (a plain http:// request?)" } else { "" };
-        HandshakeError { failure, message: format!("{error}{hint}") }
+        let message = match tls.map(hint) {
+            _ if left => format!("the client left: {error}"),
+            Some(hint) if !hint.is_empty() => format!("{error}; {hint}"),
+            _ => error.to_string(),
+        };
+        HandshakeError { failure, message }
+    }
+}
+
+/// What rustls's error means to those who run the server.
+fn hint(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "what came is not TLS (a plain http:// request?)"
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidServerName)
+        | rustls::Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            "what it asked for is no host name (RFC 6066 section 3): too long, not ASCII, malformed, or several"
+        }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => "it speaks no version that this host does (TLS 1.1 or older, or outside of min_version and max_version)",
+        _ => "",
     }
 }
 
