@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
+SCAN := .venv-scan
 say = @printf '\n== %s\n' "$(1)"
 # Rust sources, so that nothing is built twice for nothing.
 SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/python/Cargo.toml pyproject.toml
@@ -24,6 +25,14 @@ $(VENV)/.made: pyproject.toml
 $(VENV)/.tested: $(VENV)/.made
 	$(call say,Installing what the tests need)
 	@$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+# sslyze wants an older cryptography than the other tests.
+$(SCAN)/.made: pyproject.toml
+	$(call say,Making $(SCAN) with the scanner of TLS)
+	@$(PYTHON) -m venv $(SCAN)
+	@$(SCAN)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(SCAN)/bin/python -m pip install --quiet --group scan
 	@touch $@
 
 $(VENV)/.checked: $(VENV)/.made
@@ -58,7 +67,7 @@ test-rust:
 	else cargo test --locked --profile quick -p portico-core --lib --tests; fi
 	@cargo test --locked --quiet --profile quick -p portico-core --doc
 
-test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded
+test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded $(SCAN)/.made
 	$(call say,Testing the package (Python))
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -111,4 +120,4 @@ docs: $(VENV)/.built ## Write the generated tables of docs/ anew
 	@$(BIN)/python docs/generate.py
 
 clean: ## Remove what was built
-	@rm -rf $(VENV) $(BENCH) target dist loadtest/report
+	@rm -rf $(VENV) $(BENCH) $(SCAN) target dist loadtest/report
