@@ -17,7 +17,7 @@ from portico import _core
 
 SWAPS = 100
 CLIENT = Path(__file__).with_name("swap_client.py")
-# A context's certificate and rules are 20 to 30 KiB; a hundred that stay would be 2 MiB and more.
+# The connections' buffers come and go under load; what a swap leaves behind is looked for where there is none.
 ROOM = 2**20
 
 
@@ -111,6 +111,21 @@ def test_a_hundred_swaps_lose_no_request(make_server, pairs, tmp_path, by):
     assert sum(told["shown"].values()) >= SWAPS * 4
     assert sum(server.stats()["handshakes_failed"].values()) == 0
     assert sizes[-1] - sizes[0] < ROOM, [size // 1024 for size in sizes]
+
+
+@pytest.mark.parametrize("by", ["bytes", "files"])
+def test_swaps_leave_nothing_behind(make_server, pairs, tmp_path, by):
+    """A context holds 5 KiB and more."""
+    swapped = Swapped(make_server(hello), tmp_path, pairs[1], by)
+
+    def resident_after(swaps):
+        for number in range(swaps):
+            swapped.swap(number)
+        gc.collect()
+        return resident()
+
+    before = resident_after(500)
+    assert resident_after(2000) - before < 2000 * 512
 
 
 def test_a_swap_that_fails_changes_nothing_under_load(make_server, pairs, tmp_path):
