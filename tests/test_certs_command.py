@@ -100,6 +100,13 @@ def test_every_name_makes_a_file_that_needs_no_quotes(certs, names):
         assert name[0].isalnum() or name[0] == "_"
 
 
+def test_files_are_called_as_one_likes(certs):
+    certs("*.shop.test", "--name", "shop")
+    assert set(certs.files()) == {"shop.crt", "shop.key"}
+    for wrong in ("", ".", "..", "a/b", "../a"):
+        assert "not the name of a file" in certs.fails("a.test", "--name", wrong)
+
+
 # ---- what it makes
 
 
@@ -342,7 +349,7 @@ def test_help_is_worth_reading(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["certs", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    for part in ("--out", "--ca", "--days", "--force", "--any-name", "example: portico certs", "824"):
+    for part in ("--out", "--name", "--ca", "--days", "--force", "--any-name", "example: portico certs", "824"):
         assert part in told
 
 

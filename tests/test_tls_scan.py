@@ -40,6 +40,7 @@ def issue_rsa(authority, authority_key):
     """A certificate with an RSA key, which portico's own authority does not make."""
     ca = x509.load_pem_x509_certificate(authority.encode())
     signer, key = load_pem_private_key(authority_key.encode(), None), make_key("rsa")
+    its_key = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = (
         x509.CertificateBuilder()
@@ -51,10 +52,10 @@ def issue_rsa(authority, authority_key):
         .not_valid_after(now + 89 * DAY)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(its_key), critical=False)
     )
     cert = builder.sign(signer, hashes.SHA256()).public_bytes(PEM)
-    return {"cert": cert, "key": key_bytes(key)}
+    return {"cert": cert + authority.encode(), "key": key_bytes(key)}
 
 
 @pytest.fixture(scope="module")

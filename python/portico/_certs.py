@@ -29,6 +29,24 @@ LOCAL = (
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What the command was asked for."""
+
+    names: tuple[str, ...]
+    out: Path
+    """The folder for certificate and key."""
+    stem: str | None
+    """What they are called; None is after the first host name."""
+    ca: Path | None
+    """The folder of the authority; None is one of the user's."""
+    days: int
+    force: bool
+    """Whether to make them anew, and overwrite what is there."""
+    any_name: bool
+    """Whether the authority may sign for every name."""
+
+
+@dataclass(frozen=True)
 class Made:
     """What a call of `make` has left on the disk."""
 
@@ -41,41 +59,48 @@ class Made:
     authority: _authority.Authority
 
 
-def run(names: Sequence[str], out: Path, ca: Path | None, days: int, force: bool, any_name: bool) -> int:
+def run(wanted: Wanted) -> int:
     """Makes the files, says where they are and how to use and trust them, and returns the exit code 0.
 
     Raises `ConfigError` for names, folders and files that cannot be used."""
-    print(_report(make(names, out, ca, days, force, any_name)))
+    print(_report(make(wanted)))
     return 0
 
 
-def make(names: Sequence[str], out: Path, ca: Path | None, days: int, force: bool, any_name: bool) -> Made:
+def make(wanted: Wanted) -> Made:
     """Makes a certificate and its key, or takes those that are there, as `run` has it."""
-    plain = tuple(dict.fromkeys(_plain(name) for name in names))
-    folder = ca or _authority.user_folder("authority-for-any-name" if any_name else "authority")
-    folder, out = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
-    cert, key = (out / f"{_stem(plain)}{suffix}" for suffix in (".crt", ".key"))
+    names = tuple(dict.fromkeys(_plain(name) for name in wanted.names))
+    cert, key = _files(wanted, names)
+    folder = wanted.ca or _authority.user_folder("authority-for-any-name" if wanted.any_name else "authority")
+    folder = Path(os.path.abspath(folder))
     try:
         with _authority.locked(folder):
-            permitted = None if any_name else LOCAL
+            permitted = None if wanted.any_name else LOCAL
             authority = _authority.keep_authority(folder, "portico development", MAX_DAYS, permitted)
     except OSError as error:
         raise ConfigError(f"cannot keep the authority in {folder}: {error.strerror}; --ca names another") from error
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        kept = not force and _authority.is_good(cert, key, plain, authority.pair)
+        cert.parent.mkdir(parents=True, exist_ok=True)
+        kept = not wanted.force and _authority.is_good(cert, key, names, authority.pair)
         if not kept:
-            chain, secret = _issue(authority, plain, days, any_name)
-            if not force:
-                _refuse_to_overwrite(cert, key, plain)
+            chain, secret = _issue(authority, names, wanted)
+            if not wanted.force:
+                _refuse_to_overwrite(cert, key, names)
             _authority.write(key, secret)
-            _authority.write(cert, _authority.title(plain) + chain, mode=0o644)
+            _authority.write(cert, _authority.title(names) + chain, mode=0o644)
         _, not_after = certificate_info(cert.read_bytes())
     except OSError as error:
-        raise ConfigError(
-            f"cannot write {error.filename or out}: {error.strerror}; --out names another folder"
-        ) from error
-    return Made(plain, cert, key, not_after, kept, authority)
+        raise ConfigError(f"cannot write to {cert.parent}: {error.strerror}; --out names another folder") from error
+    return Made(names, cert, key, not_after, kept, authority)
+
+
+def _files(wanted: Wanted, names: Sequence[str]) -> tuple[Path, Path]:
+    """Where the certificate and its key go."""
+    stem = _stem(names) if wanted.stem is None else wanted.stem
+    if stem in ("", ".", "..") or Path(stem).name != stem:
+        raise ConfigError(f"--name {stem!r} is not the name of a file; --out says where it goes")
+    out = Path(os.path.abspath(wanted.out))
+    return out / f"{stem}.crt", out / f"{stem}.key"
 
 
 def _plain(name: str) -> str:
@@ -101,11 +126,11 @@ def _is_address(name: str) -> bool:
         return False
 
 
-def _issue(authority: _authority.Authority, names: Sequence[str], days: int, any_name: bool) -> tuple[str, str]:
+def _issue(authority: _authority.Authority, names: Sequence[str], wanted: Wanted) -> tuple[str, str]:
     try:
-        return issue_certificate(authority.pair.cert, authority.pair.key, list(names), days)
+        return issue_certificate(authority.pair.cert, authority.pair.key, list(names), wanted.days)
     except CertificateError as error:
-        if any_name or "may not sign for" not in str(error):
+        if wanted.any_name or "may not sign for" not in str(error):
             raise
         raise ConfigError(
             f"{', '.join(names)}: the authority in {authority.ca.parent} signs only for what is nobody's on the "

@@ -84,6 +84,7 @@ def _add_certs(commands: Commands) -> None:
         "names", nargs="+", metavar="NAME", help="a host name, a wildcard ('*.shop.test') or an IP address; all in one"
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to put both (default: here)")
+    parser.add_argument("--name", metavar="STEM", help="what both are called (default: after the first host name)")
     parser.add_argument(
         "--ca",
         type=Path,
@@ -106,8 +107,16 @@ def _add_certs(commands: Commands) -> None:
 def _certs(arguments: argparse.Namespace) -> int:
     from portico import _certs
 
-    a = arguments
-    return _certs.run(a.names, a.out, a.ca, a.days, a.force, a.any_name)
+    wanted = _certs.Wanted(
+        names=tuple(arguments.names),
+        out=arguments.out,
+        stem=arguments.name,
+        ca=arguments.ca,
+        days=arguments.days,
+        force=arguments.force,
+        any_name=arguments.any_name,
+    )
+    return _certs.run(wanted)
 
 
 def _days(text: str) -> int:
