@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from clients import GENEROUS, wait_until
 from portico import _core
@@ -33,10 +34,7 @@ def pairs():
 
 
 def fingerprint(chain):
-    der = subprocess.run(
-        ["openssl", "x509", "-outform", "DER"], input=chain.encode(), capture_output=True, check=True
-    ).stdout
-    return hashlib.sha256(der).hexdigest()
+    return x509.load_pem_x509_certificates(chain.encode())[0].fingerprint(hashes.SHA256()).hex()
 
 
 def resident():
