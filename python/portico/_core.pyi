@@ -1,7 +1,6 @@
 """The binding over portico-core. Users want `portico` itself, which shows `Request` and `ConnectionInfo` of this."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, Final, final
 
@@ -37,8 +36,6 @@ __all__ = [
 __version__: Final[str]
 REQUEST_KEYS: Final[tuple[str, ...]]
 RESPONSE_KEYS: Final[tuple[str, ...]]
-
-_Source = str | os.PathLike[str] | bytes
 
 @final
 class Request:
@@ -149,7 +146,7 @@ class Context:
     @property
     def host(self) -> str | None: ...
     def describe(self) -> tuple[str, int]: ...
-    def replace(self, cert: _Source, key: _Source, password: str | None) -> None: ...
+    def replace(self, keywords: dict[str, Any]) -> None: ...
     def reload(self) -> None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -178,12 +175,7 @@ class Server:
     def add_context(
         self,
         host: str | None,
-        cert: _Source,
-        key: _Source,
-        password: str | None,
-        min_version: str,
-        max_version: str,
-        alpn: list[str],
+        keywords: dict[str, Any],
         handler: Callable[[Request], Any] | None,
         bridge: Bridge | None,
     ) -> Context: ...

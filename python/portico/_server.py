@@ -14,12 +14,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from types import FrameType, TracebackType
 from typing import Any
 
 from . import _core
 from ._addresses import url_of
+from ._contexts import Context, Source
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
@@ -42,58 +42,6 @@ _HANDLERS_END = 0.5
 _listening: weakref.WeakSet[Server] = weakref.WeakSet()
 _starting = threading.Lock()
 _ending = False
-
-
-class Context:
-    """A host name with its certificate, key and rules, made by `Server.add_context`. What it presents can be replaced
-    while connections are open: those finish on the one they began with."""
-
-    def __init__(self, context: _core.Context) -> None:
-        self._context = context
-
-    @property
-    def host(self) -> str | None:
-        """The host name in lower case, `*.` before it for a wildcard; None for the default."""
-        return self._context.host
-
-    @property
-    def subject(self) -> str:
-        """The subject of the certificate."""
-        return self._context.describe()[0]
-
-    @property
-    def not_after(self) -> datetime:
-        """When the certificate ends, in UTC."""
-        return datetime.fromtimestamp(self._context.describe()[1], timezone.utc)
-
-    def replace(
-        self,
-        *,
-        cert: str | os.PathLike[str] | bytes,
-        key: str | os.PathLike[str] | bytes,
-        password: str | None = None,
-    ) -> None:
-        """Puts another certificate and key in place at once, for every handshake from now on.
-
-        Raises `CertificateError` where they are not usable; what was there stays.
-        """
-        self._context.replace(cert, key, password)
-
-    def reload(self) -> None:
-        """Reads the files again, as after a renewal.
-
-        Raises `CertificateError` where they are not usable; what was there stays.
-        """
-        self._context.reload()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Context) and self._context == other._context
-
-    def __hash__(self) -> int:
-        return hash(self.host)
-
-    def __repr__(self) -> str:
-        return f"<portico context for {self.host or 'any host'}: {self.subject}>"
 
 
 class Listener:
@@ -181,8 +129,8 @@ class Server:
         self,
         host: str | None,
         *,
-        cert: str | os.PathLike[str] | bytes,
-        key: str | os.PathLike[str] | bytes,
+        cert: Source,
+        key: Source,
         password: str | None = None,
         handler: Handler | None = None,
         min_version: str = "1.2",
@@ -205,9 +153,15 @@ class Server:
         bridge = None if handler is None else self._bridge(handler)
         if self._listens and bridge is not None:
             self._loop.start(self._core)
-        context = self._core.add_context(
-            host, cert, key, password, min_version, max_version, list(alpn), handler, bridge
-        )
+        keywords = {
+            "cert": cert,
+            "key": key,
+            "password": password,
+            "min_version": min_version,
+            "max_version": max_version,
+            "alpn": list(alpn),
+        }
+        context = self._core.add_context(host, keywords, handler, bridge)
         self._loop.lifespans.add(handler)
         if self._listens:
             self._loop.lifespans.start_soon(self._loop.loop)

@@ -10,7 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ServerConfig, SupportedCipherSuite};
 
 use super::hosts::host_name;
-use super::identity::{Identity, Source};
+use super::identity::{Credentials, Identity};
 use crate::dispatch::Handler;
 use crate::error::Error;
 
@@ -25,7 +25,7 @@ pub enum Version {
 
 /// What a host's handshakes may agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct Rules {
     /// The oldest version.
     pub min_version: Version,
     /// The newest version.
@@ -34,15 +34,11 @@ pub struct Options {
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// Where a context's certificate and key come from.
+/// What a context is made of: read together, and together again on every reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
-    /// The certificate chain.
-    pub cert: Source,
-    /// The private key.
-    pub key: Source,
-    /// For an encrypted key.
-    pub password: Option<String>,
+    /// The certificate chain and its key.
+    pub credentials: Credentials,
 }
 
 /// A host name with a certificate, a key, rules and maybe a handler. The certificate can be replaced while
@@ -50,7 +46,7 @@ pub struct Sources {
 pub struct Context {
     host: Option<String>,
     handler: RwLock<Option<Arc<dyn Handler>>>,
-    options: Options,
+    rules: Rules,
     current: RwLock<Current>,
 }
 
@@ -68,15 +64,15 @@ impl Context {
     pub fn new(
         host: Option<&str>,
         sources: Sources,
-        options: Options,
+        rules: Rules,
         handler: Option<Arc<dyn Handler>>,
     ) -> Result<Self, Error> {
         let host = host.map(host_name).transpose()?;
-        if options.min_version > options.max_version {
+        if rules.min_version > rules.max_version {
             return Err(Error::Config("min_version is above max_version: no handshake could succeed".into()));
         }
-        let current = Current::load(sources, &options)?;
-        Ok(Context { host, handler: RwLock::new(handler), options, current: RwLock::new(current) })
+        let current = Current::load(sources, &rules)?;
+        Ok(Context { host, handler: RwLock::new(handler), rules, current: RwLock::new(current) })
     }
 
     /// The host name in lower case, `*.` before it for a wildcard; none for the default.
@@ -99,7 +95,7 @@ impl Context {
     /// # Errors
     /// [`Error::Certificate`]; what was there stays.
     pub fn replace(&self, sources: Sources) -> Result<(), Error> {
-        let new = Current::load(sources, &self.options)?;
+        let new = Current::load(sources, &self.rules)?;
         *self.current.write() = new;
         Ok(())
     }
@@ -129,7 +125,7 @@ impl Context {
         let key = self.current.read().identity.key.key.clone();
         let offered = hello.signature_schemes();
         let suites = || provider().cipher_suites.iter().filter(|suite| hello.cipher_suites().contains(&suite.suite()));
-        if self.options.max_version == Version::Tls13 && suites().any(|suite| suite.tls13().is_some()) {
+        if self.rules.max_version == Version::Tls13 && suites().any(|suite| suite.tls13().is_some()) {
             return key.choose_scheme(offered).is_some();
         }
         let signs = |suite: &&SupportedCipherSuite| match suite {
@@ -144,18 +140,18 @@ impl Context {
 }
 
 impl Current {
-    fn load(sources: Sources, options: &Options) -> Result<Self, Error> {
-        let identity = Identity::load(&sources)?;
-        let config = server_config(&identity, options)?;
+    fn load(sources: Sources, rules: &Rules) -> Result<Self, Error> {
+        let identity = Identity::load(&sources.credentials)?;
+        let config = server_config(&identity, rules)?;
         Ok(Current { sources, identity, config: Arc::new(config) })
     }
 }
 
-fn server_config(identity: &Identity, options: &Options) -> Result<ServerConfig, Error> {
+fn server_config(identity: &Identity, rules: &Rules) -> Result<ServerConfig, Error> {
     let unusable = |error: rustls::Error| Error::Certificate(format!("TLS cannot be set up: {error}"));
     let versions: Vec<_> = [(Version::Tls13, &rustls::version::TLS13), (Version::Tls12, &rustls::version::TLS12)]
         .into_iter()
-        .filter(|(version, _)| (options.min_version..=options.max_version).contains(version))
+        .filter(|(version, _)| (rules.min_version..=rules.max_version).contains(version))
         .map(|(_, supported)| supported)
         .collect();
     let mut config = ServerConfig::builder_with_provider(provider().clone())
@@ -163,8 +159,8 @@ fn server_config(identity: &Identity, options: &Options) -> Result<ServerConfig,
         .map_err(unusable)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
-    config.alpn_protocols = options.alpn.clone();
-    if options.alpn.iter().any(|name| name == b"http/1.1") {
+    config.alpn_protocols = rules.alpn.clone();
+    if rules.alpn.iter().any(|name| name == b"http/1.1") {
         // Some clients, curl --http1.0 for one, offer only this; it is the same engine.
         config.alpn_protocols.push(b"http/1.0".to_vec());
     }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::context::{Sources, provider};
+use super::context::provider;
 use crate::error::Error;
 
 /// Where a certificate or key comes from.
@@ -51,6 +51,24 @@ impl Source {
     }
 }
 
+/// Where a certificate and its key come from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The certificate chain.
+    pub cert: Source,
+    /// The private key.
+    pub key: Source,
+    /// For an encrypted key.
+    pub password: Option<String>,
+}
+
+// Not the password, which must not end up in a log.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "certificate {}, key {}", self.cert, self.key)
+    }
+}
+
 /// A certificate chain with its private key, known to fit together and to be valid now.
 #[derive(Clone)]
 pub struct Identity {
@@ -66,8 +84,8 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::Certificate`], saying which of the two is wrong, and how.
-    pub fn load(sources: &Sources) -> Result<Self, Error> {
-        let Sources { cert, key, password } = sources;
+    pub fn load(credentials: &Credentials) -> Result<Self, Error> {
+        let Credentials { cert, key, password } = credentials;
         let chain = read_chain(cert)?;
         let private = read_key(key, password.as_deref())?;
         let (subject, not_after) = check_leaf(&chain, cert)?;

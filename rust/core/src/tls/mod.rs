@@ -10,9 +10,9 @@ mod handshake;
 mod hosts;
 mod identity;
 
-pub use context::{Context, Options, Sources, Version};
+pub use context::{Context, Rules, Sources, Version};
 pub(crate) use flight::Flight;
 pub(crate) use handshake::{HandshakeError, accept};
 pub use hosts::host_name;
 pub(crate) use hosts::{Host, Hosts};
-pub use identity::{Identity, Source, read_certificate};
+pub use identity::{Credentials, Identity, Source, read_certificate};
