@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from ._asgi import asgi
 from ._contexts import Context
-from ._core import ConnectionInfo, Request, __version__, settings
+from ._core import ConnectionInfo, PeerCertificate, Request, __version__, settings
 from ._errors import (
     CertificateError,
     ClosedError,
@@ -59,6 +59,7 @@ __all__ = [
     "LimitError",
     "ListenError",
     "Listener",
+    "PeerCertificate",
     "Request",
     "RequestError",
     "Response",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from typing import Union
+from typing import Any, Union
 
 from . import _core
 
@@ -37,15 +38,33 @@ class Context:
     def replace(
         self,
         *,
-        cert: Source,
-        key: Source,
+        cert: Source | None = None,
+        key: Source | None = None,
         password: str | None = None,
+        ocsp: Source | None = None,
+        client_ca: Source | None = None,
+        client_crl: Source | None = None,
+        ticket_keys: Iterable[Source] | None = None,
     ) -> None:
-        """Puts another certificate and key in place at once, for every handshake from now on.
+        """Puts something else in place at once, for every handshake from now on: another certificate with its key, or
+        what else `Server.add_context` takes by these names. What is not given stays, but an OCSP response goes with
+        its certificate. Files are read anew.
+
+        With another `client_ca`, `client_crl` or `ticket_keys` sessions that were begun before are not taken up again.
 
         Raises `CertificateError` where they are not usable; what was there stays.
         """
-        self._context.replace({"cert": cert, "key": key, "password": password})
+        self._context.replace(
+            {
+                "cert": cert,
+                "key": key,
+                "password": password,
+                "ocsp": ocsp,
+                "client_ca": client_ca,
+                "client_crl": client_crl,
+                "ticket_keys": ticket_keys,
+            }
+        )
 
     def reload(self) -> None:
         """Reads the files again, as after a renewal.
@@ -53,6 +72,10 @@ class Context:
         Raises `CertificateError` where they are not usable; what was there stays.
         """
         self._context.reload()
+
+    def _tell(self) -> dict[str, Any]:
+        subject, not_after = self._context.describe()
+        return {"host": self.host, "subject": subject, "not_after": not_after}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Context) and self._context == other._context

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use portico_core::Config;
-use portico_core::tls::{self, Credentials, Rules, Source, Sources, Version};
+use portico_core::tls::{self, Changes, ClientAuth, Credentials, Rules, Source, Sources, Version};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
@@ -35,8 +35,8 @@ impl Context {
 
     /// `keywords` are those of `Context.replace`, each of them.
     fn replace(&self, py: Python<'_>, keywords: &Bound<'_, PyDict>) -> PyResult<()> {
-        let sources = sources(keywords)?;
-        detach(py, || self.0.replace(sources)).map_err(errors::to_python)
+        let changes = changes(keywords)?;
+        detach(py, || self.0.replace(changes)).map_err(errors::to_python)
     }
 
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
@@ -46,15 +46,40 @@ impl Context {
 
 /// What a context presents and whom it trusts.
 pub(crate) fn sources(keywords: &Bound<'_, PyDict>) -> PyResult<Sources> {
-    Ok(Sources { credentials: credentials(keywords)? })
+    let Changes { credentials, ocsp, client_ca, client_crl, ticket_keys } = changes(keywords)?;
+    let credentials = credentials.ok_or_else(|| ConfigError::new_err("cert: a certificate is needed, and its key"))?;
+    Ok(Sources { credentials, ocsp, client_ca, client_crl, ticket_keys: ticket_keys.unwrap_or_default() })
 }
 
-fn credentials(keywords: &Bound<'_, PyDict>) -> PyResult<Credentials> {
-    Ok(Credentials {
+/// The same, where what is not given stays.
+fn changes(keywords: &Bound<'_, PyDict>) -> PyResult<Changes> {
+    let one = |name| given(keywords, name)?.map(|value| source(&value, name)).transpose();
+    Ok(Changes {
+        credentials: credentials(keywords)?,
+        ocsp: one("ocsp")?,
+        client_ca: one("client_ca")?,
+        client_crl: one("client_crl")?,
+        ticket_keys: given(keywords, "ticket_keys")?.map(|keys| ticket_keys(&keys)).transpose()?,
+    })
+}
+
+fn credentials(keywords: &Bound<'_, PyDict>) -> PyResult<Option<Credentials>> {
+    if given(keywords, "cert")?.is_none() && given(keywords, "key")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Credentials {
         cert: source(&required(keywords, "cert")?, "cert")?,
         key: source(&required(keywords, "key")?, "key")?,
         password: given(keywords, "password")?.map(|password| password.extract()).transpose()?,
-    })
+    }))
+}
+
+fn ticket_keys(keys: &Bound<'_, PyAny>) -> PyResult<Vec<Source>> {
+    if keys.is_instance_of::<PyString>() || keys.is_instance_of::<PyBytes>() {
+        return Err(ConfigError::new_err("ticket_keys: a list of keys, the one that seals first, not a single one"));
+    }
+    let keys = keys.try_iter().map_err(|_| ConfigError::new_err("ticket_keys: a list of keys, paths or bytes"))?;
+    keys.map(|key| source(&key?, "ticket_keys")).collect()
 }
 
 /// What its handshakes may agree on.
@@ -63,6 +88,8 @@ pub(crate) fn rules(keywords: &Bound<'_, PyDict>, config: &Config) -> PyResult<R
         min_version: version(&required(keywords, "min_version")?, "min_version")?,
         max_version: version(&required(keywords, "max_version")?, "max_version")?,
         alpn: alpn(&required(keywords, "alpn")?, config)?,
+        client_auth: client_auth(&required(keywords, "client_auth")?)?,
+        watch: required(keywords, "watch")?.is_truthy()?,
     })
 }
 
@@ -100,6 +127,18 @@ fn version(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Version> {
         Ok("1.2") => Ok(Version::Tls12),
         Ok("1.3") => Ok(Version::Tls13),
         _ => Err(ConfigError::new_err(format!("{name}: \"1.2\" or \"1.3\", not {}", value.repr()?))),
+    }
+}
+
+fn client_auth(value: &Bound<'_, PyAny>) -> PyResult<ClientAuth> {
+    match value.extract::<&str>() {
+        Ok("none") => Ok(ClientAuth::None),
+        Ok("optional") => Ok(ClientAuth::Optional),
+        Ok("required") => Ok(ClientAuth::Required),
+        _ => Err(ConfigError::new_err(format!(
+            "client_auth: \"none\", \"optional\" or \"required\", not {}",
+            value.repr()?
+        ))),
     }
 }
 

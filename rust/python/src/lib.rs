@@ -25,6 +25,7 @@ use pyo3::types::PyTuple;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<asgi::Exchange>()?;
     module.add_class::<connection::ConnectionInfo>()?;
+    module.add_class::<connection::PeerCertificate>()?;
     module.add_class::<loops::Bridge>()?;
     module.add_class::<loops::Driver>()?;
     module.add_class::<loops::Raised>()?;

@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::CipherSuite;
+use bytes::Bytes;
 use rustls::server::Acceptor;
+use rustls::{CipherSuite, HandshakeKind};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -29,14 +30,25 @@ impl From<io::Error> for HandshakeError {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        use rustls::Error as Tls;
         let failure = match tls {
             _ if left => HandshakeFailure::Left,
-            Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            Some(Tls::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            Some(Tls::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => HandshakeFailure::NotTls,
+            Some(Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol) => HandshakeFailure::Incompatible,
+            // A server is shown no other certificates.
+            Some(Tls::NoCertificatesPresented | Tls::InvalidCertificate(_)) => HandshakeFailure::ClientCertificate,
             _ => HandshakeFailure::Protocol,
         };
-        let no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
-        let hint = if no_tls { "; what came is not TLS (a plain http:// request?)" } else { "" };
-        HandshakeError { failure, message: format!("{error}{hint}") }
+        let message = match (failure, tls) {
+            (HandshakeFailure::NotTls, _) => format!("{error}; what came is not TLS (a plain http:// request?)"),
+            (_, Some(Tls::NoCertificatesPresented)) => {
+                "the client showed no certificate, which client_auth=\"required\" asks for".into()
+            }
+            (HandshakeFailure::ClientCertificate, _) => format!("the client's certificate: {error}"),
+            _ => error.to_string(),
+        };
+        HandshakeError { failure, message }
     }
 }
 
@@ -108,6 +120,8 @@ fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
     };
     info.cipher = tls.negotiated_cipher_suite().and_then(|suite| iana_name(suite.suite()));
     info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+    info.resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    info.peer_certificate = tls.peer_certificates().and_then(<[_]>::first).map(|der| Bytes::copy_from_slice(der));
     info.alpn = tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
 }
 

@@ -41,7 +41,7 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    fn read(&self, what: &str) -> Result<Vec<u8>, Error> {
+    pub(super) fn read(&self, what: &str) -> Result<Vec<u8>, Error> {
         match self {
             Source::File(path) => {
                 std::fs::read(path).map_err(|error| Error::Certificate(format!("cannot read {what} {self}: {error}")))
@@ -60,6 +60,12 @@ pub struct Credentials {
     pub key: Source,
     /// For an encrypted key.
     pub password: Option<String>,
+}
+
+impl Credentials {
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        [&self.cert, &self.key].into_iter()
+    }
 }
 
 // Not the password, which must not end up in a log.
@@ -154,7 +160,7 @@ fn check_leaf(chain: &[CertificateDer<'_>], source: &Source) -> Result<(String, 
     Ok((subject, to))
 }
 
-fn date(timestamp: i64) -> String {
+pub(super) fn date(timestamp: i64) -> String {
     OffsetDateTime::from_unix_timestamp(timestamp)
         .ok()
         .and_then(|date| date.format(&Rfc3339).ok())
@@ -202,7 +208,7 @@ fn decrypt(
         .map_err(|_| "wrong password: what it decrypts to is no key".to_string())
 }
 
-fn is_pem(bytes: &[u8]) -> bool {
+pub(super) fn is_pem(bytes: &[u8]) -> bool {
     contains(bytes, b"-----BEGIN ")
 }
 
