@@ -32,6 +32,8 @@ pub(super) struct Trust {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     /// Of the rule and all that it was made of: a session that was begun under another one is not taken up again.
     pub(super) digest: [u8; 32],
+    /// When the first of the revocation lists ends, in seconds since 1970.
+    pub(super) until: Option<i64>,
 }
 
 impl Trust {
@@ -42,6 +44,10 @@ impl Trust {
     pub(super) fn load(mode: ClientAuth, ca: Option<&Source>, crl: Option<&Source>) -> Result<Self, Error> {
         let mut digest = digest::Context::new(&digest::SHA256);
         digest.update(format!("{mode:?}").as_bytes());
+        let (lists, until) = match crl {
+            Some(crl) => read_lists(crl, &mut digest)?,
+            None => (Vec::new(), None),
+        };
         let verifier = match (mode, ca) {
             (ClientAuth::None, None) if crl.is_none() => WebPkiClientVerifier::no_client_auth(),
             (ClientAuth::None, _) => {
@@ -57,7 +63,6 @@ impl Trust {
             }
             (_, Some(ca)) => {
                 let roots = read_roots(ca, &mut digest)?;
-                let lists = crl.map(|crl| read_lists(crl, &mut digest)).transpose()?.unwrap_or_default();
                 let mut builder =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider().clone()).with_crls(lists);
                 if crl.is_some() {
@@ -74,7 +79,7 @@ impl Trust {
         };
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.finish().as_ref());
-        Ok(Trust { verifier, digest: bytes })
+        Ok(Trust { verifier, digest: bytes, until })
     }
 }
 
@@ -101,10 +106,11 @@ fn read_roots(source: &Source, digest: &mut digest::Context) -> Result<RootCertS
     Ok(roots)
 }
 
+/// The lists, and when the first of them ends.
 fn read_lists(
     source: &Source,
     digest: &mut digest::Context,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<i64>), Error> {
     let wrong = |why: String| Error::Certificate(format!("client_crl {source}: {why}"));
     let bytes = source.read("client_crl")?;
     let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(&bytes) {
@@ -118,16 +124,17 @@ fn read_lists(
         return Err(wrong("PEM without an X509 CRL section".into()));
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
+    let mut until = None;
     for list in &lists {
         digest.update(list);
         let (_, parsed) = CertificateRevocationList::from_der(list)
             .map_err(|error| wrong(format!("not a revocation list: {error}")))?;
-        match parsed.next_update().map(|time| time.timestamp()) {
-            Some(end) if end < now => {
+        if let Some(end) = parsed.next_update().map(|time| time.timestamp()) {
+            if end < now {
                 return Err(wrong(format!("the list of {} expired at {}", parsed.issuer(), date(end))));
             }
-            _ => {}
+            until = Some(until.map_or(end, |until: i64| until.min(end)));
         }
     }
-    Ok(lists)
+    Ok((lists, until))
 }

@@ -137,6 +137,15 @@ struct Current {
     tickets: Tickets,
     /// What the files were like when they were read.
     stamp: Stamp,
+    ends: Ends,
+}
+
+/// When parts of a context end, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) certificate: i64,
+    pub(super) staple: Option<i64>,
+    pub(super) revocation_list: Option<i64>,
 }
 
 /// Who seals session tickets, and for what they are good.
@@ -231,6 +240,10 @@ impl Context {
         self.current.read().config.clone()
     }
 
+    pub(super) fn ends(&self) -> Ends {
+        self.current.read().ends
+    }
+
     /// What the files were like when they were read, and what they are like now.
     pub(super) fn stamps(&self) -> (Stamp, Stamp) {
         let (read, sources) = {
@@ -276,9 +289,14 @@ impl Current {
             Some(tickets) => tickets,
             None => Tickets { ticketer: ticketer(&sources.ticket_keys, &purpose)?, purpose },
         };
+        let ends = Ends {
+            certificate: identity.not_after,
+            staple: staple.as_ref().and_then(|staple| staple.until),
+            revocation_list: trust.until,
+        };
         let presented = Presented::new(identity.key.clone(), staple);
         let config = server_config(presented, rules, trust, tickets.ticketer.clone())?;
-        Ok(Current { sources, identity, config: Arc::new(config), tickets, stamp })
+        Ok(Current { sources, identity, config: Arc::new(config), tickets, stamp, ends })
     }
 }
 

@@ -92,28 +92,55 @@ pub(crate) fn watch(
     }
 }
 
-/// Which certificates end soon, or have ended.
+/// Which certificates end soon, and what has ended.
 pub(crate) fn remind(contexts: &[Arc<Context>], now: i64) -> Vec<Report> {
-    let soon = contexts.iter().filter_map(|context| {
-        let (subject, end) = context.describe();
-        let left = end - now;
-        let when = match left {
-            ..=0 => "expired at",
-            1..=SOON => "expires at",
-            _ => return None,
-        };
-        let host = name(context);
-        Some(Report {
-            stage: Stage::Expiry,
-            reason: "expiry",
-            message: format!("the certificate of {host} (subject {subject}) {when} {}", date(end)),
-            status: None,
-            connection: None,
-        })
-    });
-    soon.collect()
+    let all = contexts.iter().flat_map(|context| warnings(context, now));
+    let report = |message| Report { stage: Stage::Expiry, reason: "expiry", message, status: None, connection: None };
+    all.map(report).collect()
+}
+
+fn warnings(context: &Context, now: i64) -> Vec<String> {
+    let (host, ends) = (name(context), context.ends());
+    let mut warnings = Vec::new();
+    if ends.certificate <= now + SOON {
+        let when = if ends.certificate < now { "expired" } else { "expires" };
+        let (subject, _) = context.describe();
+        warnings.push(format!("the certificate of {host} (subject {subject}) {when} at {}", date(ends.certificate)));
+    }
+    if let Some(end) = ends.staple.filter(|end| *end < now) {
+        warnings.push(format!("the OCSP response of {host} expired at {} and is sent no longer", date(end)));
+    }
+    if let Some(end) = ends.revocation_list.filter(|end| *end < now) {
+        warnings.push(format!("client_crl of {host} expired at {}: no client certificate is accepted", date(end)));
+    }
+    warnings
 }
 
 fn name(context: &Context) -> String {
     context.host().map_or_else(|| "the default host".into(), |host| format!("host {host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::development::Authority;
+    use crate::tls::{Credentials, Rules, Source};
+    use time::OffsetDateTime;
+
+    #[test]
+    fn a_certificate_is_warned_of_before_and_after_its_end() {
+        let issued = Authority::new("ours").unwrap().issue(&["a.test".into()], 30).unwrap();
+        let credentials = Credentials {
+            cert: Source::Bytes(issued.cert_pem.into()),
+            key: Source::Bytes(issued.key_pem.into()),
+            password: None,
+        };
+        let context = Context::new(Some("a.test"), credentials.into(), Rules::default(), None).unwrap();
+        let contexts = [Arc::new(context)];
+        let days = |days: i64| OffsetDateTime::now_utc().unix_timestamp() + days * 86_400;
+        let said = |now| remind(&contexts, now).into_iter().map(|report| report.message).collect::<Vec<_>>();
+        assert!(said(days(0)).is_empty() && said(days(15)).is_empty());
+        assert!(said(days(17))[0].starts_with("the certificate of host a.test (subject CN=a.test) expires at "));
+        assert!(said(days(31))[0].contains("expired at"));
+    }
 }
