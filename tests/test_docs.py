@@ -54,9 +54,11 @@ def test_every_statistic_and_label_is_documented_and_no_other() -> None:
     with portico.Server(print) as server:
         stats = server.stats()
     assert stats["handlers"]["builtins.print"].keys() >= {"runs", "why"}
-    assert [*(name for name, _ in _core.statistics()), "handlers"] == list(stats)
+    assert [*(name for name, _ in _core.statistics()), "certificates", "handlers"] == list(stats)
     of_a_handler = {"runs", "why", "promoted", "demoted", "slow_paths"}
-    assert first_column("statistics.md") | {"handlers"} == {*stats, *stats["connections_closed"], *of_a_handler}
+    of_a_certificate = {"host", "subject", "not_after"}
+    known = {*stats, *stats["connections_closed"], *of_a_handler, *of_a_certificate}
+    assert first_column("statistics.md") | {"certificates", "handlers"} == known
 
 
 def test_every_error_and_reason_is_documented_and_no_other() -> None:

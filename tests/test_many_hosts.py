@@ -20,10 +20,10 @@ from portico import _core
 SERVER = Path(__file__).with_name("many_hosts_server.py")
 CERTIFICATES = 1000
 MANY = 10_000
-# Measured: 0.4 to 0.7 s and 5.6 KiB for each; ten times the time, because machines differ.
+# Measured: 0.4 to 0.9 s and 6 KiB for each; more than five times the time, because machines differ.
 SECONDS, EACH = 5.0, 16 * 1024
 # A batch of handshakes, taken in turns from both servers, and how much more those of the one with a thousand hosts may
-# take. Measured: 0.97 to 1.03.
+# take. Measured: 1.00 to 1.10 on a busy machine.
 BATCH, BATCHES, RATIO = 60, 11, 1.3
 
 

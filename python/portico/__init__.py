@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ._asgi import asgi
-from ._core import ConnectionInfo, Request, __version__, settings
+from ._contexts import Context
+from ._core import ConnectionInfo, PeerCertificate, Request, __version__, settings
 from ._errors import (
     CertificateError,
     ClosedError,
@@ -35,7 +36,7 @@ from ._errors import (
 from ._event_loop import new_event_loop
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
-from ._server import Context, Handler, Listener, Server
+from ._server import Handler, Listener, Server
 from ._worker import Worker
 from ._workers import Workers, run_workers
 from ._wsgi import wsgi
@@ -58,6 +59,7 @@ __all__ = [
     "LimitError",
     "ListenError",
     "Listener",
+    "PeerCertificate",
     "Request",
     "RequestError",
     "Response",

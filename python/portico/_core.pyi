@@ -1,7 +1,6 @@
 """The binding over portico-core. Users want `portico` itself, which shows `Request` and `ConnectionInfo` of this."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, Final, final
 
@@ -18,6 +17,7 @@ __all__ = [
     "Driver",
     "Exchange",
     "Listener",
+    "PeerCertificate",
     "Raised",
     "Request",
     "Server",
@@ -37,8 +37,6 @@ __all__ = [
 __version__: Final[str]
 REQUEST_KEYS: Final[tuple[str, ...]]
 RESPONSE_KEYS: Final[tuple[str, ...]]
-
-_Source = str | os.PathLike[str] | bytes
 
 @final
 class Request:
@@ -90,6 +88,27 @@ class Request:
     def items(self) -> ItemsView[str, Any]: ...
 
 @final
+class PeerCertificate:
+    @property
+    def subject(self) -> str: ...
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def serial(self) -> str: ...
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def not_before(self) -> int: ...
+    @property
+    def not_after(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def der(self) -> bytes: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
 class ConnectionInfo:
     @property
     def id(self) -> int: ...
@@ -109,6 +128,10 @@ class ConnectionInfo:
     def key_exchange(self) -> str | None: ...
     @property
     def alpn(self) -> str | None: ...
+    @property
+    def resumed(self) -> bool: ...
+    @property
+    def peer_certificate(self) -> PeerCertificate | None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -149,7 +172,7 @@ class Context:
     @property
     def host(self) -> str | None: ...
     def describe(self) -> tuple[str, int]: ...
-    def replace(self, cert: _Source, key: _Source, password: str | None) -> None: ...
+    def replace(self, keywords: dict[str, Any]) -> None: ...
     def reload(self) -> None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -178,12 +201,7 @@ class Server:
     def add_context(
         self,
         host: str | None,
-        cert: _Source,
-        key: _Source,
-        password: str | None,
-        min_version: str,
-        max_version: str,
-        alpn: list[str],
+        keywords: dict[str, Any],
         handler: Callable[[Request], Any] | None,
         bridge: Bridge | None,
     ) -> Context: ...

@@ -4,6 +4,7 @@
 mod asgi;
 mod certificates;
 mod connection;
+mod contexts;
 mod errors;
 mod handler;
 mod header_names;
@@ -24,11 +25,12 @@ use pyo3::types::PyTuple;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<asgi::Exchange>()?;
     module.add_class::<connection::ConnectionInfo>()?;
+    module.add_class::<connection::PeerCertificate>()?;
     module.add_class::<loops::Bridge>()?;
     module.add_class::<loops::Driver>()?;
     module.add_class::<loops::Raised>()?;
     module.add_class::<request::Request>()?;
-    module.add_class::<server::Context>()?;
+    module.add_class::<contexts::Context>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
     module.add_function(wrap_pyfunction!(asgi::asgi_scope, module)?)?;

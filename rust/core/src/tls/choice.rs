@@ -8,6 +8,7 @@ use rustls::server::Acceptor;
 use super::context::Context;
 use super::handshake::choose;
 use super::hosts::Hosts;
+use crate::error::Error;
 
 /// Some contexts, to choose from.
 pub struct Choice(Hosts);
@@ -23,10 +24,13 @@ pub struct Chosen {
 
 impl Choice {
     /// The table that a server with these contexts has.
-    pub fn new(contexts: impl IntoIterator<Item = Context>) -> Self {
+    ///
+    /// # Errors
+    /// Those of adding a context to a server.
+    pub fn new(contexts: impl IntoIterator<Item = Context>) -> Result<Self, Error> {
         let mut hosts = Hosts::new(None);
-        contexts.into_iter().for_each(|context| hosts.add(Arc::new(context)));
-        Choice(hosts)
+        contexts.into_iter().try_for_each(|context| hosts.add(Arc::new(context)))?;
+        Ok(Choice(hosts))
     }
 
     /// The host by that name, as a handshake looks it up: not the default.

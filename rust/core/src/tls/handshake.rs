@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::server::{Acceptor, ClientHello};
-use rustls::{CipherSuite, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+use rustls::{CipherSuite, HandshakeKind, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -30,37 +31,48 @@ impl From<io::Error> for HandshakeError {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        use rustls::Error as Tls;
         let failure = match tls {
             _ if left => HandshakeFailure::Left,
-            Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            Some(Tls::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            Some(Tls::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => HandshakeFailure::NotTls,
+            Some(Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol) => HandshakeFailure::Incompatible,
+            // A server is shown no other certificates.
+            Some(Tls::NoCertificatesPresented | Tls::InvalidCertificate(_)) => HandshakeFailure::ClientCertificate,
             _ => HandshakeFailure::Protocol,
         };
-        let message = match tls.map(hint) {
-            _ if left => format!("the client left: {error}"),
-            Some(hint) if !hint.is_empty() => format!("{error}; {hint}"),
-            _ => error.to_string(),
+        let hint = tls.and_then(hint);
+        let message = match (failure, tls) {
+            (HandshakeFailure::Left, _) => format!("the client left: {error}"),
+            (_, Some(Tls::NoCertificatesPresented)) => {
+                "the client showed no certificate, which client_auth=\"required\" asks for".into()
+            }
+            (HandshakeFailure::ClientCertificate, _) => format!("the client's certificate: {error}"),
+            _ => hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")),
         };
         HandshakeError { failure, message }
     }
 }
 
 /// What rustls's error means to those who run the server.
-fn hint(error: &rustls::Error) -> &'static str {
+fn hint(error: &rustls::Error) -> Option<&'static str> {
     match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "what came is not TLS (a plain http:// request?)"
+            Some("what came is not TLS (a plain http:// request?)")
         }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidServerName)
         | rustls::Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
-            "what it asked for is no host name (RFC 6066 section 3): too long, not ASCII, malformed, or several"
+            Some("what it asked for is no host name (RFC 6066 section 3): too long, not ASCII, malformed, or several")
         }
         rustls::Error::PeerIncompatible(
             PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::SupportedVersionsExtensionRequired,
-        ) => "it speaks no version that this host does (TLS 1.1 or older, or outside of min_version and max_version)",
-        _ => "",
+        ) => Some(
+            "it speaks no version that this host does (TLS 1.1 or older, or outside of min_version and max_version)",
+        ),
+        _ => None,
     }
 }
 
@@ -133,6 +145,8 @@ fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
     };
     info.cipher = tls.negotiated_cipher_suite().and_then(|suite| iana_name(suite.suite()));
     info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+    info.resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    info.peer_certificate = tls.peer_certificates().and_then(<[_]>::first).map(|der| Bytes::copy_from_slice(der));
     info.alpn = tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
 }
 

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::context::{Sources, provider};
+use super::context::provider;
 use crate::error::Error;
 
 /// Where a certificate or key comes from.
@@ -41,13 +41,37 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    fn read(&self, what: &str) -> Result<Vec<u8>, Error> {
+    pub(super) fn read(&self, what: &str) -> Result<Vec<u8>, Error> {
         match self {
             Source::File(path) => {
                 std::fs::read(path).map_err(|error| Error::Certificate(format!("cannot read {what} {self}: {error}")))
             }
             Source::Bytes(bytes) => Ok(bytes.clone()),
         }
+    }
+}
+
+/// Where a certificate and its key come from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The certificate chain.
+    pub cert: Source,
+    /// The private key.
+    pub key: Source,
+    /// For an encrypted key.
+    pub password: Option<String>,
+}
+
+impl Credentials {
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        [&self.cert, &self.key].into_iter()
+    }
+}
+
+// Not the password, which must not end up in a log.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "certificate {}, key {}", self.cert, self.key)
     }
 }
 
@@ -66,8 +90,8 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::Certificate`], saying which of the two is wrong, and how.
-    pub fn load(sources: &Sources) -> Result<Self, Error> {
-        let Sources { cert, key, password } = sources;
+    pub fn load(credentials: &Credentials) -> Result<Self, Error> {
+        let Credentials { cert, key, password } = credentials;
         let chain = read_chain(cert)?;
         let private = read_key(key, password.as_deref())?;
         let (subject, not_after) = check_leaf(&chain, cert)?;
@@ -136,7 +160,7 @@ fn check_leaf(chain: &[CertificateDer<'_>], source: &Source) -> Result<(String, 
     Ok((subject, to))
 }
 
-fn date(timestamp: i64) -> String {
+pub(super) fn date(timestamp: i64) -> String {
     OffsetDateTime::from_unix_timestamp(timestamp)
         .ok()
         .and_then(|date| date.format(&Rfc3339).ok())
@@ -184,7 +208,7 @@ fn decrypt(
         .map_err(|_| "wrong password: what it decrypts to is no key".to_string())
 }
 
-fn is_pem(bytes: &[u8]) -> bool {
+pub(super) fn is_pem(bytes: &[u8]) -> bool {
     contains(bytes, b"-----BEGIN ")
 }
 
