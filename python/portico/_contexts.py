@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import datetime, timezone
 from typing import Union
@@ -10,6 +11,12 @@ from . import _core
 
 Source = Union[str, "os.PathLike[str]", bytes]
 """Where a certificate or a key comes from: the path of a file, or the PEM or DER bytes themselves."""
+
+
+Password = Union[str, bytes]
+"""For what is encrypted; text is taken as UTF-8. Where nothing is encrypted it is not looked at."""
+
+_logger = logging.getLogger("portico.certificate")
 
 
 class Context:
@@ -30,22 +37,37 @@ class Context:
         return self._context.describe()[0]
 
     @property
+    def names(self) -> list[str]:
+        """The host names and IP addresses that the certificate is for (its subjectAltName), in lower case."""
+        return self._context.describe()[1]
+
+    @property
     def not_after(self) -> datetime:
         """When the certificate ends, in UTC."""
-        return datetime.fromtimestamp(self._context.describe()[1], timezone.utc)
+        return datetime.fromtimestamp(self._context.describe()[2], timezone.utc)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What clients may mind about the certificate: a name that it does not cover, a chain that is incomplete, an end
+        that is near and the like, each with what browsers say. They were logged by `portico.certificate` when it was
+        loaded; docs/certificates.md lists them."""
+        return self._context.describe()[3]
 
     def replace(
         self,
         *,
-        cert: Source,
-        key: Source,
-        password: str | None = None,
+        cert: Source | None = None,
+        key: Source | None = None,
+        pfx: Source | None = None,
+        password: Password | None = None,
     ) -> None:
-        """Puts another certificate and key in place at once, for every handshake from now on.
+        """Puts another certificate and key in place at once, for every handshake from now on. The keywords are those of
+        `Server.add_context`.
 
         Raises `CertificateError` where they are not usable; what was there stays.
         """
-        self._context.replace({"cert": cert, "key": key, "password": password})
+        self._context.replace({"cert": cert, "key": key, "pfx": pfx, "password": password})
+        self._log_warnings()
 
     def reload(self) -> None:
         """Reads the files again, as after a renewal.
@@ -53,6 +75,12 @@ class Context:
         Raises `CertificateError` where they are not usable; what was there stays.
         """
         self._context.reload()
+        self._log_warnings()
+
+    def _log_warnings(self) -> None:
+        """After every load."""
+        for warning in self.warnings:
+            _logger.warning("for %s: %s", self.host or "any host", warning)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Context) and self._context == other._context

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use portico_core::Config;
-use portico_core::tls::{self, Credentials, Rules, Source, Sources, Version};
+use portico_core::tls::{self, Credentials, Form, Identity, Password, Rules, Source, Sources, Version};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
@@ -28,9 +28,9 @@ impl Context {
         self.0.host()
     }
 
-    /// Subject, and the end in seconds since 1970.
-    fn describe(&self) -> (String, i64) {
-        self.0.describe()
+    /// Subject, names, the end in seconds since 1970, and warnings.
+    fn describe(&self) -> Description {
+        describe(self.0.identity())
     }
 
     /// `keywords` are those of `Context.replace`, each of them.
@@ -50,11 +50,41 @@ pub(crate) fn sources(keywords: &Bound<'_, PyDict>) -> PyResult<Sources> {
 }
 
 fn credentials(keywords: &Bound<'_, PyDict>) -> PyResult<Credentials> {
-    Ok(Credentials {
-        cert: source(&required(keywords, "cert")?, "cert")?,
-        key: source(&required(keywords, "key")?, "key")?,
-        password: given(keywords, "password")?.map(|password| password.extract()).transpose()?,
-    })
+    let part = |name| given(keywords, name)?.map(|value| source(&value, name)).transpose();
+    let form = match (part("cert")?, part("key")?, part("pfx")?) {
+        (Some(cert), key, None) => Form::Pair { cert, key },
+        (None, None, Some(pfx)) => Form::Pfx(pfx),
+        (None, Some(_), None) => return Err(ConfigError::new_err("key: it needs its certificate, as cert=")),
+        (None, None, None) => {
+            return Err(ConfigError::new_err(
+                "no certificate: give cert= and key=, or cert= alone for a file that holds both, or pfx=",
+            ));
+        }
+        (_, _, Some(_)) => {
+            return Err(ConfigError::new_err("pfx: it holds certificate and key; give it alone, or cert= and key="));
+        }
+    };
+    Ok(Credentials { form, password: password(keywords)? })
+}
+
+/// `str` or `bytes`.
+pub(crate) fn password(keywords: &Bound<'_, PyDict>) -> PyResult<Option<Password>> {
+    let Some(value) = given(keywords, "password")? else { return Ok(None) };
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(Some(Password::new(bytes.as_bytes())));
+    }
+    // Not shown, not even what is odd about it.
+    match value.extract::<String>() {
+        Ok(text) => Ok(Some(Password::new(text))),
+        Err(_) => Err(ConfigError::new_err(format!("password: str or bytes, not {}", value.get_type().name()?))),
+    }
+}
+
+/// Subject, names, the end in seconds since 1970, and warnings of an identity.
+pub(crate) type Description = (String, Vec<String>, i64, Vec<String>);
+
+pub(crate) fn describe(identity: Identity) -> Description {
+    (identity.subject, identity.names, identity.not_after, identity.warnings)
 }
 
 /// What its handshakes may agree on.
@@ -67,7 +97,7 @@ pub(crate) fn rules(keywords: &Bound<'_, PyDict>, config: &Config) -> PyResult<R
 }
 
 /// The value of a keyword, where it is there and not None.
-fn given<'py>(keywords: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn given<'py>(keywords: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(keywords.get_item(name)?.filter(|value| !value.is_none()))
 }
 

@@ -71,7 +71,7 @@ impl Context {
         if rules.min_version > rules.max_version {
             return Err(Error::Config("min_version is above max_version: no handshake could succeed".into()));
         }
-        let current = Current::load(sources, &rules)?;
+        let current = Current::load(sources, host.as_deref(), &rules)?;
         Ok(Context { host, handler: RwLock::new(handler), rules, current: RwLock::new(current) })
     }
 
@@ -95,7 +95,7 @@ impl Context {
     /// # Errors
     /// [`Error::Certificate`]; what was there stays.
     pub fn replace(&self, sources: Sources) -> Result<(), Error> {
-        let new = Current::load(sources, &self.rules)?;
+        let new = Current::load(sources, self.host(), &self.rules)?;
         *self.current.write() = new;
         Ok(())
     }
@@ -109,10 +109,9 @@ impl Context {
         self.replace(sources)
     }
 
-    /// The certificate's subject, and when it ends in seconds since 1970.
-    pub fn describe(&self) -> (String, i64) {
-        let current = self.current.read();
-        (current.identity.subject.clone(), current.identity.not_after)
+    /// What it presents now.
+    pub fn identity(&self) -> Identity {
+        self.current.read().identity.clone()
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
@@ -140,8 +139,8 @@ impl Context {
 }
 
 impl Current {
-    fn load(sources: Sources, rules: &Rules) -> Result<Self, Error> {
-        let identity = Identity::load(&sources.credentials)?;
+    fn load(sources: Sources, host: Option<&str>, rules: &Rules) -> Result<Self, Error> {
+        let identity = Identity::load(&sources.credentials, host)?;
         let config = server_config(&identity, rules)?;
         Ok(Current { sources, identity, config: Arc::new(config) })
     }
