@@ -3,6 +3,9 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
+/// The longest chain: clients give up earlier, OpenSSL's at a hundred, browsers at far less.
+const MAX_CHAIN: usize = 10;
+
 /// A certificate, read. `subject` and the like are what it says; `der` is what is sent.
 pub(super) struct Parsed<'a> {
     pub(super) der: &'a CertificateDer<'static>,
@@ -72,15 +75,16 @@ impl Parsed<'_> {
 /// The leaf, its issuer, the issuer's issuer and so on (RFC 5246 section 7.4.2 wants that order), and what is left over.
 pub(super) fn order<'a>(leaf: Parsed<'a>, mut others: Vec<Parsed<'a>>) -> (Vec<Parsed<'a>>, Vec<Parsed<'a>>) {
     let mut chain = vec![leaf];
-    while let Some(last) = chain.last().filter(|last| !last.is_self_issued()) {
-        // Among certificates of the same name, the one that is valid longest.
-        let best = (0..others.len())
-            .filter_map(|index| {
-                let fit = last.issued_by(&others[index])?;
-                Some((fit, others[index].x509.validity().not_after.timestamp(), index))
-            })
-            .max();
-        let Some((_, _, index)) = best else { break };
+    while let Some(last) = chain.last().filter(|last| chain.len() < MAX_CHAIN && !last.is_self_issued()) {
+        let fits: Vec<_> =
+            (0..others.len()).filter_map(|index| Some((last.issued_by(&others[index])?, index))).collect();
+        // Authorities change keys and keep their names; and of those that have the key, one is valid longest.
+        let best = fits.iter().copied().max_by_key(|(fit, index)| {
+            let issuer = &others[*index].x509;
+            let signed = fits.len() > 1 && last.x509.verify_signature(Some(issuer.public_key())).is_ok();
+            (signed, *fit, issuer.validity().not_after.timestamp())
+        });
+        let Some((_, index)) = best else { break };
         chain.push(others.swap_remove(index));
     }
     (chain, others)
