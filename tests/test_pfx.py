@@ -246,14 +246,16 @@ def shrouded(iterations, keys=1):
     ids=["old MAC", "old MAC, 64 bits", "PBMAC1", "PBKDF2", "PBKDF2, less than what pkcs5 allows"],
 )
 def test_work_that_a_file_asks_for_is_bounded(make_server, export, make):
-    with pytest.raises(portico.CertificateError, match="(too many iterations.*5000000|encryption .* is not supported)"):
+    with pytest.raises(
+        portico.CertificateError, match=r"(too many iterations.*5000000|encryption .* is not supported)"
+    ):
         make_server().add_context("localhost", pfx=make(export("-nomac").read_bytes()), password="secret")
 
 
 @pytest.mark.timeout(60)
 def test_work_is_bounded_for_all_keys_of_a_file(make_server):
     """The wrong password ends it at the first key that is not padded, so a good part of the keys is done at most."""
-    with pytest.raises(portico.CertificateError, match="(too many iterations|wrong password)"):
+    with pytest.raises(portico.CertificateError, match=r"(too many iterations|wrong password)"):
         make_server().add_context("localhost", pfx=shrouded(1_000_000, keys=4000), password="secret")
 
 
@@ -289,7 +291,7 @@ def test_what_does_not_hold_both(make_server, chain, export, made, why):
 
 
 def test_pfx_given_as_certificate(make_server, export):
-    with pytest.raises(portico.CertificateError, match="PFX.*give it as pfx="):
+    with pytest.raises(portico.CertificateError, match=r"PFX.*give it as pfx="):
         make_server().add_context("localhost", cert=export(), key=b"x")
 
 

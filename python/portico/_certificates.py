@@ -49,7 +49,7 @@ def find_certificate(
     password: Password | None = None,
     host: str | None = None,
 ) -> FoundCertificate:
-    """Looks through a folder, and the folders in it, for a certificate with its key, and takes the one that is valid longest.
+    """Looks through a folder, and the folders in it, for a certificate with its key: the one that is valid longest.
 
     The files may be PFX, or PEM or DER with both in one file or in two; names do not matter, what belongs together is
     seen by the keys. `subject` is a part of the subject or of a name in the certificate, in any case; without it any

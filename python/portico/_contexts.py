@@ -12,8 +12,7 @@ from . import _core
 Source = Union[str, "os.PathLike[str]", bytes]
 """Where a certificate or a key comes from: the path of a file, or the PEM or DER bytes themselves."""
 
-
-Password = Union[str, bytes]
+Password = str | bytes
 """For what is encrypted; text is taken as UTF-8. Where nothing is encrypted it is not looked at."""
 
 _logger = logging.getLogger("portico.certificate")
@@ -48,9 +47,9 @@ class Context:
 
     @property
     def warnings(self) -> list[str]:
-        """What clients may mind about the certificate: a name that it does not cover, a chain that is incomplete, an end
-        that is near and the like, each with what browsers say. They were logged by `portico.certificate` when it was
-        loaded; docs/certificates.md lists them."""
+        """What clients may mind about the certificate: a name that it does not cover, an incomplete chain, a near end
+        and so on, each with what browsers say. They were logged by `portico.certificate` when it was loaded;
+        docs/certificates.md lists them."""
         return self._context.describe()[3]
 
     def replace(

@@ -142,11 +142,11 @@ class Server:
 
         `host` is a name, `*.` and a name for all names one label below it, or None for clients that ask for no name or
         for an unknown one. Several contexts for one host are all kept, and the client's offer picks (ECDSA beside
-        RSA). `cert` and `key` are paths, or PEM or DER bytes. `cert` may hold a whole chain, in any order, and the key too,
-        which then need not be given. `pfx` is PKCS#12, which holds both. `password` opens what is encrypted. Files
-        are read up to 1 MiB. What clients may mind about the certificate is logged by `portico.certificate` and kept
-        in `Context.warnings`. `handler` answers requests to this host instead of the server's. TLS versions are `"1.2"` and
-        `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
+        RSA). `cert` and `key` are paths, or PEM or DER bytes; `cert` may hold a whole chain, in any order, and the key
+        too, which then need not be given. `pfx` is PKCS#12, which holds both. `password` opens what is encrypted.
+        Files are read up to 1 MiB. What clients may mind about the certificate is logged by `portico.certificate` and
+        kept in `Context.warnings`. `handler` answers requests to this host instead of the server's. TLS versions are
+        `"1.2"` and `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
 
         Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.

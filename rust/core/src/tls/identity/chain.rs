@@ -1,6 +1,7 @@
 //! Which certificate a key belongs to, and the order of those above it.
 
 use rustls::pki_types::CertificateDer;
+use x509_parser::error::X509Error;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 /// The longest chain: clients give up earlier, OpenSSL's at a hundred, browsers at far less.
@@ -41,8 +42,10 @@ impl Parsed<'_> {
         key(spki).is_some_and(|key_of_spki| key(self.x509.public_key().raw) == Some(key_of_spki))
     }
 
-    pub(super) fn is_self_issued(&self) -> bool {
+    /// That it is not where another one has signed it that has the same name, as people do who call both `localhost`.
+    pub(super) fn is_self_signed(&self) -> bool {
         self.x509.subject().as_raw() == self.x509.issuer().as_raw()
+            && self.x509.verify_signature(None) != Err(X509Error::SignatureVerificationError)
     }
 
     fn key_id(&self) -> Option<&[u8]> {
@@ -75,7 +78,7 @@ impl Parsed<'_> {
 /// The leaf, its issuer, the issuer's issuer and so on (RFC 5246 section 7.4.2 wants that order), and what is left over.
 pub(super) fn order<'a>(leaf: Parsed<'a>, mut others: Vec<Parsed<'a>>) -> (Vec<Parsed<'a>>, Vec<Parsed<'a>>) {
     let mut chain = vec![leaf];
-    while let Some(last) = chain.last().filter(|last| chain.len() < MAX_CHAIN && !last.is_self_issued()) {
+    while let Some(last) = chain.last().filter(|last| chain.len() < MAX_CHAIN && !last.is_self_signed()) {
         let fits: Vec<_> =
             (0..others.len()).filter_map(|index| Some((last.issued_by(&others[index])?, index))).collect();
         // Authorities change keys and keep their names; and of those that have the key, one is valid longest.

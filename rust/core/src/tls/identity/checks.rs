@@ -83,7 +83,7 @@ fn name_warnings(leaf: &X509Certificate<'_>, host: Option<&str>) -> Vec<String> 
 }
 
 fn trust_warning(leaf: &Parsed<'_>, issuers: &[Parsed<'_>]) -> Option<String> {
-    if leaf.is_self_issued() {
+    if leaf.is_self_signed() {
         return Some(
             "it is self-signed: browsers do not trust it (ERR_CERT_AUTHORITY_INVALID) unless it was put among the \
              certificates that they trust"
@@ -137,7 +137,7 @@ fn weakness_warnings(chain: &[Parsed<'_>]) -> Vec<String> {
             format!("the certificate of its chain for {}", told(&parsed.x509))
         };
         // Nobody checks the signature of a root.
-        if WEAK.contains(parsed.x509.signature_algorithm.oid()) && (index == 0 || !parsed.is_self_issued()) {
+        if WEAK.contains(parsed.x509.signature_algorithm.oid()) && (index == 0 || !parsed.is_self_signed()) {
             found.push(format!(
                 "{whose} is signed with SHA-1 or MD5: browsers refuse it (ERR_CERT_WEAK_SIGNATURE_ALGORITHM)"
             ));

@@ -1,6 +1,5 @@
 //! What a file holds: certificates and keys, in PEM or DER, and what people give by mistake.
 
-use pkcs8::EncryptedPrivateKeyInfoRef;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::asn1_rs::Oid;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -106,7 +105,7 @@ impl Contents {
         let mut contents = Contents::default();
         if pfx::is_pfx(&der) {
             contents.others.push(PFX.into());
-        } else if EncryptedPrivateKeyInfoRef::try_from(der.as_slice()).is_ok() {
+        } else if is_encrypted_key(&der) {
             contents.keys.push(StoredKey::Encrypted(der));
         } else if let Some(bundle) = pkcs7(&der) {
             contents.certificates = bundle;
@@ -147,6 +146,17 @@ const PFX: &str = "a PFX (PKCS#12): give it as pfx=";
 fn holds(things: impl Iterator<Item = String>) -> String {
     let things: Vec<_> = things.take(3).collect();
     if things.is_empty() { String::new() } else { format!("; it holds {}", things.join(", and ")) }
+}
+
+/// `EncryptedPrivateKeyInfo` (RFC 5958 section 3): an algorithm and octets.
+fn is_encrypted_key(der: &[u8]) -> bool {
+    let parts = || {
+        let mut info = Reader::of_sequence(der)?;
+        info.sequence()?.oid()?;
+        info.octets()?;
+        info.is_empty().then_some(())
+    };
+    parts().is_some()
 }
 
 /// The certificates of a `SignedData` (RFC 5652 section 5.1), which is what `.p7b` files are.

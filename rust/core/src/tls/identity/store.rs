@@ -91,9 +91,9 @@ pub fn find_certificate(folder: &Path, wanted: &Wanted) -> Result<Found, Error> 
         let more = reasons.len().saturating_sub(MAX_REASONS);
         reasons.truncate(MAX_REASONS);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let lonely = if lonely > 0 { format!("; {lonely} certificates without their key") } else { String::new() };
+        let lonely = if lonely > 0 { format!("; certificates without their key: {lonely}") } else { String::new() };
         let listed = if reasons.is_empty() { String::new() } else { format!(": {}{more}", reasons.join("; ")) };
-        return Err(wrong(format!("{} looked at {} files{listed}{lonely}", wanted.told(), files.len())));
+        return Err(wrong(format!("{}looked at {} files{listed}{lonely}", wanted.told(), files.len())));
     };
     best.others = found.into_iter().rev().map(|found| found.identity.subject).collect();
     Ok(best)
@@ -113,7 +113,7 @@ impl Wanted {
         let subject = self.subject.as_ref().map(|part| format!("with {part:?} in its subject or names"));
         let host = self.host.as_ref().map(|host| format!("for the host {host}"));
         let all: Vec<_> = subject.into_iter().chain(host).collect();
-        if all.is_empty() { String::new() } else { format!("asked for one {};", all.join(" and ")) }
+        if all.is_empty() { String::new() } else { format!("asked for one {}; ", all.join(" and ")) }
     }
 }
 
