@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portico_core::http::{Request, Response};
 use portico_core::tls::development::Authority;
-use portico_core::tls::{Context, Credentials, Rules, Source, Sources, Version};
+use portico_core::tls::{Context, Credentials, Form, Rules, Source, Sources, Version};
 use portico_core::{
     Address, Config, Endpoint, Error, Handler, Listener, Observer, Place, Pool, Pooled, Report, Server, Stat,
     StdThreads,
@@ -60,8 +60,10 @@ fn add_host(server: &Server, authority: &Authority, host: &str, handler: Option<
     let issued = authority.issue(&[host.to_string()], 1).unwrap();
     let sources = Sources {
         credentials: Credentials {
-            cert: Source::Bytes(issued.cert_pem.into_bytes()),
-            key: Source::Bytes(issued.key_pem.into_bytes()),
+            form: Form::Pair {
+                cert: Source::Bytes(issued.cert_pem.into_bytes()),
+                key: Some(Source::Bytes(issued.key_pem.into_bytes())),
+            },
             password: None,
         },
     };

@@ -40,15 +40,12 @@ pub(crate) fn certificate_info(pem: Vec<u8>) -> PyResult<(String, i64)> {
     read_certificate(&Source::Bytes(pem)).map_err(errors::to_python)
 }
 
-/// Looks for a certificate with its key. `keywords` are those of `portico.find_certificate`.
-///
 /// Which keyword of `add_context` each file is for, what was found, and the subjects of others that would have done.
+type Found = (Vec<(&'static str, PathBuf)>, Description, Vec<String>);
+
+/// Looks for a certificate with its key. `keywords` are those of `portico.find_certificate`.
 #[pyfunction]
-pub(crate) fn find_certificate(
-    py: Python<'_>,
-    folder: PathBuf,
-    keywords: &Bound<'_, PyDict>,
-) -> PyResult<(Vec<(&'static str, PathBuf)>, Description, Vec<String>)> {
+pub(crate) fn find_certificate(py: Python<'_>, folder: PathBuf, keywords: &Bound<'_, PyDict>) -> PyResult<Found> {
     let text = |name| given(keywords, name)?.map(|value| value.extract::<String>()).transpose();
     let wanted = Wanted {
         subject: text("subject")?,

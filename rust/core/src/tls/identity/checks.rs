@@ -49,7 +49,7 @@ pub(super) fn warnings(chain: &[Parsed<'_>], host: Option<&str>, now: i64) -> Ve
     found.extend(time_warnings(&leaf.x509, now));
     for issuer in issuers.iter().filter(|issuer| issuer.x509.validity().not_after.timestamp() < now) {
         let (subject, end) = (told(&issuer.x509), date(issuer.x509.validity().not_after.timestamp()));
-        found.push(format!("the certificate of its chain for {subject} expired at {end}: clients refuse the chain, unless they know another way"));
+        found.push(format!("the certificate of its chain for {subject} expired at {end}: browsers refuse it (ERR_CERT_DATE_INVALID), unless they know another way"));
     }
     found
 }

@@ -124,10 +124,47 @@ impl Credentials {
             Form::Pair { cert, key } => vec![Some(cert), key.as_ref()],
             Form::Pfx(pfx) => vec![Some(pfx)],
         };
-        let file = |source| match source {
-            &Source::File(ref path) => Some(path.as_path()),
-            Source::Bytes(_) => None,
-        };
-        sources.into_iter().flatten().filter_map(file).collect()
+        let mut files = Vec::new();
+        for source in sources.into_iter().flatten() {
+            if let Source::File(path) = source {
+                files.push(path.as_path());
+            }
+        }
+        files
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Credentials, Form, Password, Source};
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let source = || Source::Bytes(b"a private key".to_vec());
+        for form in [Form::Pfx(source()), Form::Pair { cert: source(), key: Some(source()) }] {
+            let credentials = Credentials { form, password: Some(Password::new("open sesame")) };
+            let shown = format!("{credentials:?} {}", source());
+            assert!(shown.contains("13 bytes given"), "{shown}");
+            // As bytes they would be 97, 32, ... and 111, 112, ...
+            assert!(
+                !["private", "sesame", "97, 32", "111, 112"].iter().any(|secret| shown.contains(secret)),
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_are_those_that_are_read() {
+        let file = Source::File("a.pem".into());
+        let form = Form::Pair { cert: file.clone(), key: Some(Source::Bytes(Vec::new())) };
+        assert_eq!(Credentials { form, password: None }.files(), [std::path::Path::new("a.pem")]);
+        assert_eq!(Credentials { form: Form::Pfx(file), password: None }.files().len(), 1);
+    }
+
+    #[test]
+    fn passwords_of_pkcs12_are_utf_16() {
+        assert_eq!(Password::new("é").utf16(), [0, 0xe9, 0, 0]);
+        assert_eq!(Password::new("\u{1f511}").utf16(), [0xd8, 0x3d, 0xdd, 0x11, 0, 0]);
+        assert_eq!(Password::new(vec![0xe9]).utf16(), [0, 0xe9, 0, 0], "Latin-1");
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// Files that are looked at. Others of a larger folder would be missed, so there it is an error.
 const MAX_FILES: usize = 1_000;
-/// For all of them together, see [`Work`]: some ten seconds.
+/// For all of them together, see [`Work`]: half a minute at the very most.
 const ITERATIONS: u64 = 4 * Work::FOR_A_FILE;
 /// How many reasons an error lists.
 const MAX_REASONS: usize = 10;
@@ -92,7 +92,11 @@ pub fn find_certificate(folder: &Path, wanted: &Wanted) -> Result<Found, Error> 
         reasons.truncate(MAX_REASONS);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         let lonely = if lonely > 0 { format!("; certificates without their key: {lonely}") } else { String::new() };
-        let listed = if reasons.is_empty() { String::new() } else { format!(": {}{more}", reasons.join("; ")) };
+        let listed = if reasons.is_empty() {
+            ": none holds a certificate with its key".to_string()
+        } else {
+            format!(": {}{more}", reasons.join("; "))
+        };
         return Err(wrong(format!("{}looked at {} files{listed}{lonely}", wanted.told(), files.len())));
     };
     best.others = found.into_iter().rev().map(|found| found.identity.subject).collect();
