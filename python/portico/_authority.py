@@ -24,7 +24,7 @@ from ._errors import CertificateError
 from ._server import Server
 
 # Issued anew this long before the end, so that none expires while a program runs.
-RENEW_DAYS = 7
+RENEW_DAYS = 30
 
 _SECTION = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----\n?", re.DOTALL)
 

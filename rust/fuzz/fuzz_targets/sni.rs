@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use portico_core::tls::development::Authority;
-use portico_core::tls::{Choice, Context, Credentials, Rules, Source, Sources, host_name};
+use portico_core::tls::{Choice, Context, Credentials, Form, Rules, Source, Sources, host_name};
 
 const HOSTS: [&str; 8] = [
     "example.com",
@@ -25,13 +25,9 @@ fn choice() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
     CHOICE.get_or_init(|| {
         let issued = Authority::new("fuzz").unwrap().issue(&["localhost".to_string()], 3650).unwrap();
-        let credentials = Credentials {
-            cert: Source::Bytes(issued.cert_pem.into_bytes()),
-            key: Source::Bytes(issued.key_pem.into_bytes()),
-            password: None,
-        };
-        let sources =
-            Sources { credentials, ocsp: None, client_ca: None, client_crl: None, ticket_keys: Vec::new() };
+        let cert = Source::Bytes(issued.cert_pem.into_bytes());
+        let key = Some(Source::Bytes(issued.key_pem.into_bytes()));
+        let sources = Sources::from(Credentials { form: Form::Pair { cert, key }, password: None });
         let context = |host| Context::new(host, sources.clone(), Rules::default(), None).unwrap();
         Choice::new(HOSTS.into_iter().map(Some).chain([None]).map(context)).unwrap()
     })

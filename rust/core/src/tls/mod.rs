@@ -25,5 +25,5 @@ pub(crate) use flight::Flight;
 pub(crate) use handshake::{HandshakeError, accept};
 pub use hosts::host_name;
 pub(crate) use hosts::{Host, Hosts};
-pub use identity::{Credentials, Identity, Source, read_certificate};
+pub use identity::{Credentials, Form, Found, Identity, Password, Source, Wanted, find_certificate, read_certificate};
 pub(crate) use watch::{REMIND, remind, watch};
