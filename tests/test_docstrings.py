@@ -9,7 +9,11 @@ import portico
 import portico.testing
 from portico import _asgi, _connection, _event_loop, _responses, _server, _worker, _workers, _wsgi
 
-PUBLIC = [getattr(portico, name) for name in portico.__all__ if name not in ("__version__", "Handler", "Response", "StreamCallback")]
+PUBLIC = [
+    getattr(portico, name)
+    for name in portico.__all__
+    if name not in ("__version__", "Handler", "Response", "StreamCallback")
+]
 MEMBERS = [
     (owner, name)
     for owner in PUBLIC
