@@ -1,7 +1,9 @@
-"""Every program of `examples/` runs as it is, answers the curl lines that it prints, and stops on Ctrl-C."""
+"""Every program of `examples/` runs as it is, answers the command lines that it prints, and stops on Ctrl-C."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ ANSWERS = {
     ],
     "workers.py": ["hello /one", "hello /another"],
     "async_app.py": ["hello /async at tick "],
+    "streams.py": ["request 1 on this connection: /one\nrequest 2 on this connection: /two\n"],
 }
 
 
@@ -38,6 +41,11 @@ def test_example_answers_as_it_says(name, tmp_path):
             program.wait_for("^curl ")
         answers = [shell(line.replace("curl ", "curl --noproxy '*' ", 1), tmp_path) for line in program.curls()]
         assert len(answers) == len(ANSWERS[name])
+        if name == "streams.py":
+            clients = [line.strip() for line in program.printed if line.startswith("python ")]
+            shown = [shell(re.sub("^python", sys.executable, line), tmp_path) for line in clients]
+            counted = "apples is 3\napples is 7\npears is 0\ncommands: add NAME NUMBER, get NAME, quit\n"
+            assert shown == ["hello\nagain\n", counted]
         for answer, expected in zip(answers, ANSWERS[name], strict=True):
             assert answer.startswith(expected)
             assert answer.endswith("\n")

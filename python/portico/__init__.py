@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 from ._asgi import asgi
 from ._certificates import FoundCertificate, find_certificate
+from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
 from ._contexts import Context
 from ._core import ConnectionInfo, PeerCertificate, Request, __version__, settings
 from ._errors import (
@@ -46,9 +47,11 @@ from ._wsgi import wsgi
 Mapping.register(Request)
 
 __all__ = [
+    "AsyncConnection",
     "CertificateError",
     "ClosedError",
     "ConfigError",
+    "Connection",
     "ConnectionInfo",
     "Context",
     "Error",
@@ -67,6 +70,7 @@ __all__ = [
     "Response",
     "ResponseError",
     "Server",
+    "StreamCallback",
     "Worker",
     "WorkerError",
     "Workers",
@@ -77,6 +81,7 @@ __all__ = [
     "error",
     "find_certificate",
     "new_event_loop",
+    "parse_request",
     "redirect",
     "response",
     "run_workers",

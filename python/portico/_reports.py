@@ -49,6 +49,14 @@ class Reports:
             _logger.error("handler for %s %s raised", request.method, request.url, exc_info=exception)
         self._tell(exception, request)
 
+    def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
+        """The callback of a listener for streams raised. Called where it ran."""
+        if isinstance(exception, Error):
+            _logger.error("%s for %r: %s", name_of(callback), connection, exception)
+        else:
+            _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
+        self._tell(exception, None)
+
     def failed(self, exception: BaseException) -> None:
         """A handshake failed, a request was refused, a socket gave an error, or a certificate that changed cannot be
         used. Called on a thread for this only."""

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from . import _core
 from ._addresses import url_of
+from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
 from ._core import Request
 from ._errors import ClosedError, ConfigError
@@ -113,7 +114,7 @@ class Server:
         self._needs_loop = False
         self._joining = threading.Lock()
         self._joined = False
-        reports = Reports(on_error)
+        self._reports = reports = Reports(on_error)
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
@@ -215,6 +216,8 @@ class Server:
         host: str = "127.0.0.1",
         *,
         tls: bool = True,
+        stream: StreamCallback | None = None,
+        alpn: Iterable[str] = (),
         unix: str | os.PathLike[str] | None = None,
         fd: int | None = None,
         reuse_port: bool = False,
@@ -225,6 +228,11 @@ class Server:
         `port` 0 lets the machine choose; see `Listener.port`. With `unix`, the path of a socket, or `fd`, the
         descriptor of a socket that listens already (it stays the caller's), `port` and `host` are not used. With
         `tls=False` HTTP is spoken in the clear: HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113 section 3.3).
+
+        With `stream` no HTTP is served: it is called with a `Connection` (an `async def` with an `AsyncConnection`) for
+        each client, and the connection ends when it returns. `alpn` lists the protocols that such a listener offers
+        (RFC 7301), the preferred one first; a client that offers others only is refused then.
+
         `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
@@ -236,6 +244,9 @@ class Server:
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
         path = None if unix is None else os.fspath(unix)
+        streams = None if stream is None else self._streams(stream, alpn)
+        if streams is None and alpn:
+            raise ConfigError("alpn: only with stream; what is offered for HTTP is a matter of add_context")
         with _starting:
             if _ending:
                 raise ClosedError("cannot listen: the interpreter is ending")
@@ -243,7 +254,7 @@ class Server:
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
-        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog)
+        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams)
         self._listens = True
         return Listener(listener, self)
 
@@ -400,6 +411,19 @@ class Server:
             return None
         self._needs_loop = True
         return self._loop.bridge()
+
+    def _streams(
+        self, callback: StreamCallback, alpn: Iterable[str]
+    ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
+        """What the binding needs of a callback for connections, and the way to the event loop for one that is async."""
+        names = [alpn] if isinstance(alpn, str) else list(alpn)
+        if not all(isinstance(name, str) and 1 <= len(name.encode()) <= 255 for name in names):
+            raise ConfigError(f"alpn: names of protocols of 1 to 255 bytes, not {names!r}")
+        called = target(callback, self._reports)
+        if not is_async(callback):
+            return called, names, None
+        self._needs_loop = True
+        return called, names, self._loop.bridge()
 
     def _begin_to_close(self, grace: float) -> None:
         # Handlers are forgotten at the end; those who look at the statistics then want to see them.

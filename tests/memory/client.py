@@ -49,8 +49,8 @@ class Worker:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def connect_tls(self, receive_buffer: int | None = None) -> ssl.SSLSocket:
-        sock = self.connect()
+    def connect_tls(self, receive_buffer: int | None = None, kind: str = "tls") -> ssl.SSLSocket:
+        sock = self.connect(kind)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         return self.context.wrap_socket(sock, server_hostname=HOST)
@@ -82,6 +82,28 @@ class Worker:
         for number in range(count):
             with self.connect_tls() as sock:
                 expect(sock, LAST_GET if number % 2 else GET, 200)
+
+    def streams(self, count: int) -> None:
+        """Connections in the hands of a callback: an echo, two requests by hand, one that raises, clients that leave."""
+        for number in range(count):
+            with self.connect_tls(kind="streams") as sock:
+                match number % 5:
+                    case 0:
+                        sock.sendall(b"echo\n")
+                        if more(sock) != b"echo\n":
+                            raise AssertionError("no echo")
+                        drain(sock)
+                    case 1:
+                        expect(sock, b"h" + POST, 200)
+                        expect(sock, CHUNKED, 200)
+                    case 2:
+                        sock.sendall(b"x")
+                        drain(sock)
+                    case 3:
+                        sock.sendall(b"e")
+                    case 4:
+                        sock.sendall(b"hGET / HT")
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
 
     def handshakes(self, count: int) -> None:
         """Handshakes that come to nothing, in six ways."""

@@ -121,6 +121,29 @@ async def handle_async(request: portico.Request) -> Any:
     return ROUTES[request.path](request)
 
 
+def echo_or_answer(conn: portico.Connection) -> None:
+    """A line that goes back, or HTTP by hand; every other kind of first byte is left to raise."""
+    first = conn.read_exactly(1)
+    if first == b"e":
+        conn.write(first + conn.read_until())
+    elif first == b"h":
+        for request in conn.requests():
+            conn.respond(everything(request))
+    else:
+        raise ValueError(f"no luck with {conn!r}")
+
+
+async def echo_or_answer_async(conn: portico.AsyncConnection) -> None:
+    first = await conn.read_exactly(1)
+    if first == b"e":
+        await conn.write(first + await conn.read_until())
+    elif first == b"h":
+        async for request in conn.requests():
+            await conn.respond(everything(request))
+    else:
+        raise ValueError(f"no luck with {conn!r}")
+
+
 class Discard(logging.Handler):
     """Formats what is logged, tracebacks too, and throws it away."""
 
@@ -216,11 +239,12 @@ def main() -> None:
     trusting = ssl.create_default_context(cadata=authority)
     handler = handle_async if dispatch == "asyncio" else handle
     # As many threads from the start as there will be, so that more are a leak.
-    settings = {"dispatch": dispatch, "threads": (4, 4), "io_threads": 2}
+    settings = {"dispatch": dispatch, "threads": (4, 4), "io_threads": 2, "stream_threads": 4}
     with portico.Server(handler, on_error=on_error, **settings) as server:
         server.add_context(HOST, cert=cert, key=key)
         secure, plain = server.listen(0), server.listen(0, tls=False)
-        ports = {"tls": secure.port, "plain": plain.port}
+        streams = server.listen(0, stream=echo_or_answer_async if dispatch == "asyncio" else echo_or_answer)
+        ports = {"tls": secure.port, "plain": plain.port, "streams": streams.port}
         print(json.dumps({"ports": ports, "authority": authority}), flush=True)
         for line in sys.stdin:
             command = json.loads(line)

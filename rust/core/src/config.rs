@@ -113,6 +113,8 @@ pub struct Config {
     pub dispatch: Dispatch,
     pub threads: (usize, usize),
     pub io_threads: usize,
+    pub stream_timeout: Option<Duration>,
+    pub stream_threads: usize,
 }
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
@@ -269,6 +271,20 @@ pub static SETTINGS: &[Setting] = &[
         doc: "How many threads do TLS, HTTP and `inline` handlers. The default is the number of cores, 4 at the most.",
         set: |c, v| c.io_threads = v.optional_count().unwrap_or_else(default_io_threads),
     },
+    Setting {
+        name: "stream_timeout",
+        kind: seconds(true),
+        default: Value::Real(60.0),
+        doc: "How long a read of a `portico.Connection` may take that is given no time of its own, and how long a connection waits for one of the `stream_threads`. Then `TimeoutError`, or close.",
+        set: |c, v| c.stream_timeout = v.optional_seconds(),
+    },
+    Setting {
+        name: "stream_threads",
+        kind: count(1, 10_000, "threads"),
+        default: Value::Integer(200),
+        doc: "The most threads for `def` callbacks of `listen(stream=)`, each of which has one for as long as its connection lasts. More connections wait for their turn. Threads are started as they are needed, and end when they are not.",
+        set: |c, v| c.stream_threads = v.count(),
+    },
 ];
 
 fn default_io_threads() -> usize {
@@ -300,6 +316,8 @@ impl Default for Config {
             dispatch: Dispatch::Auto,
             threads: (0, 0),
             io_threads: 0,
+            stream_timeout: None,
+            stream_threads: 0,
         };
         for setting in SETTINGS {
             if let Ok(checked) = setting.kind.check(&setting.default) {

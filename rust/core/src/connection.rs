@@ -11,7 +11,9 @@ use crate::dispatch::Handler;
 use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{h1, h2};
+use crate::listener::Spoken;
 use crate::metrics::{Close, HandshakeFailure, Metrics};
+use crate::raw;
 use crate::server::Service;
 use crate::shutdown::{PATIENCE, draining_for};
 use crate::stream::{Prefixed, Socket, Stream};
@@ -111,7 +113,8 @@ impl Connection {
 }
 
 /// Serves one client to its end.
-pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, local: Address, secure: bool) {
+pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, local: Address, spoken: Spoken) {
+    let Spoken { tls: secure, streams } = spoken;
     let id = service.next_connection_id();
     let mut info = ConnectionInfo {
         id,
@@ -132,7 +135,7 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
             let mut phase = service.lifecycle.subscribe();
             tokio::select! {
                 biased;
-                done = tls::accept(&service, socket, &mut info) => Some(done),
+                done = tls::accept(&service, socket, &mut info, streams.as_ref().map(|streams| &streams.alpn[..])) => Some(done),
                 () = draining_for(&mut phase, PATIENCE) => None,
             }
         });
@@ -149,7 +152,11 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
     let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown };
     let by_alpn = info.alpn.as_deref() == Some("h2");
     let connection = Arc::new(Connection { info: Arc::new(info), service, context });
-    ended.why = serve(stream, connection, by_alpn).await;
+    ended.why = match streams {
+        // Boxed, so that connections for HTTP need no room for it.
+        Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
+        None => serve(stream, connection, by_alpn).await,
+    };
 }
 
 /// Counts the end of a connection, however it comes about: without a reason of its own it was dropped at the server's end.

@@ -9,6 +9,8 @@
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
+//! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself.
+//!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
 //! `shutdown`, and [`server`], which owns the threads. Each I/O thread runs an event loop of its own, and a connection
 //! stays on the loop that it began on; one thread at a time turns a loop.
@@ -41,12 +43,15 @@ pub mod connection;
 pub mod dispatch;
 pub mod error;
 mod event_loops;
+mod farewell;
 pub mod http;
 pub mod listener;
 mod metrics;
+pub mod raw;
 pub mod server;
 mod shutdown;
 mod stream;
+mod timer;
 pub mod tls;
 
 pub use config::Config;
@@ -56,4 +61,5 @@ pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};
+pub use raw::{StreamHandler, Streams};
 pub use server::{Server, Spawn, StdThreads};

@@ -18,6 +18,7 @@ use crate::connection::{self, Address};
 use crate::error::{Error, Report, Stage};
 use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
+use crate::raw::Streams;
 use crate::server::Service;
 use crate::shutdown::draining_for;
 use crate::stream::Socket;
@@ -121,6 +122,7 @@ pub struct Bound {
     path: Option<(PathBuf, Option<(u64, u64)>)>,
     inherited: bool,
     tls: bool,
+    streams: Option<Arc<Streams>>,
 }
 
 /// mio's, because what those accept cannot block from the start: otherwise two more system calls for each connection.
@@ -210,7 +212,7 @@ impl Bound {
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
         let address = Address::Inet(socket.local_addr()?.as_socket().unwrap_or(address));
-        Ok(Bound { socket: Listening::tcp(socket), address, path: None, inherited: false, tls: false })
+        Ok(Bound { socket: Listening::tcp(socket), address, path: None, inherited: false, tls: false, streams: None })
     }
 
     fn unix(path: &PathBuf, backlog: i32) -> io::Result<Self> {
@@ -226,7 +228,7 @@ impl Bound {
         socket.listen(backlog)?;
         let address = Address::Unix(Some(path.display().to_string()));
         let path = Some((path.clone(), file_id(path)));
-        Ok(Bound { socket: Listening::unix(socket), address, path, inherited: false, tls: false })
+        Ok(Bound { socket: Listening::unix(socket), address, path, inherited: false, tls: false, streams: None })
     }
 }
 
@@ -245,7 +247,14 @@ impl Bound {
                 (Listening::unix(socket), Address::Unix(path))
             }
         };
-        Ok(Bound { socket, address, path: None, inherited: true, tls: false })
+        Ok(Bound { socket, address, path: None, inherited: true, tls: false, streams: None })
+    }
+
+    /// Has a callback take its connections, in place of HTTP.
+    #[must_use]
+    pub fn with_streams(mut self, streams: Streams) -> Self {
+        self.streams = Some(Arc::new(streams));
+        self
     }
 
     /// Whether connections to it may have other addresses at this end.
@@ -298,7 +307,8 @@ impl AsRawFd for Bound {
 /// Accepts until told to stop, then what is queued already, so that nobody who got a connection loses it.
 async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut stopped: watch::Receiver<bool>) {
     let mut phase = service.lifecycle.subscribe();
-    let (local, several, tls) = (bound.address.clone(), bound.is_on_several(), bound.tls);
+    let (local, several) = (bound.address.clone(), bound.is_on_several());
+    let spoken = Spoken { tls: bound.tls, streams: bound.streams.clone() };
     #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
     let source = match AsyncFd::new(bound) {
         Ok(source) => source,
@@ -310,7 +320,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
         match source.get_ref().socket.accept() {
             Ok((socket, peer)) => {
                 let local = (several, &local);
-                admit(socket, peer, local, tls, service, loops);
+                admit(socket, peer, local, &spoken, service, loops);
                 // A flood of connections must not keep this thread from those it has.
                 turn = (turn + 1) % ACCEPT_TURN;
                 if turn == 0 {
@@ -370,11 +380,19 @@ fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) 
     });
 }
 
+/// What is spoken on the connections of a listener.
+#[derive(Clone)]
+pub(crate) struct Spoken {
+    pub(crate) tls: bool,
+    /// Who takes them, where they are not for HTTP.
+    pub(crate) streams: Option<Arc<Streams>>,
+}
+
 fn admit(
     socket: Accepted,
     peer: Address,
     (several, listener): (bool, &Address),
-    tls: bool,
+    spoken: &Spoken,
     service: &Arc<Service>,
     loops: &EventLoops,
 ) {
@@ -391,7 +409,7 @@ fn admit(
             local = Address::Inet(address);
         }
     }
-    let service = service.clone();
+    let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
     one.spawn(async move {
@@ -401,7 +419,7 @@ fn admit(
             Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
         match socket {
-            Ok(socket) => connection::run(service, socket, peer, local, tls).await,
+            Ok(socket) => connection::run(service, socket, peer, local, spoken).await,
             Err(error) => accept_failed(&service, &local, &error),
         }
     });

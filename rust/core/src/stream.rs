@@ -41,11 +41,7 @@ impl Stream {
     /// Waits until something can be read and hands it over, maybe in several pieces; an empty one is the end.
     pub(crate) async fn read_some(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
-            let read = match self {
-                Stream::Plain(socket) => poll_socket(socket, cx, &mut take),
-                Stream::Tls(tls) => poll_tls(tls, cx, &mut take),
-            };
-            let read = match std::task::ready!(read) {
+            let read = match std::task::ready!(self.poll_read_some(cx, &mut take)) {
                 // TLS that ended without close_notify. HTTP's own framing tells whether anything was cut off by it.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
                 read => read?,
@@ -57,9 +53,21 @@ impl Stream {
         })
         .await
     }
+
+    /// The same, polled; the end is 0, and for TLS that ended without close_notify the error `UnexpectedEof`.
+    pub(crate) fn poll_read_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Plain(socket) => poll_socket(socket, cx, take),
+            Stream::Tls(tls) => poll_tls(tls, cx, take),
+        }
+    }
 }
 
-fn poll_socket(socket: &mut Socket, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+fn poll_socket(socket: &mut Socket, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
     // On the stack while polled and nowhere while waiting: an idle connection holds no read buffer.
     let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
     let mut buffer = ReadBuf::uninit(&mut space);
@@ -73,7 +81,11 @@ fn poll_socket(socket: &mut Socket, cx: &mut Context<'_>, mut take: impl FnMut(&
 
 /// What rustls has decrypted is taken from where it stands, and then there is no asking for more: a read into a buffer
 /// copies it, and asks as long as there is room.
-fn poll_tls(tls: &mut TlsStream<Flight>, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+fn poll_tls(
+    tls: &mut TlsStream<Flight>,
+    cx: &mut Context<'_>,
+    take: &mut impl FnMut(&[u8]),
+) -> Poll<io::Result<usize>> {
     std::task::ready!(Pin::new(&mut *tls).poll_fill_buf(cx))?;
     let mut reader = tls.get_mut().1.reader();
     let mut read = 0;

@@ -28,24 +28,27 @@ pub(crate) fn asgi_scope<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = request.py();
     let core = request.get().core();
-    let connection = &core.connection;
+    let connection = core.connection.as_deref();
     let scope = blank(py)?.copy()?;
     scope.set_item(intern!(py, "asgi"), versions(py)?.copy()?)?;
     scope.set_item(intern!(py, "http_version"), core.version_text())?;
     scope.set_item(intern!(py, "method"), method(py, &core.method))?;
-    let scheme = if connection.secure { intern!(py, "https") } else { intern!(py, "http") };
+    let scheme =
+        if connection.is_some_and(|connection| connection.secure) { intern!(py, "https") } else { intern!(py, "http") };
     scope.set_item(intern!(py, "scheme"), scheme)?;
     scope.set_item(intern!(py, "path"), core.path())?;
     scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, core.target.raw_path().as_bytes()))?;
     scope.set_item(intern!(py, "query_string"), PyBytes::new(py, core.target.query().as_bytes()))?;
     scope.set_item(intern!(py, "headers"), headers(py, core)?)?;
-    match (&connection.peer, &connection.local) {
-        (Address::Inet(_), _) => scope.set_item(intern!(py, "client"), connection::address(py, &connection.peer)?)?,
-        (Address::Unix(_), _) => {} // None, as it is
+    if let Some(peer @ Address::Inet(_)) = connection.map(|connection| &connection.peer) {
+        scope.set_item(intern!(py, "client"), connection::address(py, peer)?)?;
     }
-    match &connection.local {
-        Address::Inet(_) => scope.set_item(intern!(py, "server"), connection::address(py, &connection.local)?)?,
-        Address::Unix(path) => scope.set_item(intern!(py, "server"), (path.as_deref().unwrap_or(""), py.None()))?,
+    match connection.map(|connection| &connection.local) {
+        None => {} // None, as it is
+        Some(local @ Address::Inet(_)) => scope.set_item(intern!(py, "server"), connection::address(py, local)?)?,
+        Some(Address::Unix(path)) => {
+            scope.set_item(intern!(py, "server"), (path.as_deref().unwrap_or(""), py.None()))?
+        }
     }
     scope.set_item(intern!(py, "state"), state.copy()?)?;
     scope.set_item(intern!(py, "extensions"), PyDict::new(py))?;

@@ -11,6 +11,7 @@ pyo3::import_exception!(portico._errors, CertificateError);
 pyo3::import_exception!(portico._errors, ClosedError);
 pyo3::import_exception!(portico._errors, ConfigError);
 pyo3::import_exception!(portico._errors, HandshakeError);
+pyo3::import_exception!(portico._errors, IncompleteRequest);
 pyo3::import_exception!(portico._errors, LimitError);
 pyo3::import_exception!(portico._errors, ListenError);
 pyo3::import_exception!(portico._errors, RequestError);
@@ -44,7 +45,7 @@ pub(crate) fn to_python(error: Error) -> PyErr {
     }
 }
 
-fn refused_to_python(refused: &Refused) -> PyErr {
+pub(crate) fn refused_to_python(refused: &Refused) -> PyErr {
     Python::attach(|py| {
         let Refused { refusal, .. } = refused;
         let text = refused.to_string();

@@ -32,7 +32,7 @@ impl Site {
         request: portico_core::http::Request,
         reply: Option<(usize, SharedReply)>,
     ) -> PyResult<Bound<'py, Request>> {
-        Bound::new(py, Request::new(request, self.server.clone_ref(py), reply))
+        Bound::new(py, Request::new(request, Some(self.server.clone_ref(py)), reply))
     }
 
     /// Answers with what the handler returned or raised.

@@ -5,6 +5,7 @@
 //! suspend then costs no change of threads and no turn of the loop. Any other loop is woken through a socket, once for all
 //! that wait.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -26,6 +27,7 @@ use pyo3::types::PyDict;
 use crate::asgi::SharedReply;
 use crate::handler::Function;
 use crate::request::Request;
+use crate::streams::Visit;
 use crate::threads::detach;
 
 /// A handler that is called on an event loop.
@@ -58,6 +60,10 @@ pub(crate) struct Queue(Mutex<State>);
 #[derive(Default)]
 struct State {
     jobs: Turns<Job>,
+    /// Connections that wait for their callbacks.
+    visits: VecDeque<Visit>,
+    /// What is to be told that it may go on.
+    woken: Vec<Arc<Sleeper>>,
     /// Tasks whose client has left.
     left: Vec<Arc<Left>>,
     wake: Wakes,
@@ -79,7 +85,7 @@ enum Wakes {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.left.is_empty()
+        self.jobs.is_empty() && self.left.is_empty() && self.visits.is_empty() && self.woken.is_empty()
     }
 
     fn wake(&mut self) {
@@ -107,7 +113,20 @@ impl Queue {
     }
 
     fn push(&self, job: Job) {
-        self.add(|state| state.jobs.push(job.request.connection.id, job));
+        self.add(|state| state.jobs.push(job.request.connection_id(), job));
+    }
+
+    /// Leaves a connection to its callback.
+    pub(crate) fn visit(&self, visit: Visit) {
+        self.add(|state| state.visits.push_back(visit));
+    }
+
+    fn take_visit(&self) -> Option<Visit> {
+        self.0.lock().visits.pop_front()
+    }
+
+    fn take_woken(&self) -> Vec<Arc<Sleeper>> {
+        std::mem::take(&mut self.0.lock().woken)
     }
 
     fn take_left(&self) -> Vec<Arc<Left>> {
@@ -142,6 +161,36 @@ impl Queue {
 
     fn is_closed(&self) -> bool {
         matches!(self.0.lock().wake, Wakes::Closed)
+    }
+}
+
+/// A future of asyncio that is done as soon as something can go on.
+pub(crate) struct Sleeper {
+    queue: Weak<Queue>,
+    future: Py<PyAny>,
+}
+
+impl Sleeper {
+    /// A waker for the loop behind `queue`, on which `future` is.
+    pub(crate) fn waker(queue: &Weak<Queue>, future: Py<PyAny>) -> Waker {
+        Waker::from(Arc::new(Sleeper { queue: queue.clone(), future }))
+    }
+
+    fn wake_up(&self, py: Python<'_>) -> PyResult<()> {
+        let future = self.future.bind(py);
+        // It may be cancelled, or woken by a time-out.
+        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            future.call_method1(intern!(py, "set_result"), (py.None(),))?;
+        }
+        Ok(())
+    }
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.add(|state| state.woken.push(self));
+        }
     }
 }
 
@@ -225,6 +274,14 @@ impl Bridge {
                 let cancelled =
                     bridge.tasks.bind(py).get_item(left.task).and_then(|task| task.as_ref().map_or(Ok(()), cancel));
                 only_interrupts(py, cancelled)?;
+            }
+            for sleeper in bridge.queue.take_woken() {
+                only_interrupts(py, sleeper.wake_up(py))?;
+            }
+            while began.elapsed() < HOLD
+                && let Some(visit) = bridge.queue.take_visit()
+            {
+                only_interrupts(py, receive(slf, visit))?;
             }
             // The rest comes after a round of I/O.
             while began.elapsed() < HOLD
@@ -311,6 +368,33 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
         answer.wait_for(&task)?;
     }
     raised.map_or(Ok(()), Err)
+}
+
+/// Makes the task of one connection's callback.
+fn receive(bridge: &Bound<'_, Bridge>, visit: Visit) -> PyResult<()> {
+    let py = bridge.py();
+    let Some(loop_) = bridge.get().loop_.lock().clone() else { return Ok(()) };
+    let Some(coroutine) = visit.call(py, Some(Arc::downgrade(&bridge.get().queue)))? else { return Ok(()) };
+    let task = loop_.create_task.bind(py).call1((coroutine,))?;
+    let number = bridge.get().next.fetch_add(1, Ordering::Relaxed);
+    let tasks = bridge.get().tasks.bind(py);
+    tasks.set_item(number, &task)?;
+    let forget = Forget { tasks: tasks.clone().unbind(), number };
+    task.call_method1(intern!(py, "add_done_callback"), (forget,)).map(drop)
+}
+
+/// What the task of a connection calls when it is done.
+#[pyclass(frozen)]
+struct Forget {
+    tasks: Py<PyDict>,
+    number: u64,
+}
+
+#[pymethods]
+impl Forget {
+    fn __call__(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.tasks.bind(task.py()).del_item(self.number)
+    }
 }
 
 /// Takes the task's first step out of the calls that asyncio is about to make, and makes it.

@@ -34,8 +34,8 @@ pub(crate) const KEYS: [&str; 14] = [
 #[pyclass(frozen, mapping, module = "portico", weakref)]
 pub(crate) struct Request {
     request: portico_core::http::Request,
-    /// A weak reference to the `portico.Server`.
-    server: Py<PyAny>,
+    /// A weak reference to the `portico.Server`; none where only bytes were parsed.
+    server: Option<Py<PyAny>>,
     /// On an event loop: the handler that was called, by its address, and where the answer goes.
     reply: Option<(usize, SharedReply)>,
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
@@ -46,7 +46,7 @@ type Value<'py> = PyResult<Bound<'py, PyAny>>;
 impl Request {
     pub(crate) fn new(
         request: portico_core::http::Request,
-        server: Py<PyAny>,
+        server: Option<Py<PyAny>>,
         reply: Option<(usize, SharedReply)>,
     ) -> Self {
         Request { request, server, reply, made: [const { PyOnceLock::new() }; KEYS.len()] }
@@ -309,16 +309,16 @@ impl Request {
         py.import(intern!(py, "portico._forms"))?.getattr(intern!(py, "Form"))?.call1((list,))
     }
 
-    /// The connection on which it came.
+    /// The connection on which it came; None for `parse_request`.
     #[getter]
-    fn connection(&self) -> ConnectionInfo {
-        ConnectionInfo(self.request.connection.clone())
+    fn connection(&self) -> Option<ConnectionInfo> {
+        self.request.connection.clone().map(ConnectionInfo)
     }
 
-    /// The `portico.Server` that it came to; None once that is gone.
+    /// The `portico.Server` that it came to; None once that is gone, and for `parse_request`.
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> Value<'py> {
-        self.server.bind(py).call0()
+        self.server.as_ref().map_or_else(|| Ok(py.None().into_bound(py)), |server| server.bind(py).call0())
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> Value<'py> {

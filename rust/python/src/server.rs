@@ -22,6 +22,7 @@ use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::settings;
 use crate::slot::Slot;
+use crate::streams::{self, Visits};
 use crate::threads::{PythonThreads, detach, try_attach};
 
 /// The server of the core.
@@ -35,6 +36,7 @@ pub(crate) struct Server {
     spawn: Arc<dyn Spawn>,
     reporter: Arc<Reporter>,
     pool: Arc<Pool>,
+    visits: Visits,
     /// The reports, for the garbage collector.
     reports: Weak<Slot>,
     /// Every handler that was given, for the garbage collector too.
@@ -48,6 +50,7 @@ struct Wanted {
     listens: bool,
     reporter: Need,
     pool: Need,
+    streams: Need,
     watchdog: Need,
 }
 
@@ -57,6 +60,14 @@ enum Need {
     No,
     Yes,
     Met,
+}
+
+impl Need {
+    fn want(&mut self) {
+        if *self == Need::No {
+            *self = Need::Yes;
+        }
+    }
 }
 
 #[pymethods]
@@ -76,17 +87,19 @@ impl Server {
         let spawn: Arc<dyn Spawn> = Arc::new(PythonThreads(start_thread));
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.0, config.threads.1, spawn.clone());
+        let visits = Visits::new(config.stream_threads, spawn.clone());
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
         server.on_closed({
-            let (pool, reporter) = (pool.clone(), reporter.clone());
+            let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
             Box::new(move || {
                 pool.close();
+                visited.close();
                 reporter.close();
             })
         });
         let wanted = Mutex::new(Wanted { reporter: Need::Yes, ..Wanted::default() });
         let (server, process) = (Arc::new(server), std::process::id());
-        Ok(Server { server, process, config, site, spawn, reporter, pool, reports: weak, handlers, wanted })
+        Ok(Server { server, process, config, site, spawn, reporter, pool, visits, reports: weak, handlers, wanted })
     }
 
     /// The value of the setting `dispatch`.
@@ -137,7 +150,8 @@ impl Server {
         self.server.contexts().into_iter().map(Context).collect()
     }
 
-    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog))]
+    /// `stream` says who takes connections that are not for HTTP: `(target, alpn, bridge)`, see [`streams::Given`].
+    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog, stream))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of listen, spelled out once in Python")]
     fn listen(
         &self,
@@ -149,6 +163,7 @@ impl Server {
         tls: bool,
         reuse_port: bool,
         backlog: Option<i32>,
+        stream: Option<streams::Given<'_>>,
     ) -> PyResult<Listener> {
         let place = match (unix, fd) {
             (Some(path), _) => Place::Unix(path.into()),
@@ -156,8 +171,17 @@ impl Server {
             (None, None) => Place::Inet { host, port },
         };
         let endpoint = Endpoint { place, tls, reuse_port, backlog };
+        let streams = stream.map(|given| {
+            if given.2.is_none() {
+                self.wanted.lock().streams.want();
+            }
+            self.visits.streams(given, &self.site)
+        });
         detach(py, || {
-            let bound = self.server.bind(&endpoint)?;
+            let mut bound = self.server.bind(&endpoint)?;
+            if let Some(streams) = streams {
+                bound = bound.with_streams(streams);
+            }
             // First: whoever adds a handler from now on starts its threads.
             self.wanted.lock().listens = true;
             // Before the first connection: where one of them cannot be started, nothing is accepted.
@@ -206,13 +230,15 @@ impl Server {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(handlers) = self.handlers.try_lock() else { return Ok(()) };
         let slots = handlers.iter().map(|given| &given.slot).chain([&self.reports]);
-        slots.filter_map(Weak::upgrade).try_for_each(|slot| slot.traverse(&visit))
+        slots.filter_map(Weak::upgrade).try_for_each(|slot| slot.traverse(&visit))?;
+        self.visits.traverse(&visit)
     }
 
     fn __clear__(&self) {
         let handlers = std::mem::take(&mut *self.handlers.lock());
         let slots = handlers.iter().map(|given| &given.slot).chain([&self.reports]);
         slots.filter_map(Weak::upgrade).for_each(|slot| slot.clear());
+        self.visits.clear();
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -302,12 +328,11 @@ impl Server {
     /// A `def` handler that is called as the setting `dispatch` says.
     fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
         let mut wanted = self.wanted.lock();
-        let want = |need: &mut Need| *need = if *need == Need::Met { Need::Met } else { Need::Yes };
         if self.config.dispatch != Dispatch::Inline {
-            want(&mut wanted.pool);
+            wanted.pool.want();
         }
         if self.config.dispatch != Dispatch::Threads {
-            want(&mut wanted.watchdog);
+            wanted.watchdog.want();
         }
         match self.config.dispatch {
             Dispatch::Inline => (Arc::new(Inline { handler }), Runs::Inline),
@@ -330,6 +355,7 @@ impl Server {
             || self.spawn.spawn("portico-reports".into(), Box::new(report)),
         )?;
         self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
+        self.meet(|wanted| &mut wanted.streams, "a thread for streams", || self.visits.pool.start())?;
         self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn wsgi_environ<'py>(
         _ => intern!(py, "HTTP/2"),
     };
     environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
-    add_addresses(&environ, &core.connection)?;
+    add_addresses(&environ, core.connection.as_deref())?;
     add_headers(&environ, core)?;
     let body = request.get().value(py, const { position("body") })?;
     environ.set_item(intern!(py, "wsgi.input"), bytes_io(py)?.call1((body,))?)?;
@@ -42,26 +42,26 @@ fn bytes_io(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     BYTES_IO.import(py, "io", "BytesIO")
 }
 
-fn add_addresses(environ: &Bound<'_, PyDict>, connection: &portico_core::ConnectionInfo) -> PyResult<()> {
+fn add_addresses(environ: &Bound<'_, PyDict>, connection: Option<&portico_core::ConnectionInfo>) -> PyResult<()> {
     let py = environ.py();
-    let (scheme, port) = if connection.secure {
+    let (scheme, port) = if connection.is_some_and(|connection| connection.secure) {
         (intern!(py, "https"), intern!(py, "443"))
     } else {
         (intern!(py, "http"), intern!(py, "80"))
     };
     environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
-    match &connection.local {
-        Address::Inet(address) => {
+    match connection.map(|connection| &connection.local) {
+        Some(Address::Inet(address)) => {
             environ.set_item(intern!(py, "SERVER_NAME"), address.ip().to_canonical().to_string())?;
             environ.set_item(intern!(py, "SERVER_PORT"), address.port().to_string())?;
         }
         // Neither may be empty, and a URL that is made of them is to be one.
-        Address::Unix(_) => {
+        Some(Address::Unix(_)) | None => {
             environ.set_item(intern!(py, "SERVER_NAME"), intern!(py, "localhost"))?;
             environ.set_item(intern!(py, "SERVER_PORT"), port)?;
         }
     }
-    if let Address::Inet(address) = &connection.peer {
+    if let Some(Address::Inet(address)) = connection.map(|connection| &connection.peer) {
         environ.set_item(intern!(py, "REMOTE_ADDR"), address.ip().to_canonical().to_string())?;
         environ.set_item(intern!(py, "REMOTE_PORT"), address.port().to_string())?;
     }

@@ -58,8 +58,17 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
 /// The longest that calls in a row go on under one [`Handler::hold`]; the call that runs then is not cut short.
 pub const HOLD: Duration = Duration::from_millis(1);
 
+/// Something to be done on a thread of a [`Pool`].
+pub trait Work: Sized + Send + 'static {
+    /// The number of the connection that it is for.
+    fn connection(&self) -> u64;
+
+    /// Does it, and maybe some of what `next` gives with it, where they all need the same thing that is better taken once.
+    fn run_with(self, next: &mut dyn FnMut() -> Option<Self>);
+}
+
 /// One call of a handler, to be made on some thread.
-pub(crate) struct Job {
+pub struct Job {
     pub(crate) handler: Arc<dyn Handler>,
     /// Who measures it.
     pub(crate) judge: Option<Arc<Judge>>,
@@ -67,12 +76,26 @@ pub(crate) struct Job {
     reply: Reply,
 }
 
-impl Job {
-    /// The number of the connection that it came on.
-    pub(crate) fn connection(&self) -> u64 {
-        self.request.connection.id
+impl Work for Job {
+    fn connection(&self) -> u64 {
+        self.request.connection_id()
     }
 
+    fn run_with(self, next: &mut dyn FnMut() -> Option<Self>) {
+        let handler = self.handler.clone();
+        let mut first = Some(self);
+        handler.hold(&mut || {
+            let began = Instant::now();
+            // What has come meanwhile, as long as nobody waits too long for what is held.
+            while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
+                let case = job.case();
+                job.run(case.as_ref());
+            }
+        });
+    }
+}
+
+impl Job {
     /// Makes the call, where somebody still waits for the answer.
     pub(crate) fn run(self, case: Option<&Case>) {
         let Job { handler, request, mut reply, .. } = self;

@@ -1,22 +1,21 @@
-//! A pool of threads for handlers that may block.
+//! A pool of threads for what may block: handlers, and callbacks that have a connection to themselves.
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{HOLD, Handler, Job, Reply, Turns};
+use super::{Handler, Job, Reply, Turns, Work};
 use crate::http::Request;
 use crate::server::Spawn;
 
 /// A thread beyond the fewest that has had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
-struct State {
-    /// Bounded by `max_in_flight`, which counts what waits here too.
-    queue: Turns<Job>,
+struct State<W> {
+    /// Bounded by `max_in_flight`, which counts what waits here too, or by `max_connections`.
+    queue: Turns<W>,
     threads: usize,
     idle: usize,
     /// Threads started so far, for their names.
@@ -24,7 +23,13 @@ struct State {
     closed: bool,
 }
 
-impl State {
+impl<W> Default for State<W> {
+    fn default() -> Self {
+        State { queue: Turns::default(), threads: 0, idle: 0, started: 0, closed: false }
+    }
+}
+
+impl<W> State<W> {
     /// Counts a thread that is to be started, and gives its number.
     fn one_more(&mut self) -> usize {
         self.threads += 1;
@@ -33,10 +38,11 @@ impl State {
     }
 }
 
-/// Threads that call handlers. A thread that takes work makes sure, before it calls the handler, that another one is there
-/// for the next request, until there are enough: no I/O thread ever starts one.
-pub struct Pool {
-    state: Mutex<State>,
+/// Threads that do work. A thread that takes some makes sure, before it begins, that another one is there for the next,
+/// until there are enough: no I/O thread ever starts one.
+pub struct Pool<W: Work = Job> {
+    name: &'static str,
+    state: Mutex<State<W>>,
     work: Condvar,
     least: usize,
     most: usize,
@@ -44,9 +50,17 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of so many threads at the least and at the most, each started by `spawn`.
+    /// A pool for handlers, of so many threads at the least and at the most, each started by `spawn`.
     pub fn new(least: usize, most: usize, spawn: Arc<dyn Spawn>) -> Arc<Self> {
-        Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), least: least.min(most), most, spawn })
+        Pool::named("portico-handler", least, most, spawn)
+    }
+}
+
+impl<W: Work> Pool<W> {
+    /// A pool whose threads have that name and a number.
+    pub fn named(name: &'static str, least: usize, most: usize, spawn: Arc<dyn Spawn>) -> Arc<Self> {
+        let least = least.min(most);
+        Arc::new(Pool { name, state: Mutex::default(), work: Condvar::new(), least, most, spawn })
     }
 
     /// Starts the fewest threads that there are to be.
@@ -66,42 +80,32 @@ impl Pool {
     /// Starts a thread that is counted already.
     fn start_thread(self: &Arc<Self>, number: usize) -> io::Result<()> {
         let pool = self.clone();
-        let started = self.spawn.spawn(format!("portico-handler-{number}"), Box::new(move || pool.run()));
+        let started = self.spawn.spawn(format!("{}-{number}", self.name), Box::new(move || pool.run()));
         if started.is_err() {
             self.state.lock().threads -= 1;
         }
         started
     }
 
-    pub(super) fn submit(&self, job: Job) {
+    /// Leaves work to a thread. A closed pool drops it: a job is then answered with 500, a connection closed.
+    pub fn submit(&self, work: W) {
         let mut state = self.state.lock();
         if state.closed {
-            return; // Dropping the job answers it with 500.
+            return;
         }
-        state.queue.push(job.connection(), job);
+        state.queue.push(work.connection(), work);
         drop(state);
         self.work.notify_one();
     }
 
     fn run(self: Arc<Self>) {
         while let Some(first) = self.wait_for_work() {
-            let handler = first.handler.clone();
-            let mut first = Some(first);
-            handler.hold(&mut || {
-                let began = Instant::now();
-                // What has come meanwhile, as long as nobody waits too long for what is held.
-                while let Some(job) =
-                    first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.take(self.state.lock()))?)
-                {
-                    let case = job.case();
-                    job.run(case.as_ref());
-                }
-            });
+            first.run_with(&mut || self.take(self.state.lock()));
         }
     }
 
-    /// The next job, whenever it comes; none when this thread is to end.
-    fn wait_for_work(self: &Arc<Self>) -> Option<Job> {
+    /// The next, whenever it comes; none when this thread is to end.
+    fn wait_for_work(self: &Arc<Self>) -> Option<W> {
         let mut state = self.state.lock();
         state.idle += 1;
         while state.queue.is_empty() && !state.closed {
@@ -118,8 +122,8 @@ impl Pool {
         job
     }
 
-    /// The next job that is there.
-    fn take(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Option<Job> {
+    /// The next that is there.
+    fn take(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) -> Option<W> {
         let job = state.queue.pop()?;
         let alone = state.idle == 0 && state.threads < self.most && !state.closed;
         let number = alone.then(|| state.one_more());

@@ -28,7 +28,7 @@ pub use driver::{Driven, Driver, LoopWaker};
 
 use crew::Crew;
 
-use crate::dispatch::{Case, Destination, HOLD, Job, Turns};
+use crate::dispatch::{Case, Destination, HOLD, Job, Turns, Work};
 use crate::http::Response;
 use crate::metrics::Metrics;
 use crate::server::Spawn;

@@ -24,8 +24,8 @@ pub struct Request {
     pub headers: Headers,
     /// The whole body; empty where there was none.
     pub body: Bytes,
-    /// The connection on which it came.
-    pub connection: Arc<ConnectionInfo>,
+    /// The connection on which it came; none where only its bytes were parsed.
+    pub connection: Option<Arc<ConnectionInfo>>,
 }
 
 impl Request {
@@ -35,21 +35,29 @@ impl Request {
         self.target.host().or_else(from_header).unwrap_or_default()
     }
 
-    /// The whole URL; the host of HTTP/1.0 without `Host` is the address of this end.
+    /// The whole URL; the host of HTTP/1.0 without `Host` is the address of this end. Without a connection the scheme is
+    /// `http`, and without a host too there is no more than the path.
     pub fn url(&self) -> String {
-        let scheme = if self.connection.secure { "https" } else { "http" };
-        let host = match self.host() {
-            "" => self.connection.local.to_string(),
-            host => host.to_string(),
+        let connection = self.connection.as_ref();
+        let scheme = if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" };
+        let origin = match (self.host(), connection) {
+            ("", None) => String::new(),
+            ("", Some(connection)) => format!("{scheme}://{}", connection.local),
+            (host, _) => format!("{scheme}://{host}"),
         };
         let path = match self.target.raw_path() {
             "*" => "",
             path => path,
         };
         match self.target.query() {
-            "" => format!("{scheme}://{host}{path}"),
-            query => format!("{scheme}://{host}{path}?{query}"),
+            "" => format!("{origin}{path}"),
+            query => format!("{origin}{path}?{query}"),
         }
+    }
+
+    /// The number of its connection; 0 without one.
+    pub fn connection_id(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.id)
     }
 
     /// The path, decoded and without dot segments.

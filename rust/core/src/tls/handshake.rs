@@ -79,14 +79,16 @@ fn hint(error: &rustls::Error) -> Option<&'static str> {
 /// A fatal unrecognized_name alert in a record of its own (RFC 6066 section 3): rustls has no way to send that one.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// Does the handshake within its time and notes in `info` what was agreed.
+/// Does the handshake within its time and notes in `info` what was agreed. `alpn` are the protocols to offer, where they
+/// are not the context's.
 pub(crate) async fn accept(
     service: &Service,
     socket: Socket,
     info: &mut ConnectionInfo,
+    alpn: Option<&[Vec<u8>]>,
 ) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
     let timeout = service.config.handshake_timeout;
-    tokio::time::timeout(timeout, agree(service, socket, info)).await.unwrap_or_else(|_| {
+    tokio::time::timeout(timeout, agree(service, socket, info, alpn)).await.unwrap_or_else(|_| {
         Err(HandshakeError {
             failure: HandshakeFailure::Timeout,
             message: format!("not done within {} s (handshake_timeout)", timeout.as_secs_f64()),
@@ -98,6 +100,7 @@ async fn agree(
     service: &Service,
     socket: Socket,
     info: &mut ConnectionInfo,
+    alpn: Option<&[Vec<u8>]>,
 ) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), Flight::new(socket)).await?;
     let (sni, context) = choose(&service.hosts.read(), &start.client_hello());
@@ -111,7 +114,11 @@ async fn agree(
         });
     };
     start.io.gather();
-    let mut stream = match start.into_stream(context.config()).into_fallible().await {
+    let mut config = context.config();
+    if let Some(alpn) = alpn {
+        Arc::make_mut(&mut config).alpn_protocols = alpn.to_vec();
+    }
+    let mut stream = match start.into_stream(config).into_fallible().await {
         Ok(stream) => stream,
         Err((error, mut io)) => {
             // The alert that says why.

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
-use http::{Method, header};
+use http::{Method, Version, header};
 
 use crate::http::{Response, date};
 
 /// What the server says about the connection after this response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Persist {
+pub(crate) enum Persist {
     /// Nothing: it stays open, as HTTP/1.1 connections do.
     Open,
     /// `keep-alive`: it stays open for an HTTP/1.0 client that asked.
@@ -18,8 +18,24 @@ pub(super) enum Persist {
     Close,
 }
 
+impl Persist {
+    /// What to say after a response to a request of that version whose client does or does not keep the connection. A
+    /// server that ends keeps none.
+    pub(crate) fn after(version: Version, keep_alive: bool, response: &Response, draining: bool) -> Self {
+        let asked_to_close = response
+            .headers
+            .iter()
+            .any(|(name, value)| name == header::CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"close"));
+        match version {
+            _ if !keep_alive || asked_to_close || draining => Persist::Close,
+            Version::HTTP_10 => Persist::KeepAlive,
+            _ => Persist::Open,
+        }
+    }
+}
+
 /// Appends the head of `response` to `out`.
-pub(super) fn head(out: &mut BytesMut, response: &Response, method: &Method, persist: Persist) {
+pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, persist: Persist) {
     let status = response.status;
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());

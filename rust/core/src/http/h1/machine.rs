@@ -246,6 +246,14 @@ impl Machine {
         if self.ended { Event::End { clean: false } } else { Event::NeedMore }
     }
 
+    /// Takes what was received and belongs to no request that was handed out: the connection goes on without HTTP.
+    pub fn take_unread(&mut self) -> BytesMut {
+        if let State::Head(_) = self.state {
+            self.state = State::Idle { first: false, skipped: false };
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Notes that the request was answered and another may follow.
     pub fn answered(&mut self, now: Instant) {
         self.state = State::Idle { first: false, skipped: false };

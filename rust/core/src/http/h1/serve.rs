@@ -7,30 +7,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Version, header};
+use http::Method;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::Sleep;
 
 use super::encode::{self, Persist};
-use super::{Event, Head, Limits, Machine, Wait};
+use super::{CONTINUE, Event, Head, Limits, Machine, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Outcome};
 use crate::error::RequestError;
+use crate::farewell;
 use crate::http::body::Collected;
 use crate::http::{Request, Response};
 use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
+use crate::timer::Timer;
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const SMALL_BODY: usize = 16 * 1024;
 /// Answers to pipelined requests gather up to this size before they are written.
 const GATHER: usize = 64 * 1024;
-/// After the last response, how long a client may still send what nobody reads, in all and without progress.
-/// Closing at once would reset the connection and destroy the response on its way (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(10);
-const LINGER_IDLE: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
 pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
@@ -40,7 +37,7 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     }
     drop(read);
     let phase = connection.service.lifecycle.subscribe();
-    let timer = Timer(Box::pin(tokio::time::sleep_until((opened + connection.service.config.header_timeout).into())));
+    let timer = Timer::new(opened + connection.service.config.header_timeout);
     let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new() };
     io.run().await.unwrap_or_else(|close| close)
 }
@@ -74,16 +71,8 @@ impl Io {
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
             let response = self.answer(head, body).await?;
-            let asked_to_close = response
-                .headers
-                .iter()
-                .any(|(name, value)| name == header::CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"close"));
             let draining = *self.phase.borrow() != Phase::Serving;
-            let persist = match version {
-                _ if !keep_alive || asked_to_close || draining => Persist::Close,
-                Version::HTTP_10 => Persist::KeepAlive,
-                _ => Persist::Open,
-            };
+            let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(&response, &method, persist).await?;
             if persist == Persist::Close {
                 let why = if draining { Close::Shutdown } else { Close::Server };
@@ -102,7 +91,7 @@ impl Io {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(new) => {
                     if new.expects_continue && self.machine.buffered() == 0 {
-                        self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                        self.out.extend_from_slice(CONTINUE);
                     }
                     head = Some(new);
                 }
@@ -145,7 +134,8 @@ impl Io {
         let service = &self.connection.service;
         service.metrics.request(version);
         let room = service.config.max_read_buffer_size;
-        let request = Request { method, target, version, headers, body, connection: self.connection.info.clone() };
+        let request =
+            Request { method, target, version, headers, body, connection: Some(self.connection.info.clone()) };
         let outcome = dispatch::begin(&self.connection, request);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -241,37 +231,18 @@ impl Io {
     /// Ends a connection on which nothing is under way.
     async fn goodbye(&mut self, why: Close) -> Result<Close, Close> {
         self.flush().await?;
-        self.shut_down().await;
+        farewell::shut_down(&mut self.stream, &mut self.timer).await;
         Ok(why)
     }
 
     /// Ends a connection after its last response, such that the client can read it.
     async fn linger(&mut self, why: Close) -> Result<Close, Close> {
         self.flush().await?;
-        self.shut_down().await;
-        let end = Instant::now() + LINGER;
-        while !self.machine.ended() {
-            let patience = end.min(Instant::now() + LINGER_IDLE);
-            tokio::select! {
-                biased;
-                read = self.stream.read_some(|_| ()) => if matches!(read, Ok(0) | Err(_)) { break },
-                () = self.timer.until(patience) => break,
-            }
-            if Instant::now() >= end {
-                break;
-            }
+        farewell::shut_down(&mut self.stream, &mut self.timer).await;
+        if !self.machine.ended() {
+            farewell::linger(&mut self.stream, &mut self.timer).await;
         }
         Ok(why)
-    }
-
-    /// Tells the client that nothing more comes: close_notify, then FIN.
-    async fn shut_down(&mut self) {
-        let patience = Instant::now() + LINGER_IDLE;
-        tokio::select! {
-            biased;
-            _ = self.stream.shutdown() => {}
-            () = self.timer.until(patience) => {}
-        }
     }
 }
 
@@ -291,23 +262,4 @@ enum Stop {
     Refuse(RequestError),
     /// The client cannot be told.
     Gone(Close),
-}
-
-/// One timer for all waits of a connection. It is only ever moved forward when it fires: most waits end long before,
-/// and moving it each time would cost more than they do.
-struct Timer(Pin<Box<Sleep>>);
-
-impl Timer {
-    async fn until(&mut self, deadline: Instant) {
-        let deadline = deadline.into();
-        if self.0.deadline() > deadline {
-            self.0.as_mut().reset(deadline);
-        }
-        while {
-            self.0.as_mut().await;
-            self.0.deadline() < deadline
-        } {
-            self.0.as_mut().reset(deadline);
-        }
-    }
 }

@@ -39,7 +39,7 @@ pub(super) fn head(connection: &Connection, parts: Parts) -> Result<Request, Req
         version: Version::HTTP_2,
         headers,
         body: Bytes::new(),
-        connection: connection.info.clone(),
+        connection: Some(connection.info.clone()),
     })
 }
 

@@ -1,0 +1,48 @@
+//! `portico.parse_request`.
+
+use portico_core::Config;
+use portico_core::config::Value;
+use portico_core::http::h1::{Limits, Unparsed, parse_request as parse};
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors::{self, ConfigError, IncompleteRequest, RequestError};
+use crate::request::Request;
+use crate::threads::detach;
+
+/// Larger requests are parsed without the interpreter.
+const LARGE: usize = 64 * 1024;
+
+/// The request that those bytes are; `limits` are settings of these names.
+#[pyfunction]
+pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: Vec<(String, i64)>) -> PyResult<Request> {
+    let settings = limits.into_iter().map(|(name, value)| (name, Value::Integer(value)));
+    let limits = Limits::from(&Config::parse(settings).map_err(errors::to_python)?);
+    let parsed = match data.cast::<PyBytes>() {
+        Ok(data) if data.as_bytes().len() < LARGE => parse(data.as_bytes(), limits),
+        _ => {
+            let wrong = |_| ConfigError::new_err("data: bytes, or what has the buffer protocol");
+            let data = PyBuffer::<u8>::get(data).map_err(wrong)?.to_vec(py)?;
+            detach(py, || parse(&data, limits))
+        }
+    };
+    match parsed {
+        Ok(request) => Ok(Request::new(request, None, None)),
+        Err(Unparsed::Refused(refused)) => Err(errors::refused_to_python(&refused)),
+        Err(Unparsed::Incomplete) => Err(told(
+            py,
+            IncompleteRequest::new_err("the bytes are the beginning of a request: more are needed"),
+            "incomplete",
+        )),
+        Err(Unparsed::Longer(end)) => {
+            Err(told(py, RequestError::new_err(format!("bytes follow the request: it ends at byte {end}",)), "longer"))
+        }
+    }
+}
+
+fn told(py: Python<'_>, error: PyErr, reason: &str) -> PyErr {
+    // Setting an attribute on an exception of our own class fails only without memory.
+    let _ = error.value(py).setattr("reason", reason);
+    error
+}

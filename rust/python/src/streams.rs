@@ -1,0 +1,326 @@
+//! Connections in the hands of callbacks: on threads of a pool of their own, or on an event loop. What users see is in
+//! `python/portico/_connection.py`.
+
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use portico_core::dispatch::Work;
+use portico_core::raw::{Connection, Done, Operation as Under, StreamError, Timeout};
+use portico_core::{Pool, Spawn, StreamHandler, Streams};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{
+    PyBrokenPipeError, PyConnectionAbortedError, PyConnectionError, PyConnectionResetError, PyRuntimeError,
+    PyTimeoutError, PyTypeError, PyValueError,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use crate::connection::ConnectionInfo;
+use crate::errors::{self, ClosedError, LimitError};
+use crate::handler::Site;
+use crate::loops::{Bridge, Queue, Sleeper};
+use crate::response;
+use crate::slot::Slot;
+use crate::threads::{detach, try_attach_for_long};
+
+/// Larger writes are sent from the Python object's own memory: a copy costs less than keeping a reference below this.
+const SHARE: usize = 32 * 1024;
+
+pyo3::import_exception!(asyncio, IncompleteReadError);
+
+/// The callbacks of a server's listeners, and the threads for those that are no coroutines.
+pub(crate) struct Visits {
+    pub(crate) pool: Arc<Pool<Visit>>,
+    /// For the garbage collector.
+    targets: Mutex<Vec<Weak<Slot>>>,
+}
+
+impl Visits {
+    pub(crate) fn new(threads: usize, spawn: Arc<dyn Spawn>) -> Self {
+        Visits { pool: Pool::named("portico-stream", 1, threads, spawn), targets: Mutex::default() }
+    }
+
+    /// What a listener needs to have its connections taken.
+    pub(crate) fn streams(&self, (target, alpn, bridge): Given<'_>, site: &Arc<Site>) -> Streams {
+        let target = Slot::new(target);
+        let mut targets = self.targets.lock();
+        targets.retain(|target| target.strong_count() > 0);
+        targets.push(Arc::downgrade(&target));
+        let way = match bridge {
+            Some(bridge) => Way::Loop(bridge.get().queue.clone()),
+            None => Way::Threads(self.pool.clone()),
+        };
+        let handler = Arc::new(Callback { target, site: site.clone(), way });
+        Streams { handler, alpn: alpn.into_iter().map(String::into_bytes).collect() }
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(targets) = self.targets.try_lock() else { return Ok(()) };
+        targets.iter().filter_map(Weak::upgrade).try_for_each(|target| target.traverse(visit))
+    }
+
+    pub(crate) fn clear(&self) {
+        let targets = std::mem::take(&mut *self.targets.lock());
+        targets.iter().filter_map(Weak::upgrade).for_each(|target| target.clear());
+    }
+}
+
+/// What is called as `target(stream)` for each connection, the protocols to offer by ALPN, and the way to an event loop
+/// where the target returns a coroutine.
+pub(crate) type Given<'py> = (Py<PyAny>, Vec<String>, Option<Bound<'py, Bridge>>);
+
+/// A callback of Python.
+struct Callback {
+    target: Arc<Slot>,
+    site: Arc<Site>,
+    way: Way,
+}
+
+enum Way {
+    Threads(Arc<Pool<Visit>>),
+    Loop(Arc<Queue>),
+}
+
+impl StreamHandler for Callback {
+    fn call(&self, connection: Connection) {
+        let visit = Visit { target: self.target.clone(), site: self.site.clone(), connection: Arc::new(connection) };
+        match &self.way {
+            Way::Threads(pool) => pool.submit(visit),
+            Way::Loop(queue) => queue.visit(visit),
+        }
+    }
+}
+
+/// One connection on its way to its callback.
+pub(crate) struct Visit {
+    target: Arc<Slot>,
+    site: Arc<Site>,
+    connection: Arc<Connection>,
+}
+
+impl Visit {
+    /// Calls the target; none where the connection is gone already.
+    pub(crate) fn call<'py>(self, py: Python<'py>, queue: Option<Weak<Queue>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if !self.connection.begin() {
+            return Ok(None);
+        }
+        let stream = Stream { connection: self.connection, site: self.site, queue };
+        self.target.get(py)?.call1((stream,)).map(Some)
+    }
+}
+
+impl Work for Visit {
+    fn connection(&self) -> u64 {
+        self.connection.info().id
+    }
+
+    fn run_with(self, _next: &mut dyn FnMut() -> Option<Self>) {
+        // An interpreter that is being taken down calls nothing any more: the connection is dropped.
+        try_attach_for_long(|py| {
+            if let Err(error) = self.call(py, None) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
+/// A connection of the core: each call gives an [`Operation`], to be waited for on a thread or polled on a loop.
+#[pyclass(frozen, weakref)]
+pub(crate) struct Stream {
+    connection: Arc<Connection>,
+    site: Arc<Site>,
+    /// The way back to the event loop on which the callback runs.
+    queue: Option<Weak<Queue>>,
+}
+
+/// None where the setting holds, else seconds; infinite for no limit.
+fn timeout(given: Option<f64>) -> PyResult<Timeout> {
+    match given {
+        None => Ok(Timeout::Default),
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
+            Err(PyValueError::new_err(format!("timeout: a number of seconds from 0 on, or None, not {seconds}")))
+        }
+        // What is too long for a Duration is for ever.
+        Some(seconds) => Ok(Timeout::Is(Duration::try_from_secs_f64(seconds).ok())),
+    }
+}
+
+impl Stream {
+    fn begin(&self, under: Under) -> Operation {
+        Operation {
+            connection: self.connection.clone(),
+            site: self.site.clone(),
+            queue: self.queue.clone(),
+            state: Mutex::new(State::Under(under)),
+        }
+    }
+
+    fn writing(&self, py: Python<'_>, begun: Result<Under, StreamError>) -> PyResult<Operation> {
+        begun.map(|under| self.begin(under)).map_err(|error| to_python(py, &self.connection, error))
+    }
+}
+
+#[pymethods]
+impl Stream {
+    #[getter]
+    fn info(&self) -> ConnectionInfo {
+        ConnectionInfo(self.connection.info().clone())
+    }
+
+    /// Up to `n` bytes; all there are to the end where it is negative.
+    #[pyo3(signature = (n, seconds))]
+    fn read(&self, n: i64, seconds: Option<f64>) -> PyResult<Operation> {
+        let timeout = timeout(seconds)?;
+        Ok(self.begin(match usize::try_from(n) {
+            Ok(most) => self.connection.read(most, timeout),
+            Err(_) => self.connection.read_to_end(timeout),
+        }))
+    }
+
+    #[pyo3(signature = (n, seconds))]
+    fn read_exactly(&self, n: usize, seconds: Option<f64>) -> PyResult<Operation> {
+        Ok(self.begin(self.connection.read_exactly(n, timeout(seconds)?)))
+    }
+
+    #[pyo3(signature = (separator, most, seconds))]
+    fn read_until(&self, separator: &[u8], most: usize, seconds: Option<f64>) -> PyResult<Operation> {
+        let separator = Bytes::copy_from_slice(separator);
+        Ok(self.begin(self.connection.read_until(separator, most, timeout(seconds)?)))
+    }
+
+    #[pyo3(signature = (seconds))]
+    fn read_request(&self, seconds: Option<f64>) -> PyResult<Operation> {
+        Ok(self.begin(self.connection.read_request(timeout(seconds)?)))
+    }
+
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let data = to_bytes(data)?;
+        self.writing(py, self.connection.write(data))
+    }
+
+    fn respond(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let response = response::from_python(value)?;
+        self.writing(py, self.connection.respond(&response))
+    }
+
+    fn write_eof(&self) {
+        self.connection.write_eof();
+    }
+
+    /// Ends the connection, and returns; `idle` where the callback let a time-out pass.
+    fn close(&self, idle: bool) {
+        if idle { self.connection.close_idle() } else { self.connection.close() }
+    }
+}
+
+fn to_bytes(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        return Ok(match bytes.as_bytes() {
+            small if small.len() < SHARE => Bytes::copy_from_slice(small),
+            _ => Bytes::from_owner(PyBackedBytes::from(bytes.clone())),
+        });
+    }
+    match PyBuffer::<u8>::get(data) {
+        // It may be changed later.
+        Ok(buffer) => buffer.to_vec(data.py()).map(Bytes::from),
+        Err(_) => Err(PyTypeError::new_err(format!("data: bytes, not {}", response::kind(data)))),
+    }
+}
+
+/// A read or a write that is under way.
+#[pyclass(frozen)]
+pub(crate) struct Operation {
+    connection: Arc<Connection>,
+    site: Arc<Site>,
+    queue: Option<Weak<Queue>>,
+    state: Mutex<State>,
+}
+
+enum State {
+    Under(Under),
+    Done(Result<Done, StreamError>),
+    Taken,
+}
+
+#[pymethods]
+impl Operation {
+    /// Waits for it on this thread, and gives what was read.
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let state = std::mem::replace(&mut *self.state.lock(), State::Taken);
+        match state {
+            State::Under(under) => {
+                let done = detach(py, || under.wait());
+                self.give(py, done)
+            }
+            State::Done(done) => self.give(py, done),
+            State::Taken => Err(PyRuntimeError::new_err("this operation is over")),
+        }
+    }
+
+    /// Whether it is done; if not, `future` is done when to ask again.
+    fn is_done(&self, future: Py<PyAny>) -> bool {
+        let waker = match &self.queue {
+            Some(queue) => Sleeper::waker(queue, future),
+            None => return true, // There is no loop: `result` waits.
+        };
+        let mut state = self.state.lock();
+        let State::Under(under) = &mut *state else { return true };
+        match under.poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => {
+                *state = State::Done(done);
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// In how many seconds to ask again in any case; None for never.
+    fn seconds_left(&self) -> Option<f64> {
+        let State::Under(under) = &*self.state.lock() else { return Some(0.0) };
+        let deadline = under.deadline()?;
+        // Not a moment too early.
+        Some(deadline.saturating_duration_since(Instant::now()).as_secs_f64() + 0.001)
+    }
+}
+
+impl Operation {
+    fn give<'py>(&self, py: Python<'py>, done: Result<Done, StreamError>) -> PyResult<Bound<'py, PyAny>> {
+        match done {
+            Ok(Done::Bytes(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
+            Ok(Done::Request(Some(request))) => Ok(self.site.wrap(py, *request, None)?.into_any()),
+            Ok(Done::Request(None) | Done::Written) => Ok(py.None().into_bound(py)),
+            Err(error) => Err(to_python(py, &self.connection, error)),
+        }
+    }
+}
+
+/// The exception for what a call on a connection failed with.
+fn to_python(py: Python<'_>, connection: &Connection, error: StreamError) -> PyErr {
+    let business = error.is_daily_business();
+    let text = format!("connection from {}: {error}", connection.info().peer);
+    let error = match error {
+        StreamError::Closed(_) => ClosedError::new_err(text),
+        StreamError::TimedOut(_) | StreamError::WriteTimeout(_) => PyTimeoutError::new_err(text),
+        StreamError::Lost { writing: true, .. } => PyBrokenPipeError::new_err(text),
+        StreamError::Lost { writing: false, .. } => PyConnectionResetError::new_err(text),
+        StreamError::Truncated => PyConnectionError::new_err(text),
+        StreamError::ServerEnded => PyConnectionAbortedError::new_err(text),
+        StreamError::Limit(_) => LimitError::new_err(text),
+        StreamError::Incomplete { partial, expected } => {
+            IncompleteReadError::new_err((PyBytes::new(py, &partial).unbind(), expected))
+        }
+        StreamError::Request(refused) => errors::refused_to_python(&refused),
+        StreamError::Misuse(_) => PyRuntimeError::new_err(text),
+    };
+    if business {
+        // By which `portico._connection` knows that it is no mistake of the callback.
+        let _ = error.value(py).setattr(intern!(py, "_portico_peer"), connection.info().id);
+    }
+    error
+}
