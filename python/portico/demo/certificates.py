@@ -13,7 +13,7 @@ from portico._core import certificate_info, issue_certificate
 # Short, as public authorities have it: what is trusted by mistake is not trusted for long.
 VALID_DAYS = 90
 # All that a demo serves, so that its authority, stolen, is nobody else.
-_PERMITTED = ["localhost", "127.0.0.0/8", "::1/128"]
+_PERMITTED = ["localhost", "test", "127.0.0.0/8", "::1/128"]
 
 
 @dataclass(frozen=True)
