@@ -1,7 +1,7 @@
 """Connections without HTTP, over TLS: an echo, a protocol of lines, and HTTP answered by hand.
 
-Run without arguments it serves, and prints how to ask. `python streams.py PORT CA LINE...` is the client that it prints:
-it sends the lines and shows what comes back.
+Run without arguments it serves, and prints how to ask. `python streams.py PORT CA LINE...` is the client that it
+prints: it sends the lines and shows what comes back.
 """
 
 import socket
@@ -45,13 +45,15 @@ def by_hand(conn):
 
 def client(port, ca, lines):
     context = ssl.create_default_context(cafile=ca)
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
-        # One that expects the end without close_notify would not notice where somebody cut the answer off.
-        with context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as secure:
-            for line in lines:
-                secure.sendall(line.encode() + b"\n")
-                print(secure.recv(1000).decode(), end="")
-            secure.unwrap()
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+        # Without suppression, so that an end without close_notify is noticed: somebody may have cut the answer off.
+        context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as secure,
+    ):
+        for line in lines:
+            secure.sendall(line.encode() + b"\n")
+            print(secure.recv(1000).decode(), end="")
+        secure.unwrap()
 
 
 def serve():

@@ -54,9 +54,11 @@ def test_every_statistic_and_label_is_documented_and_no_other() -> None:
     with portico.Server(print) as server:
         stats = server.stats()
     assert stats["handlers"]["builtins.print"].keys() >= {"runs", "why"}
-    assert [*(name for name, _ in _core.statistics()), "handlers"] == list(stats)
+    assert [*(name for name, _ in _core.statistics()), "certificates", "handlers"] == list(stats)
     of_a_handler = {"runs", "why", "promoted", "demoted", "slow_paths"}
-    assert first_column("statistics.md") | {"handlers"} == {*stats, *stats["connections_closed"], *of_a_handler}
+    of_a_certificate = {"host", "subject", "not_after"}
+    known = {*stats, *stats["connections_closed"], *of_a_handler, *of_a_certificate}
+    assert first_column("statistics.md") | {"certificates", "handlers"} == known
 
 
 def test_every_error_and_reason_is_documented_and_no_other() -> None:
@@ -64,6 +66,12 @@ def test_every_error_and_reason_is_documented_and_no_other() -> None:
         stats = server.stats()
     classes = {name for name in vars(_errors) if not name.startswith("_")} & set(portico.__all__)
     assert first_column("errors.md") == {*classes, *stats["requests_refused"], *stats["handshakes_failed"]}
+
+
+def test_every_error_that_browsers_show_is_documented_and_no_other() -> None:
+    checks = (ROOT / "rust/core/src/tls/identity/checks.rs").read_text()
+    page = (DOCS / "certificates.md").read_text()
+    assert set(re.findall(r"ERR_CERT_\w+", page)) == set(re.findall(r"ERR_CERT_\w+", checks))
 
 
 def test_every_dependency_has_its_reason() -> None:
@@ -104,6 +112,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chain, key = _core.issue_certificate(authority, authority_key, [name], 1)
         (folder / f"{stem}.crt").write_text(chain)
         (folder / f"{stem}.key").write_text(key)
+    options = "-in shop.crt -inkey shop.key -out shop.pfx -passout pass:secret"
+    command = ["openssl", "pkcs12", "-export", *options.split()]
+    subprocess.run(command, cwd=folder, check=True, timeout=60, capture_output=True)
     return folder
 
 

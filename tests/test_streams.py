@@ -212,6 +212,7 @@ WRONG_READS = {
     "line too long": (b"abcd\n", lambda conn: conn.read_until(limit=4), portico.LimitError),
     "no line in sight": (b"abcdefgh", lambda conn: conn.read_until(limit=4), portico.LimitError),
     "too much to the end": (bytes(5000), lambda conn: conn.read(), portico.LimitError),
+    "more at once than is ever read": (b"", lambda conn: conn.read_exactly(4097), portico.LimitError),
     "no separator": (b"", lambda conn: conn.read_until(b""), ValueError),
     "odd time": (b"", lambda conn: conn.read(timeout=-1), ValueError),
     "text": (b"", lambda conn: conn.write("text"), TypeError),

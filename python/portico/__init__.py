@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ._asgi import asgi
+from ._certificates import FoundCertificate, find_certificate
 from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
-from ._core import ConnectionInfo, Request, __version__, settings
+from ._contexts import Context
+from ._core import ConnectionInfo, PeerCertificate, Request, __version__, settings
 from ._errors import (
     CertificateError,
     ClosedError,
@@ -45,7 +47,7 @@ from ._responses import (
     response,
     set_cookie,
 )
-from ._server import Context, Handler, Listener, Server
+from ._server import Handler, Listener, Server
 from ._worker import Worker
 from ._workers import Workers, run_workers
 from ._wsgi import wsgi
@@ -64,12 +66,14 @@ __all__ = [
     "Error",
     "Form",
     "FormFile",
+    "FoundCertificate",
     "Handler",
     "HandshakeError",
     "IncompleteRequest",
     "LimitError",
     "ListenError",
     "Listener",
+    "PeerCertificate",
     "Request",
     "RequestError",
     "Response",
@@ -85,6 +89,7 @@ __all__ = [
     "delete_cookie",
     "error",
     "event_stream",
+    "find_certificate",
     "new_event_loop",
     "parse_request",
     "redirect",

@@ -98,7 +98,7 @@ class Connection(_Connection):
         """`n` bytes; `b""` at the end.
 
         Raises `asyncio.IncompleteReadError` (an `EOFError`) with what there was as `partial` where the end comes before
-        that.
+        that, and `LimitError` at once for more than `max_request_read_bytes`: `n` is often what a client has sent.
         """
         return self._stream.read_exactly(n, timeout).wait()
 

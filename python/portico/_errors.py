@@ -15,6 +15,11 @@ Error
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core import ConnectionInfo
+
 
 class Error(Exception):
     """The base of every error of portico. Its message says what was being done, to which server, host or
@@ -26,7 +31,8 @@ class ConfigError(Error, ValueError):
 
 
 class CertificateError(ConfigError):
-    """A certificate or its key cannot be used: unreadable, expired, not matching, or a wrong password."""
+    """A certificate or its key cannot be used: unreadable, expired, not matching, or a wrong password. `on_error` gets
+    one when `watch=True` finds that what was changed cannot be used."""
 
 
 class ListenError(Error, OSError):
@@ -45,17 +51,20 @@ class WorkerError(Error, RuntimeError):
 class HandshakeError(Error, ConnectionError):
     """A TLS handshake failed. It is counted in `stats()`, logged, and given to `on_error`; nobody has to catch it.
 
-    `reason` is the label under which it is counted."""
+    `reason` is the label under which it is counted. `connection`, a `ConnectionInfo`, says whose it was: `peername`,
+    `sockname`, and the name that was asked for, `sni`."""
 
     reason: str = ""
+    connection: ConnectionInfo | None = None
 
 
 class RequestError(Error, ValueError):
     """A request was refused (RFC 9110, RFC 9112). `status` is what its client was answered, `reason` the label
-    under which it is counted."""
+    under which it is counted, `connection` whose it was, where that is known."""
 
     status: int = 400
     reason: str = ""
+    connection: ConnectionInfo | None = None
 
 
 class IncompleteRequest(RequestError):

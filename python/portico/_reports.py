@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._errors import Error, ListenError, RequestError
+from ._errors import CertificateError, Error, ListenError, RequestError
 
 if TYPE_CHECKING:
     from ._core import Request
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 OnError = Callable[[BaseException, "Request | None"], object]
 
 _logger = logging.getLogger("portico.error")
+certificate_logger = logging.getLogger("portico.certificate")
 
 
 def name_of(handler: Callable[..., object]) -> str:
@@ -56,12 +57,17 @@ class Reports:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
         self._tell(exception, None)
 
-    def connection_failed(self, exception: BaseException) -> None:
-        """A handshake failed, a request was refused, or a socket gave an error. Called on a thread for this only."""
-        # What peers do wrong is daily business; what the machine cannot do is not.
-        level = logging.WARNING if isinstance(exception, ListenError) else logging.INFO
+    def failed(self, exception: BaseException) -> None:
+        """A handshake failed, a request was refused, a socket gave an error, or a certificate that changed cannot be
+        used. Called on a thread for this only."""
+        # What peers do wrong is daily business; what the machine cannot do and what this end has to mend is not.
+        level = logging.WARNING if isinstance(exception, (ListenError, CertificateError)) else logging.INFO
         _logger.log(level, "%s", exception)
         self._tell(exception, None)
+
+    def warned(self, message: str) -> None:
+        """A certificate ends soon, or one that was reloaded has what clients will mind. Called on the same thread."""
+        certificate_logger.warning("%s", message)
 
     def dropped(self, count: int) -> None:
         """So many errors of connections came too fast to be told one by one."""

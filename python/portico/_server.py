@@ -14,13 +14,13 @@ import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from . import _core
 from ._addresses import url_of
 from ._connection import StreamCallback, target
+from ._contexts import Context, Password, Source
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
@@ -43,58 +43,6 @@ _HANDLERS_END = 0.5
 _listening: weakref.WeakSet[Server] = weakref.WeakSet()
 _starting = threading.Lock()
 _ending = False
-
-
-class Context:
-    """A host name with its certificate, key and rules, made by `Server.add_context`. What it presents can be replaced
-    while connections are open: those finish on the one they began with."""
-
-    def __init__(self, context: _core.Context) -> None:
-        self._context = context
-
-    @property
-    def host(self) -> str | None:
-        """The host name in lower case, `*.` before it for a wildcard; None for the default."""
-        return self._context.host
-
-    @property
-    def subject(self) -> str:
-        """The subject of the certificate."""
-        return self._context.describe()[0]
-
-    @property
-    def not_after(self) -> datetime:
-        """When the certificate ends, in UTC."""
-        return datetime.fromtimestamp(self._context.describe()[1], timezone.utc)
-
-    def replace(
-        self,
-        *,
-        cert: str | os.PathLike[str] | bytes,
-        key: str | os.PathLike[str] | bytes,
-        password: str | None = None,
-    ) -> None:
-        """Puts another certificate and key in place at once, for every handshake from now on.
-
-        Raises `CertificateError` where they are not usable; what was there stays.
-        """
-        self._context.replace(cert, key, password)
-
-    def reload(self) -> None:
-        """Reads the files again, as after a renewal.
-
-        Raises `CertificateError` where they are not usable; what was there stays.
-        """
-        self._context.reload()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Context) and self._context == other._context
-
-    def __hash__(self) -> int:
-        return hash(self.host)
-
-    def __repr__(self) -> str:
-        return f"<portico context for {self.host or 'any host'}: {self.subject}>"
 
 
 class Listener:
@@ -182,21 +130,39 @@ class Server:
         self,
         host: str | None,
         *,
-        cert: str | os.PathLike[str] | bytes,
-        key: str | os.PathLike[str] | bytes,
-        password: str | None = None,
+        cert: Source | None = None,
+        key: Source | None = None,
+        pfx: Source | None = None,
+        password: Password | None = None,
         handler: Handler | None = None,
         min_version: str = "1.2",
         max_version: str = "1.3",
         alpn: Iterable[str] = ("h2", "http/1.1"),
+        client_auth: Literal["none", "optional", "required"] = "none",
+        client_ca: Source | None = None,
+        client_crl: Source | None = None,
+        ocsp: Source | None = None,
+        ticket_keys: Iterable[Source] | None = None,
+        watch: bool = False,
     ) -> Context:
         """Adds a certificate for a host name, also while serving.
 
         `host` is a name, `*.` and a name for all names one label below it, or None for clients that ask for no name or
         for an unknown one. Several contexts for one host are all kept, and the client's offer picks (ECDSA beside
-        RSA). `cert` and `key` are paths, or PEM or DER bytes; `cert` may hold a whole chain, its own certificate
-        first. `handler` answers requests to this host instead of the server's. TLS versions are `"1.2"` and
-        `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
+        RSA). `cert` and `key` are paths, or PEM or DER bytes; `cert` may hold a whole chain, in any order, and the key
+        too, which then need not be given. `pfx` is PKCS#12, which holds both. `password` opens what is encrypted.
+        Files are read up to 1 MiB. What clients may mind about the certificate is logged by `portico.certificate` and
+        kept in `Context.warnings`. `handler` answers requests to this host instead of the server's. TLS versions are
+        `"1.2"` and `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
+
+        `client_auth` `"optional"` asks clients for a certificate, `"required"` insists on one; it has to be signed by
+        one of `client_ca` and not be listed in `client_crl` (PEM or DER, any number in a file; with revocation lists
+        there has to be a current one for each authority). Handlers see it in `request.connection.peer_certificate`.
+        `ocsp` is an OCSP response (RFC 6960) to send with the certificate, as long as it is good. `ticket_keys` are
+        secrets of 32 random bytes or more, or files of them, by which processes and machines that share them take up
+        each other's TLS sessions (RFC 5077): the first seals, each one opens, so put a new one in front and drop the
+        last one a day later. With `watch` the files are looked at every second and read again when they have changed;
+        what is not usable is told to `on_error`, and what was there stays.
 
         Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
@@ -206,13 +172,27 @@ class Server:
         bridge = None if handler is None else self._bridge(handler)
         if self._listens and bridge is not None:
             self._loop.start(self._core)
-        context = self._core.add_context(
-            host, cert, key, password, min_version, max_version, list(alpn), handler, bridge
-        )
+        keywords = {
+            "cert": cert,
+            "key": key,
+            "pfx": pfx,
+            "password": password,
+            "min_version": min_version,
+            "max_version": max_version,
+            "alpn": list(alpn),
+            "client_auth": client_auth,
+            "client_ca": client_ca,
+            "client_crl": client_crl,
+            "ocsp": ocsp,
+            "ticket_keys": ticket_keys,
+            "watch": watch,
+        }
+        context = Context(self._core.add_context(host, keywords, handler, bridge))
+        context._log_warnings()
         self._loop.lifespans.add(handler)
         if self._listens:
             self._loop.lifespans.start_soon(self._loop.loop)
-        return Context(context)
+        return context
 
     def remove_context(self, host: str | None) -> None:
         """Removes every context of a host, also while serving. Its connections go on.
@@ -370,10 +350,15 @@ class Server:
 
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
         it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
-        inline.
+        inline. `certificates` is a list, an entry for each context: its `host` (None for the default), the
+        certificate's `subject`, and when that ends, `not_after` in seconds since 1970.
         """
         self._check_process()
-        return {**self._core.stats(), "handlers": self._tell_handlers() or self._handlers}
+        return {
+            **self._core.stats(),
+            "certificates": [context._tell() for context in self.contexts],
+            "handlers": self._tell_handlers() or self._handlers,
+        }
 
     def __repr__(self) -> str:
         if os.getpid() != self._pid:

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::dispatch::Handler;
 use crate::error::{Refusal, Report, RequestError, Stage};
@@ -58,6 +58,10 @@ pub struct ConnectionInfo {
     pub key_exchange: Option<&'static str>,
     /// The protocol chosen by ALPN (RFC 7301).
     pub alpn: Option<String>,
+    /// Whether an earlier session was taken up again.
+    pub resumed: bool,
+    /// The certificate by which the client identified itself, DER; see [`crate::tls::Certificate`].
+    pub peer_certificate: Option<Bytes>,
 }
 
 /// A connection being served.
@@ -103,6 +107,7 @@ impl Connection {
             reason: error.refusal.label(),
             message: format!("{error}; from {} on {}", self.info.peer, self.info.local),
             status: Some(error.refusal.status()),
+            connection: Some(self.info.clone()),
         });
     }
 }
@@ -121,6 +126,8 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
         cipher: None,
         key_exchange: None,
         alpn: None,
+        resumed: false,
+        peer_certificate: None,
     };
     let (stream, context) = if secure {
         // Boxed, so that its many states take no room once it is over.
@@ -137,7 +144,7 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
         };
         match done {
             Ok((stream, context)) => (Stream::tls(stream), Some(context)),
-            Err(error) => return handshake_failed(&service, &info, &error),
+            Err(error) => return handshake_failed(&service, info, &error),
         }
     } else {
         (Stream::Plain(socket), None)
@@ -215,7 +222,7 @@ async fn sniff(stream: &mut Stream, read: &mut BytesMut) -> std::io::Result<bool
     }
 }
 
-fn handshake_failed(service: &Service, info: &ConnectionInfo, error: &tls::HandshakeError) {
+fn handshake_failed(service: &Service, info: ConnectionInfo, error: &tls::HandshakeError) {
     service.metrics.handshake_failed(error.failure);
     let host = match &info.sni {
         Some(name) => format!(" for host {name:?}"),
@@ -227,5 +234,6 @@ fn handshake_failed(service: &Service, info: &ConnectionInfo, error: &tls::Hands
         reason: error.failure.label(),
         message: format!("TLS handshake with {}{host} on {} failed: {}", info.peer, info.local, error.message),
         status: None,
+        connection: Some(Arc::new(info)),
     });
 }

@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+
+use crate::connection::ConnectionInfo;
 
 /// Who caused an error, and so who can do something about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,19 +232,25 @@ pub enum Stage {
     Handshake,
     /// Reading or refusing a request.
     Request,
+    /// Reading a certificate again: nobody called, so nobody can be told otherwise.
+    Certificate,
+    /// A certificate that ends soon, or that clients will mind: nothing failed yet.
+    Warning,
 }
 
-/// An error of one connection. It reaches no caller: it is counted and handed to the [`Observer`].
+/// An error of one connection, or of what a server does by itself. It reaches no caller: it is handed to the [`Observer`].
 #[derive(Debug, Clone)]
 pub struct Report {
     /// Where it happened.
     pub stage: Stage,
-    /// The label under which it was counted.
+    /// The label under which it was counted, where it was.
     pub reason: &'static str,
     /// What happened, to which server, peer and host, and why.
     pub message: String,
     /// The status that the peer was answered with, where there was one.
     pub status: Option<u16>,
+    /// Whose it is, where it got so far.
+    pub connection: Option<Arc<ConnectionInfo>>,
 }
 
 /// Told of the errors of connections. Called on I/O threads: it must neither block nor panic.

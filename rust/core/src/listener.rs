@@ -365,6 +365,7 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
         reason: "accept",
         message: format!("cannot accept on {local}: {error}"),
         status: None,
+        connection: None,
     });
 }
 
@@ -375,6 +376,7 @@ fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) 
         reason: why.label(),
         message: format!("connection from {peer} to {local} turned away: as many are open as {} allows", why.label()),
         status: None,
+        connection: None,
     });
 }
 

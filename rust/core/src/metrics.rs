@@ -46,19 +46,28 @@ pub(crate) enum HandshakeFailure {
     Left,
     /// No certificate for the name it asked for, and no default.
     UnknownName,
-    /// What it sent is not TLS, or nothing was in common.
+    /// What it sent is not TLS.
+    NotTls,
+    /// No version, cipher suite, key exchange or ALPN protocol was in common.
+    Incompatible,
+    /// It broke the rules of TLS.
     Protocol,
+    /// Its certificate is missing, revoked or not trusted.
+    ClientCertificate,
     /// The client refused, as one does that does not trust the certificate.
     ClientAlert,
     /// The server was closed.
     Shutdown,
 }
 
-const HANDSHAKE_FAILURES: [(&str, HandshakeFailure); 6] = [
+const HANDSHAKE_FAILURES: [(&str, HandshakeFailure); 9] = [
     ("timeout", HandshakeFailure::Timeout),
     ("left", HandshakeFailure::Left),
     ("unknown_name", HandshakeFailure::UnknownName),
+    ("not_tls", HandshakeFailure::NotTls),
+    ("incompatible", HandshakeFailure::Incompatible),
     ("protocol", HandshakeFailure::Protocol),
+    ("client_certificate", HandshakeFailure::ClientCertificate),
     ("client_alert", HandshakeFailure::ClientAlert),
     ("shutdown", HandshakeFailure::Shutdown),
 ];

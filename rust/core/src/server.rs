@@ -1,14 +1,16 @@
 //! A server: its hosts, its listeners, the threads that do its I/O, its beginning and its end.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -18,7 +20,7 @@ use crate::event_loops::{Driver, EventLoops};
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::metrics::{Metrics, Stat};
 use crate::shutdown::{Lifecycle, Phase};
-use crate::tls::{Context, Hosts, host_name};
+use crate::tls::{self, Context, Hosts, host_name};
 
 /// Starts threads: an embedding language may want them to be its own.
 pub trait Spawn: Send + Sync + 'static {
@@ -88,6 +90,8 @@ pub struct Server {
     service: Arc<Service>,
     spawn: Arc<dyn Spawn>,
     loops: Arc<Mutex<Option<EventLoops>>>,
+    /// There while certificates' files are watched.
+    watch: Arc<Mutex<Option<mpsc::Sender<Infallible>>>>,
 }
 
 impl Server {
@@ -114,7 +118,7 @@ impl Server {
         let ended = loops.clone();
         // Handles of event loops keep their descriptors open.
         service.lifecycle.on_end(Box::new(move || drop(ended.lock().take())));
-        Server { service, spawn, loops }
+        Server { service, spawn, loops, watch: Arc::default() }
     }
 
     /// Sets who answers for hosts that have no handler of their own.
@@ -125,11 +129,37 @@ impl Server {
     /// Adds a context beside those of the same host. Works while serving.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`]; [`Error::Config`] where the host's other contexts treat clients otherwise; [`Error::Listen`]: the
+    /// machine has no thread to give for watching files.
     pub fn add_context(&self, context: Arc<Context>) -> Result<(), Error> {
         self.check_open("add a context to")?;
-        self.service.hosts.write().add(context);
-        Ok(())
+        if context.rules().watch {
+            self.watch_certificates()?;
+        }
+        self.service.hosts.write().add(context)
+    }
+
+    /// Starts the thread that looks at certificates' files, once.
+    fn watch_certificates(&self) -> Result<(), Error> {
+        let ended = {
+            let mut watch = self.watch.lock();
+            if watch.is_some() {
+                return Ok(());
+            }
+            let (alive, ended) = mpsc::channel();
+            *watch = Some(alive);
+            ended
+        };
+        // The thread ends when this end of the channel is dropped.
+        let (watch, service) = (self.watch.clone(), self.service.clone());
+        self.service.lifecycle.on_end(Box::new(move || drop(watch.lock().take())));
+        let look = move || {
+            tls::watch(|| service.hosts.read().contexts(), |report| service.observer.report(report), &ended);
+        };
+        self.spawn.spawn("portico-certificates".into(), Box::new(look)).map_err(|source| {
+            self.watch.lock().take();
+            Error::Listen { address: "anything without a thread for certificates".into(), source }
+        })
     }
 
     /// Removes every context of a host; its connections go on.
@@ -224,6 +254,7 @@ impl Server {
         };
         made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
+        made.first().spawn(remind(self.service.clone()));
         Ok(made)
     }
 
@@ -307,6 +338,17 @@ async fn supervise(service: Arc<Service>) {
         }
     }
     service.lifecycle.stop();
+}
+
+/// Says which certificates end soon, until the server ends.
+async fn remind(service: Arc<Service>) {
+    let mut phase = service.lifecycle.subscribe();
+    while tokio::time::timeout(tls::REMIND, phase.wait_for(|phase| *phase != Phase::Serving)).await.is_err() {
+        let contexts = service.hosts.read().contexts();
+        for report in tls::remind(&contexts, OffsetDateTime::now_utc().unix_timestamp()) {
+            service.observer.report(report);
+        }
+    }
 }
 
 /// After the last I/O thread: lets go of handlers, then tells who waits.

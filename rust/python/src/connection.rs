@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use portico_core::Address;
+use portico_core::tls::Certificate;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
 
 /// Who is connected, and how.
 #[pyclass(frozen, module = "portico")]
@@ -74,6 +77,19 @@ impl ConnectionInfo {
         self.0.alpn.as_deref()
     }
 
+    /// Whether the client took up an earlier session again (RFC 8446 section 2.2), and so was not sent the certificate.
+    #[getter]
+    fn resumed(&self) -> bool {
+        self.0.resumed
+    }
+
+    /// The certificate by which the client identified itself, where `client_auth` asks for one; None without.
+    #[getter]
+    fn peer_certificate(&self) -> Option<PeerCertificate> {
+        let der = self.0.peer_certificate.clone()?;
+        Some(PeerCertificate { fields: Certificate::from_der(&der)?, der })
+    }
+
     fn __repr__(&self) -> String {
         let info = &self.0;
         let tls = info.tls_version.unwrap_or("cleartext");
@@ -86,5 +102,79 @@ impl ConnectionInfo {
 
     fn __hash__(&self) -> u64 {
         self.0.id
+    }
+}
+
+/// A client's certificate, which was checked against `client_ca` and `client_crl`.
+#[pyclass(frozen, module = "portico")]
+pub(crate) struct PeerCertificate {
+    fields: Certificate,
+    der: Bytes,
+}
+
+#[pymethods]
+impl PeerCertificate {
+    /// Whom it names, as in RFC 4514: `"CN=Ada, O=Analytical Engines"`.
+    #[getter]
+    fn subject(&self) -> &str {
+        &self.fields.subject
+    }
+
+    /// Who signed it.
+    #[getter]
+    fn issuer(&self) -> &str {
+        &self.fields.issuer
+    }
+
+    /// Its serial number, in hexadecimal digits: `"1A2B"`.
+    #[getter]
+    fn serial(&self) -> &str {
+        &self.fields.serial
+    }
+
+    /// Its subject alternative names (RFC 5280 section 4.2.1.6), as `ssl` has them:
+    /// `(("DNS", "ada.example"), ("email", "ada@ada.example"))`, also `URI` and `IP Address`.
+    #[getter]
+    fn names<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.fields.names)
+    }
+
+    /// When it begins, in seconds since 1970.
+    #[getter]
+    fn not_before(&self) -> i64 {
+        self.fields.not_before
+    }
+
+    /// When it ends, in seconds since 1970.
+    #[getter]
+    fn not_after(&self) -> i64 {
+        self.fields.not_after
+    }
+
+    /// The SHA-256 of the certificate, in hexadecimal digits.
+    #[getter]
+    fn fingerprint(&self) -> &str {
+        &self.fields.fingerprint
+    }
+
+    /// The certificate itself, DER.
+    #[getter]
+    fn der<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.der)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<portico peer certificate {}, serial {}>", self.fields.subject, self.fields.serial)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| self.der == other.get().der)
+    }
+
+    fn __hash__(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        self.der.hash(&mut hasher);
+        hasher.finish()
     }
 }

@@ -5,6 +5,8 @@ use portico_core::{Error, Report, error::Stage};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
+use crate::connection::ConnectionInfo;
+
 pyo3::import_exception!(portico._errors, CertificateError);
 pyo3::import_exception!(portico._errors, ClosedError);
 pyo3::import_exception!(portico._errors, ConfigError);
@@ -64,14 +66,17 @@ fn describe(py: Python<'_>, error: &PyErr, reason: &str, status: Option<u16>) {
 
 /// The exception that `on_error` gets for an error of a connection.
 pub(crate) fn from_report(py: Python<'_>, report: Report) -> Bound<'_, PyAny> {
-    let Report { stage, reason, message, status } = report;
+    let Report { stage, reason, message, status, connection } = report;
     let limit = Refusal::ALL.iter().any(|refusal| refusal.label() == reason && refusal.is_limit());
     let error = match stage {
         Stage::Handshake => HandshakeError::new_err(message),
         Stage::Request if !limit => RequestError::new_err(message),
         Stage::Request | Stage::Admission => LimitError::new_err(message),
         Stage::Accept => ListenError::new_err(message),
+        Stage::Certificate | Stage::Warning => CertificateError::new_err(message),
     };
     describe(py, &error, reason, status);
+    // Fails only without memory, as in `describe`.
+    let _ = error.value(py).setattr("connection", connection.map(ConnectionInfo));
     error.into_value(py).into_bound(py).into_any()
 }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
+use portico_core::error::Stage;
 use portico_core::{Observer, Report};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyInt;
+use pyo3::types::{PyInt, PyString};
 
 use crate::errors;
 use crate::slot::Slot;
@@ -43,7 +44,7 @@ impl Observer for Reporter {
 }
 
 impl Reporter {
-    /// Hands reports to `reports.connection_failed` until closed.
+    /// Hands reports to `reports.failed` until closed.
     pub(crate) fn run(&self, reports: &Slot) {
         while let Some((batch, dropped)) = self.next() {
             try_attach(|py| {
@@ -54,7 +55,10 @@ impl Reporter {
                     }
                 };
                 for report in batch {
-                    tell(intern!(py, "connection_failed"), errors::from_report(py, report));
+                    match report.stage {
+                        Stage::Warning => tell(intern!(py, "warned"), PyString::new(py, &report.message).into_any()),
+                        _ => tell(intern!(py, "failed"), errors::from_report(py, report)),
+                    }
                 }
                 if dropped > 0 {
                     tell(intern!(py, "dropped"), PyInt::new(py, dropped).into_any());

@@ -1,4 +1,4 @@
-//! `portico._core.Server`, and the contexts and listeners it gives out. `python/portico/_server.py` is what users see.
+//! `portico._core.Server`, and the listeners it gives out. `python/portico/_server.py` is what users see.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_core::config::Dispatch;
-use portico_core::tls::{self, Options, Source, Sources};
+use portico_core::tls;
 use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::PyDict;
 
 use crate::connection;
+use crate::contexts::{self, Context};
 use crate::errors::{self, ConfigError};
 use crate::handler::{Function, Site};
 use crate::loops::{Bridge, Driver, OnLoop};
@@ -118,30 +119,20 @@ impl Server {
         self.server.set_handler(Some(self.make_handler(handler, bridge)));
     }
 
-    #[pyo3(signature = (host, cert, key, password, min_version, max_version, alpn, handler, bridge))]
-    #[expect(clippy::too_many_arguments, reason = "the keywords of add_context, spelled out once in Python")]
+    /// `keywords` are those of `add_context`, each of them.
+    #[pyo3(signature = (host, keywords, handler, bridge))]
     fn add_context(
         &self,
         py: Python<'_>,
         host: Option<String>,
-        cert: &Bound<'_, PyAny>,
-        key: &Bound<'_, PyAny>,
-        password: Option<String>,
-        min_version: &str,
-        max_version: &str,
-        alpn: Vec<String>,
+        keywords: &Bound<'_, PyDict>,
         handler: Option<Py<PyAny>>,
         bridge: Option<&Bound<'_, Bridge>>,
     ) -> PyResult<Context> {
-        let sources = Sources { cert: source(cert, "cert")?, key: source(key, "key")?, password };
-        let options = Options {
-            min_version: version(min_version, "min_version")?,
-            max_version: version(max_version, "max_version")?,
-            alpn: self.alpn(alpn)?,
-        };
+        let (sources, rules) = (contexts::sources(keywords)?, contexts::rules(keywords, &self.config)?);
         let handler = handler.map(|callable| self.make_handler(callable, bridge));
         detach(py, || {
-            let context = Arc::new(tls::Context::new(host.as_deref(), sources, options, handler)?);
+            let context = Arc::new(tls::Context::new(host.as_deref(), sources, rules, handler)?);
             if self.wanted.lock().listens {
                 self.start_threads()?;
             }
@@ -388,20 +379,6 @@ impl Server {
             Error::Listen { address: format!("anything without {what}"), source }
         })
     }
-
-    /// Only protocols that are spoken are offered.
-    fn alpn(&self, names: Vec<String>) -> PyResult<Vec<Vec<u8>>> {
-        let known = [("h2", self.config.http2), ("http/1.1", self.config.http1)];
-        let mut offered = Vec::new();
-        for name in names {
-            match known.iter().find(|(known, _)| *known == name) {
-                Some((_, true)) => offered.push(name.into_bytes()),
-                Some((_, false)) => {}
-                None => return Err(ConfigError::new_err(format!("alpn: h2 and http/1.1 are spoken, not {name:?}"))),
-            }
-        }
-        Ok(offered)
-    }
 }
 
 /// A descriptor of our own for what a number in the caller's hands refers to; that one stays the caller's.
@@ -415,73 +392,6 @@ fn duplicate(fd: RawFd) -> PyResult<OwnedFd> {
     borrowed.try_clone_to_owned().map_err(|source| {
         errors::to_python(portico_core::Error::Listen { address: format!("descriptor {fd}"), source })
     })
-}
-
-/// A path (`str`, `os.PathLike`) or the bytes themselves; a `str` that is PEM is taken as such.
-fn source(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Source> {
-    if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(Source::Bytes(bytes.as_bytes().to_vec()));
-    }
-    if let Ok(text) = value.cast::<PyString>() {
-        let text = text.to_cow()?;
-        if text.contains("-----BEGIN ") {
-            return Ok(Source::Bytes(text.as_bytes().to_vec()));
-        }
-    }
-    match value.extract::<std::path::PathBuf>() {
-        Ok(path) => Ok(Source::File(path)),
-        Err(_) => Err(ConfigError::new_err(format!(
-            "{name}: a path (str or os.PathLike) or bytes, not {}",
-            value.get_type().name()?
-        ))),
-    }
-}
-
-fn version(text: &str, name: &str) -> PyResult<tls::Version> {
-    match text {
-        "1.2" => Ok(tls::Version::Tls12),
-        "1.3" => Ok(tls::Version::Tls13),
-        _ => Err(ConfigError::new_err(format!("{name}: \"1.2\" or \"1.3\", not {text:?}"))),
-    }
-}
-
-/// A context of the core.
-#[pyclass(frozen, eq)]
-pub(crate) struct Context(Arc<tls::Context>);
-
-impl PartialEq for Context {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-#[pymethods]
-impl Context {
-    #[getter]
-    fn host(&self) -> Option<&str> {
-        self.0.host()
-    }
-
-    /// Subject, and the end in seconds since 1970.
-    fn describe(&self) -> (String, i64) {
-        self.0.describe()
-    }
-
-    #[pyo3(signature = (cert, key, password))]
-    fn replace(
-        &self,
-        py: Python<'_>,
-        cert: &Bound<'_, PyAny>,
-        key: &Bound<'_, PyAny>,
-        password: Option<String>,
-    ) -> PyResult<()> {
-        let sources = Sources { cert: source(cert, "cert")?, key: source(key, "key")?, password };
-        detach(py, || self.0.replace(sources)).map_err(errors::to_python)
-    }
-
-    fn reload(&self, py: Python<'_>) -> PyResult<()> {
-        detach(py, || self.0.reload()).map_err(errors::to_python)
-    }
 }
 
 /// A listener of the core.

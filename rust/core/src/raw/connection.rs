@@ -57,7 +57,7 @@ impl Connection {
         self.reading(Want::All, timeout)
     }
 
-    /// Reads so many bytes and no fewer; none at the end.
+    /// Reads so many bytes and no fewer; none at the end. More than `max_request_read_bytes` is an error.
     pub fn read_exactly(self: &Arc<Self>, length: usize, timeout: Timeout) -> Operation {
         self.reading(Want::Exactly(length), timeout)
     }
@@ -173,6 +173,11 @@ impl Want {
                     return Some(Ok(split(inbound.buffer, there)));
                 }
                 inbound.wanted = most_of_all + 1;
+            }
+            // A length is often what the client has sent.
+            Want::Exactly(length) if *length > most_of_all => {
+                let text = format!("{length} bytes at once are more than {most_of_all} (max_request_read_bytes)");
+                return Some(Err(StreamError::Limit(text)));
             }
             Want::Exactly(length) if there >= *length => return Some(Ok(split(inbound.buffer, *length))),
             Want::Exactly(length) => inbound.wanted = *length,

@@ -85,6 +85,7 @@ fn no_thread(connection: &crate::connection::Connection) -> Report {
             config.stream_timeout.unwrap_or_default().as_secs_f64(),
         ),
         status: None,
+        connection: Some(connection.info.clone()),
     }
 }
 

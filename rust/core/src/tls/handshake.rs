@@ -3,14 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::CipherSuite;
-use rustls::server::Acceptor;
+use bytes::Bytes;
+use rustls::server::{Acceptor, ClientHello};
+use rustls::{CipherSuite, HandshakeKind, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::context::Context;
 use super::flight::Flight;
+use super::hosts::Hosts;
 use crate::connection::ConnectionInfo;
 use crate::metrics::HandshakeFailure;
 use crate::server::Service;
@@ -29,14 +31,48 @@ impl From<io::Error> for HandshakeError {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        use rustls::Error as Tls;
         let failure = match tls {
             _ if left => HandshakeFailure::Left,
-            Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            Some(Tls::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+            Some(Tls::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => HandshakeFailure::NotTls,
+            Some(Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol) => HandshakeFailure::Incompatible,
+            // A server is shown no other certificates.
+            Some(Tls::NoCertificatesPresented | Tls::InvalidCertificate(_)) => HandshakeFailure::ClientCertificate,
             _ => HandshakeFailure::Protocol,
         };
-        let no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
-        let hint = if no_tls { "; what came is not TLS (a plain http:// request?)" } else { "" };
-        HandshakeError { failure, message: format!("{error}{hint}") }
+        let hint = tls.and_then(hint);
+        let message = match (failure, tls) {
+            (HandshakeFailure::Left, _) => format!("the client left: {error}"),
+            (_, Some(Tls::NoCertificatesPresented)) => {
+                "the client showed no certificate, which client_auth=\"required\" asks for".into()
+            }
+            (HandshakeFailure::ClientCertificate, _) => format!("the client's certificate: {error}"),
+            _ => hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")),
+        };
+        HandshakeError { failure, message }
+    }
+}
+
+/// What rustls's error means to those who run the server.
+fn hint(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            Some("what came is not TLS (a plain http:// request?)")
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidServerName)
+        | rustls::Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            Some("what it asked for is no host name (RFC 6066 section 3): too long, not ASCII, malformed, or several")
+        }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => Some(
+            "it speaks no version that this host does (TLS 1.1 or older, or outside of min_version and max_version)",
+        ),
+        _ => None,
     }
 }
 
@@ -67,13 +103,7 @@ async fn agree(
     alpn: Option<&[Vec<u8>]>,
 ) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), Flight::new(socket)).await?;
-    let (sni, context) = {
-        let hello = start.client_hello();
-        let sni = hello.server_name().map(str::to_ascii_lowercase);
-        let hosts = service.hosts.read();
-        let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
-        (sni, host.and_then(|host| host.choose(&hello)))
-    };
+    let (sni, context) = choose(&service.hosts.read(), &start.client_hello());
     info.sni = sni;
     let Some(context) = context else {
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
@@ -106,6 +136,13 @@ async fn agree(
     Ok((stream, context))
 }
 
+/// The name that a client asks for, in lower case, and the context for it and for what the client offers.
+pub(super) fn choose(hosts: &Hosts, hello: &ClientHello<'_>) -> (Option<String>, Option<Arc<Context>>) {
+    let sni = hello.server_name().map(str::to_ascii_lowercase);
+    let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
+    (sni, host.and_then(|host| host.choose(hello)))
+}
+
 fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
     let (_, tls) = stream.get_ref();
     info.tls_version = match tls.protocol_version() {
@@ -115,6 +152,8 @@ fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
     };
     info.cipher = tls.negotiated_cipher_suite().and_then(|suite| iana_name(suite.suite()));
     info.key_exchange = tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+    info.resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    info.peer_certificate = tls.peer_certificates().and_then(<[_]>::first).map(|der| Bytes::copy_from_slice(der));
     info.alpn = tls.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
 }
 

@@ -19,7 +19,7 @@ pub fn host_name(given: &str) -> Result<String, Error> {
     if given.is_empty() {
         return wrong("an empty host name; use None for the default certificate");
     }
-    if given.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+    if given.trim_matches(['[', ']', '.']).parse::<IpAddr>().is_ok() {
         return wrong("clients send no server name for an IP address; use None for the default certificate");
     }
     if !given.is_ascii() {
@@ -93,7 +93,21 @@ impl Hosts {
     }
 
     /// Adds a context beside those of the same host.
-    pub(crate) fn add(&mut self, context: Arc<Context>) {
+    ///
+    /// # Errors
+    /// [`Error::Config`]: those treat clients otherwise. The client's offer picks among them, and must not pick the rules.
+    pub(crate) fn add(&mut self, context: Arc<Context>) -> Result<(), Error> {
+        let of_host = match context.host() {
+            None => self.default.as_ref(),
+            Some(name) => self.named.get(key(name)),
+        };
+        let differs = |other: &Arc<Context>| other.rules().client_auth != context.rules().client_auth;
+        if of_host.is_some_and(|host| host.contexts.iter().any(differs)) {
+            return Err(Error::Config(format!(
+                "client_auth: every context of host {:?} has to have the same",
+                context.host().unwrap_or("None")
+            )));
+        }
         let name = context.host().map(str::to_string);
         let new = || Host { name: name.clone(), contexts: Vec::new() };
         let host = match &name {
@@ -101,6 +115,7 @@ impl Hosts {
             Some(name) => self.named.entry(key(name).to_string()).or_insert_with(new),
         };
         host.contexts.push(context);
+        Ok(())
     }
 
     /// Removes every context of a host; how many there were.
@@ -187,6 +202,7 @@ mod tests {
             "-a.b",
             "a-.b",
             "127.0.0.1",
+            "127.0.0.1.",
             "::1",
             "[::1]",
             "b\u{fc}cher.example",
