@@ -37,7 +37,8 @@ impl Exchange {
         let whole = body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let connection = &shared.connection;
-        match read::head(connection, parts) {
+        let head = read::head(connection, parts).inspect(|_| shared.activity.asked());
+        match head {
             Err(error) => exchange.refuse(&error),
             Ok(request) if whole && connection.service.config.handler_timeout.is_none() => {
                 drop(body);

@@ -1,6 +1,6 @@
 //! From what h2 read to a [`Request`], with the checks that it leaves to us.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::http::body::Collected;
+use crate::http::pace::Pace;
 use crate::http::target::{self, Target};
 use crate::http::{Headers, Request};
 
@@ -87,13 +88,17 @@ pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: 
         return Err(too_large().into());
     }
     let mut collected = Collected::default();
+    let mut pace = Pace::begin(Instant::now());
     while !stream.is_end_stream() {
         let stalled = |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
-        let data = tokio::time::timeout(config.body_timeout, stream.data()).await.map_err(stalled)?;
+        let data = tokio::time::timeout_at((pace.since() + config.body_timeout).into(), stream.data())
+            .await
+            .map_err(stalled)?;
         // Trailers come after the last of it, and are dropped.
         let Some(data) = data else { break };
         let data = data.map_err(|_| Unread::BrokenOff)?;
         release(&mut stream, data.len());
+        pace.moved(data.len(), Instant::now());
         if collected.len() + data.len() > limit {
             tokio::spawn(discard(stream));
             return Err(too_large().into());
