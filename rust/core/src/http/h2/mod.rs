@@ -47,6 +47,9 @@ const MAX_PROVOKED_RESETS: usize = 100;
 /// Requests of one connection that handlers may have. Those that were reset do not count as open streams, but their handlers
 /// go on: without a bound one client could fill `max_in_flight`.
 const MAX_UNANSWERED: usize = 2 * MAX_STREAMS as usize;
+/// Headers that the requests of one connection may hold, decoded, or the headers of one request where more is allowed. With
+/// HPACK a few bytes become many, and without a bound 128 streams of them would be 8 MiB.
+const MAX_HEADERS_HELD: usize = 2 * 1024 * 1024;
 /// Requests that one connection begins before others get a turn.
 const ACCEPT_TURN: usize = 32;
 
@@ -138,6 +141,9 @@ fn accept(
             wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             while let Some(Ok(_)) = ready!(wire.poll_accept(cx)) {}
             return Poll::Ready(Some(Close::Aborted));
+        }
+        if polled.is_pending() && seen.next_turn() {
+            continue;
         }
         match ready!(polled) {
             Some(Ok((request, respond))) => {

@@ -11,9 +11,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::credit::Credit;
-use super::frames::{DATA, Frame, Scan};
+use super::frames::{CONTINUATION, DATA, Frame, HEADERS, Scan};
 use crate::connection::PREFACE;
 use crate::stream::Prefixed;
+
+/// How much of headers is read before requests are taken up. h2 reads as long as there is something, and a kilobyte of
+/// headers can become a hundred in memory, for each of 128 streams.
+const BLOCKS_AT_ONCE: usize = 4 * 1024;
 
 /// What was seen.
 #[derive(Debug, Clone)]
@@ -30,6 +34,8 @@ struct State {
     credit: Credit,
     /// Bytes of responses that were written.
     data: u64,
+    /// Bytes of headers that were read in this turn.
+    blocks: usize,
 }
 
 impl Seen {
@@ -41,6 +47,7 @@ impl Seen {
             outgoing: Scan::new(0),
             credit: Credit::new(now),
             data: 0,
+            blocks: 0,
         })))
     }
 
@@ -69,10 +76,26 @@ impl Seen {
         self.0.lock().credit.is_used_up()
     }
 
+    /// Begins another turn of reading. Whether the last one was broken off.
+    pub(super) fn next_turn(&self) -> bool {
+        std::mem::take(&mut self.0.lock().blocks) >= BLOCKS_AT_ONCE
+    }
+
+    /// Whether nothing is to be read: for this turn, or any more.
+    fn is_enough(&self) -> bool {
+        let state = self.0.lock();
+        state.blocks >= BLOCKS_AT_ONCE || state.credit.is_used_up()
+    }
+
     fn received(&self, bytes: &[u8]) {
         let now = Instant::now();
-        let State { incoming, credit, unfinished, .. } = &mut *self.0.lock();
-        let whole = incoming.feed(bytes, |frame| credit.received(frame, now));
+        let State { incoming, credit, unfinished, blocks, .. } = &mut *self.0.lock();
+        let whole = incoming.feed(bytes, |frame| {
+            credit.received(frame, now);
+            if matches!(frame.kind, HEADERS | CONTINUATION) {
+                *blocks += frame.length;
+            }
+        });
         *unfinished = match *unfinished {
             _ if !incoming.is_within() => None,
             Some(since) if !whole => Some(since),
@@ -115,8 +138,8 @@ impl Watched {
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.seen.is_flooded() {
-            // Not a byte more. Whoever polls looks at `is_flooded` next.
+        if self.seen.is_enough() {
+            // Nobody is woken: whoever polls looks at `is_flooded` and `next_turn` next.
             return Poll::Pending;
         }
         let before = buf.filled().len();
