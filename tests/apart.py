@@ -1,6 +1,6 @@
 """A server in a process of its own, so that its memory, its CPU time and its answers can be measured from outside.
 
-As a program it takes settings as JSON, prints its ports, and serves until its standard input ends.
+As a program it takes how many descriptors it may have and its settings as JSON, prints its ports, and serves until it is killed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ def answer(request):
 class Apart:
     """That process, seen from a test."""
 
-    def __init__(self, **settings):
-        self.program = Program(__file__, json.dumps(settings), PYTHONPATH=":".join(filter(None, sys.path)))
+    def __init__(self, descriptors=None, **settings):
+        """`descriptors` is the most that it may have."""
+        self.program = Program(
+            __file__, json.dumps([descriptors, settings]), PYTHONPATH=":".join(filter(None, sys.path))
+        )
         ports = self.program.wait_for(r"ports (\d+) (\d+)")
         self.port, self.clear = int(ports[1]), int(ports[2])
         self.process = psutil.Process(self.program.process.pid)
@@ -57,7 +60,10 @@ class Apart:
         times = self.process.cpu_times()
         return times.user + times.system
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.program.close()
 
 
@@ -66,6 +72,12 @@ class Neighbour:
 
     def __init__(self, apart):
         self.wire, self.took = apart.tls_wire(), []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.wire.close()
 
     def ask(self):
         began = time.monotonic()
@@ -77,9 +89,14 @@ class Neighbour:
 
 
 if __name__ == "__main__":
+    import resource
+
     import portico.testing
 
-    with portico.testing.server(answer, **json.loads(sys.argv[1])) as served:
+    descriptors, settings = json.loads(sys.argv[1])
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors or min(hard, 4096), hard))
+    with portico.testing.server(answer, **settings) as served:
         server = served.server
         print("ports", served.port, server.listen(0, tls=False).port)
         print("ca", json.dumps(served.ca_pem), flush=True)

@@ -5,7 +5,6 @@ import pytest
 import portico
 from odd_requests import LIMITS, MARKER, REFUSED, ROWS, chunked, get
 
-
 # One of each kind; test_differential.py sends them all.
 KINDS = [next(name for name in row if name in REFUSED) for row in ROWS.values() if row.keys() & REFUSED]
 

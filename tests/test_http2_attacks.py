@@ -35,16 +35,14 @@ SLOWEST = 2.0
 
 @pytest.fixture(scope="module")
 def apart():
-    apart = Apart()
-    # Its allocator, its pool and its caches find their size first.
-    neighbour = Neighbour(apart)
-    for _ in range(200):
-        neighbour.ask()
-    neighbour.wire.close()
-    for attack in (settings_flood, opens_only, header_bomb):
-        Attacker(apart).run(attack())
-    yield apart
-    apart.close()
+    with Apart() as apart:
+        # Its allocator, its pool and its caches find their size first.
+        with Neighbour(apart) as neighbour:
+            for _ in range(200):
+                neighbour.ask()
+        for attack in (settings_flood, opens_only, header_bomb):
+            Attacker(apart).run(attack())
+        yield apart
 
 
 def head(path="/", method="POST", *more):
@@ -234,6 +232,14 @@ def stream_window_update_flood():
         yield WindowUpdateFrame(1, window_increment=1)
 
 
+def data_dribble():
+    """A response that is taken byte by byte, as fast as can be (CVE-2019-9511)."""
+    yield SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+    yield opens(1, "/large", end=True)
+    while True:
+        yield WindowUpdateFrame(1, window_increment=1)
+
+
 def closed_stream_flood():
     """Frames for a stream that was answered long ago."""
     yield opens(1, end=True)
@@ -346,6 +352,7 @@ ATTACKS = [
     priority_flood,
     window_update_flood,
     stream_window_update_flood,
+    data_dribble,
     closed_stream_flood,
     unknown_frame_flood,
     window_overflow,
