@@ -7,6 +7,8 @@ import select
 import threading
 import time
 
+import h2.errors
+import h2.events
 import pytest
 from hyperframe.frame import (
     ContinuationFrame,
@@ -23,6 +25,7 @@ from hyperframe.frame import (
 )
 
 from apart import Apart, Neighbour
+from frames import H2
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # What an attack may send before it must have been stopped: "about a thousand".
@@ -445,3 +448,30 @@ def test_an_attack_is_stopped(apart, attack):
           f"neighbour {slowest * 1000:.1f} ms at most")  # fmt: skip
     assert peak - before < GROWTH
     assert slowest < SLOWEST
+
+
+def test_busy_clients_are_no_flood(apart):
+    with apart.tls_wire(alpn=["h2"]) as wire:
+        client = H2(wire)
+        for n in range(1500):
+            stream = client.open(path=f"/{n}")
+            client.connection.prioritize(stream, weight=10)
+            client.connection.increment_flow_control_window(1)
+            assert client.reply(stream).status == 200
+        # A large response, of which every frame opens both windows again, beside what `H2` does.
+        stream, received = client.open(path="/large"), 0
+        while received < 10_000_000:
+            event = client.wait_for(h2.events.DataReceived, stream)
+            assert event, "the server has closed"
+            received += len(event.data)
+            if not event.stream_ended:
+                client.connection.increment_flow_control_window(len(event.data))
+                client.connection.increment_flow_control_window(len(event.data), stream)
+        # As a browser does that goes to another page.
+        many = [client.open(path="/large") for _ in range(100)]
+        for stream in many:
+            client.wait_for(h2.events.ResponseReceived, stream)
+        for stream in many:
+            client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+        client.flush()
+        assert client.reply(client.open()).status == 200
