@@ -4,9 +4,11 @@
 .PHONY: help demo test test-rust test-python check wheel load bench fuzz docs clean venv develop
 
 PYTHON ?= python3
+FUZZ ?= http1 identity
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
+SCAN := .venv-scan
 say = @printf '\n== %s\n' "$(1)"
 # Rust sources, so that nothing is built twice for nothing.
 SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock rust/core/Cargo.toml rust/python/Cargo.toml pyproject.toml
@@ -24,6 +26,14 @@ $(VENV)/.made: pyproject.toml
 $(VENV)/.tested: $(VENV)/.made
 	$(call say,Installing what the tests need)
 	@$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+# sslyze wants an older cryptography than the other tests.
+$(SCAN)/.made: pyproject.toml
+	$(call say,Making $(SCAN) with the scanner of TLS)
+	@$(PYTHON) -m venv $(SCAN)
+	@$(SCAN)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(SCAN)/bin/python -m pip install --quiet --group scan
 	@touch $@
 
 $(VENV)/.checked: $(VENV)/.made
@@ -58,7 +68,7 @@ test-rust:
 	else cargo test --locked --profile quick -p portico-core --lib --tests; fi
 	@cargo test --locked --quiet --profile quick -p portico-core --doc
 
-test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded
+test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded $(SCAN)/.made
 	$(call say,Testing the package (Python))
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -97,13 +107,18 @@ bench: $(BENCH)/.made ## Measure portico beside other servers; BENCH_ARGS='--loa
 	$(call say,Measuring)
 	@$(BENCH)/bin/python loadtest/bench/run.py $(BENCH_ARGS)
 
-# cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP.
-fuzz: ## Fuzz the HTTP/1 engine for FUZZ_SECONDS (60); needs cargo-fuzz
-	$(call say,Fuzzing)
-	@cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . http1 -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096
+# cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP. What is found new goes into
+# a folder that is not kept, so that the corpus stays what people put there.
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard rust/fuzz/fuzz_targets/*.rs)))
+fuzz: ## Fuzz what reads strangers' bytes, each target for FUZZ_SECONDS (60); needs cargo-fuzz
+	@cd rust/fuzz && for target in $(FUZZ_TARGETS); do \
+	  printf '\n== Fuzzing %s\n' $$target; mkdir -p target/found/$$target corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $$target target/found/$$target corpus/$$target -- \
+	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; \
+	done
 
 docs: $(VENV)/.built ## Write the generated tables of docs/ anew
 	@$(BIN)/python docs/generate.py
 
 clean: ## Remove what was built
-	@rm -rf $(VENV) $(BENCH) target dist loadtest/report
+	@rm -rf $(VENV) $(BENCH) $(SCAN) target dist loadtest/report

@@ -25,25 +25,66 @@ def make_key(kind="p256"):
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
-    return ec.generate_private_key({"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}[kind])
+    return ec.generate_private_key({"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}[kind])
 
 
-def make_certificate(key, host="localhost", *, begins=-DAY, ends=DAY, encoding=PEM):
-    """A self-signed certificate, valid from and to so long from now."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+def build(
+    key,
+    *,
+    common=("localhost",),
+    names=("localhost",),
+    issuer=None,
+    begins=-DAY,
+    ends=DAY,
+    ca=False,
+    extensions=(),
+    algorithm=None,
+):
+    """A certificate with those common names and SANs, valid from and to so long from now. `issuer` is a certificate and
+    its key; without one it is self-signed."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common])
+    signer, signing_key = issuer or (None, key)
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(signer.subject if signer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + begins)
         .not_valid_after(now + ends)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
     )
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(key, algorithm).public_bytes(encoding)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
+    if ca:
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    if isinstance(signing_key, ed25519.Ed25519PrivateKey):
+        return builder.sign(signing_key, None)
+    return builder.sign(signing_key, algorithm or hashes.SHA256())
+
+
+def make_certificate(key, host="localhost", *, begins=-DAY, ends=DAY, encoding=PEM):
+    """A self-signed certificate, valid from and to so long from now."""
+    return build(key, common=[host], names=[host], begins=begins, ends=ends).public_bytes(encoding)
+
+
+class Chain:
+    """A root, an intermediate and a leaf for localhost, each with its key. `more` is for the leaf."""
+
+    def __init__(self, kind="p256", **more):
+        self.root_key, self.intermediate_key, self.key = make_key(), make_key(), make_key(kind)
+        self.root = build(self.root_key, common=["root"], names=[], ca=True)
+        root = (self.root, self.root_key)
+        self.intermediate = build(self.intermediate_key, common=["intermediate"], names=[], issuer=root, ca=True)
+        self.leaf = build(self.key, issuer=(self.intermediate, self.intermediate_key), **more)
+
+    def pem(self, *parts):
+        """Some of them after one another: `chain.pem("leaf", "intermediate", "key")`."""
+        return b"".join(
+            key_bytes(self.key) if part == "key" else getattr(self, part).public_bytes(PEM) for part in parts
+        )
 
 
 def key_bytes(key, *, encoding=PEM, form=PKCS8, password=None):

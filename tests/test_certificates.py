@@ -74,14 +74,6 @@ def test_encrypted_key_with_its_password(make_server, kind, encoding):
             server.add_context("localhost", cert=cert, key=encrypted, password=password)
 
 
-def test_old_encrypted_pem_tells_what_to_run(make_server):
-    key = make_key("rsa")
-    old = key_bytes(key, form=TRADITIONAL, password="secret")
-    assert b"Proc-Type: 4,ENCRYPTED" in old
-    with pytest.raises(portico.CertificateError, match="openssl pkcs8 -topk8"):
-        make_server().add_context("localhost", cert=make_certificate(key), key=old, password="secret")
-
-
 def expired(folder):
     key = make_key()
     return {"bad.crt": make_certificate(key, begins=-2 * DAY, ends=-DAY), "bad.key": key_bytes(key)}

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from certificates import key_bytes, make_key
-from portico import _core, demo
+from portico import _authority, _core
 from portico.demo import certificates
 from portico.demo.certificates import keep
 
@@ -94,8 +94,8 @@ def spoil_with_a_bad_key(path):
 
 def near_the_end(path):
     """What is left of the old certificate when it should be issued anew: a bit less than `RENEW_DAYS`."""
-    authority = certificates._read(path.with_name("authority.pem"), 0)
-    issued = _core.issue_certificate(authority.cert, authority.key, ["a.localhost"], certificates.RENEW_DAYS)
+    authority = _authority.read_pair(path.with_name("authority.pem"), 0)
+    issued = _core.issue_certificate(authority.cert, authority.key, ["a.localhost"], _authority.RENEW_DAYS)
     path.write_text("For a.localhost\n" + "".join(issued))
 
 
@@ -167,7 +167,7 @@ def test_first_starts_at_once_agree(folder):
 def test_write_that_fails_leaves_what_was_there(kept, folder, monkeypatch):
     before = contents(folder)
     spoil_by_removing(folder / "a.localhost.pem")
-    monkeypatch.setattr(certificates.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(_authority.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         keep(folder, HOSTS)
     del before["a.localhost.pem"]
@@ -181,4 +181,4 @@ def test_without_a_home_that_of_the_user_counts(home, monkeypatch):
         monkeypatch.delenv("HOME")
     else:
         monkeypatch.setenv("HOME", home)
-    assert demo._user_folder().is_absolute()
+    assert _authority.user_folder("demo").is_absolute()

@@ -68,6 +68,12 @@ def test_every_error_and_reason_is_documented_and_no_other() -> None:
     assert first_column("errors.md") == {*classes, *stats["requests_refused"], *stats["handshakes_failed"]}
 
 
+def test_every_error_that_browsers_show_is_documented_and_no_other() -> None:
+    checks = (ROOT / "rust/core/src/tls/identity/checks.rs").read_text()
+    page = (DOCS / "certificates.md").read_text()
+    assert set(re.findall(r"ERR_CERT_\w+", page)) == set(re.findall(r"ERR_CERT_\w+", checks))
+
+
 def test_every_dependency_has_its_reason() -> None:
     (section,) = re.findall(r"^## Dependencies$(.*?)(?=^## |\Z)", (DOCS / "architecture.md").read_text(), re.M | re.S)
     told = set(re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE))))
@@ -106,6 +112,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chain, key = _core.issue_certificate(authority, authority_key, [name], 1)
         (folder / f"{stem}.crt").write_text(chain)
         (folder / f"{stem}.key").write_text(key)
+    options = "-in shop.crt -inkey shop.key -out shop.pfx -passout pass:secret"
+    command = ["openssl", "pkcs12", "-export", *options.split()]
+    subprocess.run(command, cwd=folder, check=True, timeout=60, capture_output=True)
     return folder
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ._asgi import asgi
+from ._certificates import FoundCertificate, find_certificate
 from ._contexts import Context
 from ._core import ConnectionInfo, PeerCertificate, Request, __version__, settings
 from ._errors import (
@@ -53,6 +54,7 @@ __all__ = [
     "Error",
     "Form",
     "FormFile",
+    "FoundCertificate",
     "Handler",
     "HandshakeError",
     "IncompleteRequest",
@@ -73,6 +75,7 @@ __all__ = [
     "asgi",
     "delete_cookie",
     "error",
+    "find_certificate",
     "new_event_loop",
     "redirect",
     "response",

@@ -8,9 +8,13 @@ from datetime import datetime, timezone
 from typing import Any, Union
 
 from . import _core
+from ._reports import certificate_logger
 
 Source = Union[str, "os.PathLike[str]", bytes]
 """Where a certificate or a key comes from: the path of a file, or the PEM or DER bytes themselves."""
+
+Password = str | bytes
+"""For what is encrypted; text is taken as UTF-8. Where nothing is encrypted it is not looked at."""
 
 
 class Context:
@@ -31,16 +35,29 @@ class Context:
         return self._context.describe()[0]
 
     @property
+    def names(self) -> list[str]:
+        """The host names and IP addresses that the certificate is for (its subjectAltName), in lower case."""
+        return self._context.describe()[1]
+
+    @property
     def not_after(self) -> datetime:
         """When the certificate ends, in UTC."""
-        return datetime.fromtimestamp(self._context.describe()[1], timezone.utc)
+        return datetime.fromtimestamp(self._context.describe()[2], timezone.utc)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What clients may mind about the certificate: a name that it does not cover, an incomplete chain, a near end
+        and so on, each with what browsers say. They were logged by `portico.certificate` when it was loaded;
+        docs/certificates.md lists them."""
+        return self._context.describe()[3]
 
     def replace(
         self,
         *,
         cert: Source | None = None,
         key: Source | None = None,
-        password: str | None = None,
+        pfx: Source | None = None,
+        password: Password | None = None,
         ocsp: Source | None = None,
         client_ca: Source | None = None,
         client_crl: Source | None = None,
@@ -58,6 +75,7 @@ class Context:
             {
                 "cert": cert,
                 "key": key,
+                "pfx": pfx,
                 "password": password,
                 "ocsp": ocsp,
                 "client_ca": client_ca,
@@ -65,6 +83,7 @@ class Context:
                 "ticket_keys": ticket_keys,
             }
         )
+        self._log_warnings()
 
     def reload(self) -> None:
         """Reads the files again, as after a renewal.
@@ -72,9 +91,15 @@ class Context:
         Raises `CertificateError` where they are not usable; what was there stays.
         """
         self._context.reload()
+        self._log_warnings()
+
+    def _log_warnings(self) -> None:
+        """After every load."""
+        for warning in self.warnings:
+            certificate_logger.warning("for %s: %s", self.host or "any host", warning)
 
     def _tell(self) -> dict[str, Any]:
-        subject, not_after = self._context.describe()
+        subject, not_after = self._context.end()
         return {"host": self.host, "subject": subject, "not_after": not_after}
 
     def __eq__(self, other: object) -> bool:

@@ -58,7 +58,7 @@ class Reports:
         self._tell(exception, None)
 
     def warned(self, message: str) -> None:
-        """A certificate ends soon. Called on the same thread."""
+        """A certificate ends soon, or one that was reloaded has what clients will mind. Called on the same thread."""
         certificate_logger.warning("%s", message)
 
     def dropped(self, count: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from . import _core
 from ._addresses import url_of
-from ._contexts import Context, Source
+from ._contexts import Context, Password, Source
 from ._core import Request
 from ._errors import ClosedError, ConfigError
 from ._loops import Loop, is_async
@@ -129,9 +129,10 @@ class Server:
         self,
         host: str | None,
         *,
-        cert: Source,
-        key: Source,
-        password: str | None = None,
+        cert: Source | None = None,
+        key: Source | None = None,
+        pfx: Source | None = None,
+        password: Password | None = None,
         handler: Handler | None = None,
         min_version: str = "1.2",
         max_version: str = "1.3",
@@ -147,9 +148,11 @@ class Server:
 
         `host` is a name, `*.` and a name for all names one label below it, or None for clients that ask for no name or
         for an unknown one. Several contexts for one host are all kept, and the client's offer picks (ECDSA beside
-        RSA). `cert` and `key` are paths, or PEM or DER bytes; `cert` may hold a whole chain, its own certificate
-        first. `handler` answers requests to this host instead of the server's. TLS versions are `"1.2"` and
-        `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
+        RSA). `cert` and `key` are paths, or PEM or DER bytes; `cert` may hold a whole chain, in any order, and the key
+        too, which then need not be given. `pfx` is PKCS#12, which holds both. `password` opens what is encrypted.
+        Files are read up to 1 MiB. What clients may mind about the certificate is logged by `portico.certificate` and
+        kept in `Context.warnings`. `handler` answers requests to this host instead of the server's. TLS versions are
+        `"1.2"` and `"1.3"`; `alpn` lists the protocols offered, the preferred one first (RFC 7301).
 
         `client_auth` `"optional"` asks clients for a certificate, `"required"` insists on one; it has to be signed by
         one of `client_ca` and not be listed in `client_crl` (PEM or DER, any number in a file; with revocation lists
@@ -171,6 +174,7 @@ class Server:
         keywords = {
             "cert": cert,
             "key": key,
+            "pfx": pfx,
             "password": password,
             "min_version": min_version,
             "max_version": max_version,
@@ -182,11 +186,12 @@ class Server:
             "ticket_keys": ticket_keys,
             "watch": watch,
         }
-        context = self._core.add_context(host, keywords, handler, bridge)
+        context = Context(self._core.add_context(host, keywords, handler, bridge))
+        context._log_warnings()
         self._loop.lifespans.add(handler)
         if self._listens:
             self._loop.lifespans.start_soon(self._loop.loop)
-        return Context(context)
+        return context
 
     def remove_context(self, host: str | None) -> None:
         """Removes every context of a host, also while serving. Its connections go on.

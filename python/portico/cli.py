@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"portico {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_certs(commands)
     return parser
 
 
@@ -66,6 +67,65 @@ def _demo(arguments: argparse.Namespace) -> int:
     from portico import demo
 
     return demo.run(arguments.host, arguments.port, arguments.folder)
+
+
+def _add_certs(commands: Commands) -> None:
+    from portico._certs import DEFAULT_DAYS
+
+    parser = commands.add_parser(
+        "certs",
+        help="make a certificate for names of your own, for development",
+        description="Makes a certificate and its key for some names, signed by an authority that exists on this "
+        "machine alone; says how to serve with them and how clients are told to trust the authority. What is there "
+        "and good is kept, so the command can be run again and again. Never for a server that strangers use.",
+        epilog="example: portico certs localhost 127.0.0.1 ::1 '*.shop.test'",
+    )
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="a host name, a wildcard ('*.shop.test') or an IP address; all in one"
+    )
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to put both (default: here)")
+    parser.add_argument("--name", metavar="STEM", help="what both are called (default: after the first host name)")
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="DIR",
+        help="where the authority is kept (default: portico/authority in $XDG_DATA_HOME or ~/.local/share)",
+    )
+    parser.add_argument(
+        "--days", type=_days, default=DEFAULT_DAYS, help="how long it is valid (default: %(default)s, at most 824)"
+    )
+    parser.add_argument("--force", action="store_true", help="make it anew, and overwrite other files of these names")
+    parser.add_argument(
+        "--any-name",
+        action="store_true",
+        help="by an authority that may sign for every name, not only for those that are nobody's on the internet; "
+        "whoever steals its key can be any site to those who trust it",
+    )
+    parser.set_defaults(run=_certs)
+
+
+def _certs(arguments: argparse.Namespace) -> int:
+    from portico import _certs
+
+    wanted = _certs.Wanted(
+        names=tuple(arguments.names),
+        out=arguments.out,
+        stem=arguments.name,
+        ca=arguments.ca,
+        days=arguments.days,
+        force=arguments.force,
+        any_name=arguments.any_name,
+    )
+    return _certs.run(wanted)
+
+
+def _days(text: str) -> int:
+    """A number of days, for argparse."""
+    from portico._certs import MAX_DAYS
+
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to {MAX_DAYS}")
+    return int(text)
 
 
 def _port(text: str) -> int:

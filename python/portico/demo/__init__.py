@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import os
-import pwd
 import shlex
 import sys
 import tempfile
@@ -17,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import portico
+from portico._authority import how_to_trust, user_folder
 from portico.demo.board import Board
 from portico.demo.certificates import Certificates, keep
 from portico.demo.shop import Shop
@@ -83,27 +82,15 @@ def _listen(server: portico.Server, host: str, port: int | None) -> tuple[portic
 def _certificates(folder: Path | None) -> Iterator[tuple[Certificates, str]]:
     """The certificates, and what to say if they are not where one would look for them."""
     try:
-        kept = keep(folder or _user_folder(), _NAMES)
+        kept = keep(folder or user_folder("demo"), _NAMES)
     except OSError as error:
         if folder is not None:
             raise portico.ConfigError(f"cannot keep certificates in {folder}: {error.strerror}") from error
         with tempfile.TemporaryDirectory(prefix="portico-demo-") as passing:
-            why = f"{_user_folder()} cannot be used ({error.strerror})"
+            why = f"{user_folder('demo')} cannot be used ({error.strerror})"
             yield keep(Path(passing), _NAMES), f"{why}, so these certificates last until the end."
     else:
         yield kept, ""
-
-
-def _user_folder() -> Path:
-    """Where the XDG base directory specification puts the data of a user; it has relative paths ignored."""
-    data = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if not data.is_absolute():
-        home = Path(os.environ.get("HOME", ""))
-        if not home.is_absolute():
-            with contextlib.suppress(KeyError):  # Containers run as users that have no name.
-                home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-        data = home / ".local" / "share"
-    return data / "portico" / "demo"
 
 
 def _greeting(certificates: Certificates, listener: portico.Listener, remarks: list[str]) -> str:
@@ -124,7 +111,7 @@ def _greeting(certificates: Certificates, listener: portico.Listener, remarks: l
         *curls,
         "",
         f"Browsers warn until they trust the authority that was made{just_now} for this machine alone:",
-        *(f"  {line}" for line in _how_to_trust(ca)),
+        *(f"  {line}" for line in _how_to_trust(certificates.ca)),
         "",
         "Ctrl-C stops the server.",
     ]
@@ -139,21 +126,15 @@ def _target(listening: str) -> str:
     return "[::1]" if address.is_unspecified else f"[{address}]"
 
 
-def _how_to_trust(ca: str) -> list[str]:
-    """How this system and its browsers are told to trust an authority; `ca` is quoted for the shell."""
-    firefox = f"Firefox: Settings, Certificates, View Certificates, Authorities, Import: {ca}"
-    if sys.platform == "darwin":
-        return [
-            f"macOS: security add-trusted-cert -r trustRoot -k ~/Library/Keychains/login.keychain-db {ca}",
-            firefox,
-        ]
-    return [
-        firefox,
-        f"Chrome, Chromium: certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n portico-demo -i {ca}",
-        f"Debian, Ubuntu: sudo install -m 644 {ca} /usr/local/share/ca-certificates/portico-demo.crt"
-        " && sudo update-ca-certificates",
-        f"Fedora, Arch: sudo trust anchor {ca}",
-    ]
+def _how_to_trust(ca: Path) -> list[str]:
+    """How this system and its browsers are told to trust an authority."""
+    here = (
+        ["macOS", "Firefox"]
+        if sys.platform == "darwin"
+        else ["Firefox", "Chrome, Chromium", "Debian, Ubuntu", "Fedora, Arch"]
+    )
+    how = how_to_trust(ca, "portico-demo")
+    return [f"{where}: {how[where]}" for where in here]
 
 
 def _say(text: str) -> None:

@@ -234,8 +234,8 @@ pub enum Stage {
     Request,
     /// Reading a certificate again: nobody called, so nobody can be told otherwise.
     Certificate,
-    /// A certificate ends soon: a warning, nothing failed yet.
-    Expiry,
+    /// A certificate that ends soon, or that clients will mind: nothing failed yet.
+    Warning,
 }
 
 /// An error of one connection, or of what a server does by itself. It reaches no caller: it is handed to the [`Observer`].

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portico_core::http::{Request, Response};
 use portico_core::tls::development::Authority;
-use portico_core::tls::{Context, Credentials, Rules, Source};
+use portico_core::tls::{Context, Credentials, Form, Rules, Source};
 use portico_core::{
     Address, Config, Endpoint, Error, Handler, Listener, Observer, Place, Pool, Pooled, Report, Server, Stat,
     StdThreads,
@@ -58,11 +58,9 @@ fn close(server: &Server) {
 
 fn add_host(server: &Server, authority: &Authority, host: &str, handler: Option<Arc<dyn Handler>>) {
     let issued = authority.issue(&[host.to_string()], 1).unwrap();
-    let credentials = Credentials {
-        cert: Source::Bytes(issued.cert_pem.into_bytes()),
-        key: Source::Bytes(issued.key_pem.into_bytes()),
-        password: None,
-    };
+    let cert = Source::Bytes(issued.cert_pem.into_bytes());
+    let key = Some(Source::Bytes(issued.key_pem.into_bytes()));
+    let credentials = Credentials { form: Form::Pair { cert, key }, password: None };
     let rules = Rules { alpn: vec![b"http/1.1".to_vec()], ..Rules::default() };
     server.add_context(Arc::new(Context::new(Some(host), credentials.into(), rules, handler).unwrap())).unwrap();
 }

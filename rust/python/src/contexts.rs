@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use portico_core::Config;
-use portico_core::tls::{self, Changes, ClientAuth, Credentials, Rules, Source, Sources, Version};
+use portico_core::tls::{
+    self, Changes, ClientAuth, Credentials, Form, Identity, Password, Rules, Source, Sources, Version,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
@@ -28,14 +30,24 @@ impl Context {
         self.0.host()
     }
 
-    /// Subject, and the end in seconds since 1970.
-    fn describe(&self) -> (String, i64) {
+    /// Subject, names, the end in seconds since 1970, and warnings.
+    fn describe(&self) -> Description {
+        describe(self.0.identity())
+    }
+
+    /// Subject and end alone.
+    fn end(&self) -> (String, i64) {
         self.0.describe()
     }
 
     /// `keywords` are those of `Context.replace`, each of them.
     fn replace(&self, py: Python<'_>, keywords: &Bound<'_, PyDict>) -> PyResult<()> {
         let changes = changes(keywords)?;
+        if changes.is_empty() {
+            let text =
+                "nothing to replace: give cert= and key=, pfx= or what else there is; reload() reads files again";
+            return Err(ConfigError::new_err(text));
+        }
         detach(py, || self.0.replace(changes)).map_err(errors::to_python)
     }
 
@@ -47,7 +59,9 @@ impl Context {
 /// What a context presents and whom it trusts.
 pub(crate) fn sources(keywords: &Bound<'_, PyDict>) -> PyResult<Sources> {
     let Changes { credentials, ocsp, client_ca, client_crl, ticket_keys } = changes(keywords)?;
-    let credentials = credentials.ok_or_else(|| ConfigError::new_err("cert: a certificate is needed, and its key"))?;
+    let credentials = credentials.ok_or_else(|| {
+        ConfigError::new_err("no certificate: give cert= and key=, or cert= alone for a file that holds both, or pfx=")
+    })?;
     Ok(Sources { credentials, ocsp, client_ca, client_crl, ticket_keys: ticket_keys.unwrap_or_default() })
 }
 
@@ -64,14 +78,17 @@ fn changes(keywords: &Bound<'_, PyDict>) -> PyResult<Changes> {
 }
 
 fn credentials(keywords: &Bound<'_, PyDict>) -> PyResult<Option<Credentials>> {
-    if given(keywords, "cert")?.is_none() && given(keywords, "key")?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(Credentials {
-        cert: source(&required(keywords, "cert")?, "cert")?,
-        key: source(&required(keywords, "key")?, "key")?,
-        password: given(keywords, "password")?.map(|password| password.extract()).transpose()?,
-    }))
+    let part = |name| given(keywords, name)?.map(|value| source(&value, name)).transpose();
+    let form = match (part("cert")?, part("key")?, part("pfx")?) {
+        (Some(cert), key, None) => Form::Pair { cert, key },
+        (None, None, Some(pfx)) => Form::Pfx(pfx),
+        (None, None, None) => return Ok(None),
+        (None, Some(_), None) => return Err(ConfigError::new_err("key: it needs its certificate, as cert=")),
+        (_, _, Some(_)) => {
+            return Err(ConfigError::new_err("pfx: it holds certificate and key; give it alone, or cert= and key="));
+        }
+    };
+    Ok(Some(Credentials { form, password: password(keywords)? }))
 }
 
 fn ticket_keys(keys: &Bound<'_, PyAny>) -> PyResult<Vec<Source>> {
@@ -80,6 +97,26 @@ fn ticket_keys(keys: &Bound<'_, PyAny>) -> PyResult<Vec<Source>> {
     }
     let keys = keys.try_iter().map_err(|_| ConfigError::new_err("ticket_keys: a list of keys, paths or bytes"))?;
     keys.map(|key| source(&key?, "ticket_keys")).collect()
+}
+
+/// `str` or `bytes`.
+pub(crate) fn password(keywords: &Bound<'_, PyDict>) -> PyResult<Option<Password>> {
+    let Some(value) = given(keywords, "password")? else { return Ok(None) };
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(Some(Password::new(bytes.as_bytes())));
+    }
+    // Not shown, not even what is odd about it.
+    match value.extract::<String>() {
+        Ok(text) => Ok(Some(Password::new(text))),
+        Err(_) => Err(ConfigError::new_err(format!("password: str or bytes, not {}", value.get_type().name()?))),
+    }
+}
+
+/// Subject, names, the end in seconds since 1970, and warnings of an identity.
+pub(crate) type Description = (String, Vec<String>, i64, Vec<String>);
+
+pub(crate) fn describe(identity: Identity) -> Description {
+    (identity.subject, identity.names, identity.not_after, identity.warnings)
 }
 
 /// What its handshakes may agree on.
@@ -94,7 +131,7 @@ pub(crate) fn rules(keywords: &Bound<'_, PyDict>, config: &Config) -> PyResult<R
 }
 
 /// The value of a keyword, where it is there and not None.
-fn given<'py>(keywords: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn given<'py>(keywords: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(keywords.get_item(name)?.filter(|value| !value.is_none()))
 }
 

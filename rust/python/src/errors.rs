@@ -72,7 +72,7 @@ pub(crate) fn from_report(py: Python<'_>, report: Report) -> Bound<'_, PyAny> {
         Stage::Request if !limit => RequestError::new_err(message),
         Stage::Request | Stage::Admission => LimitError::new_err(message),
         Stage::Accept => ListenError::new_err(message),
-        Stage::Certificate | Stage::Expiry => CertificateError::new_err(message),
+        Stage::Certificate | Stage::Warning => CertificateError::new_err(message),
     };
     describe(py, &error, reason, status);
     // Fails only without memory, as in `describe`.

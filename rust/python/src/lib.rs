@@ -37,6 +37,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;
+    module.add_function(wrap_pyfunction!(certificates::find_certificate, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
     module.add_function(wrap_pyfunction!(threads::close_door, module)?)?;

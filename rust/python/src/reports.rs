@@ -56,7 +56,7 @@ impl Reporter {
                 };
                 for report in batch {
                     match report.stage {
-                        Stage::Expiry => tell(intern!(py, "warned"), PyString::new(py, &report.message).into_any()),
+                        Stage::Warning => tell(intern!(py, "warned"), PyString::new(py, &report.message).into_any()),
                         _ => tell(intern!(py, "failed"), errors::from_report(py, report)),
                     }
                 }

@@ -85,7 +85,7 @@ impl Trust {
 
 fn read_roots(source: &Source, digest: &mut digest::Context) -> Result<RootCertStore, Error> {
     let wrong = |why: String| Error::Certificate(format!("client_ca {source}: {why}"));
-    let bytes = source.read("client_ca")?;
+    let bytes = source.read().map_err(wrong)?;
     let certificates: Vec<CertificateDer<'_>> = if is_pem(&bytes) {
         CertificateDer::pem_slice_iter(&bytes)
             .collect::<Result<_, _>>()
@@ -112,7 +112,7 @@ fn read_lists(
     digest: &mut digest::Context,
 ) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<i64>), Error> {
     let wrong = |why: String| Error::Certificate(format!("client_crl {source}: {why}"));
-    let bytes = source.read("client_crl")?;
+    let bytes = source.read().map_err(wrong)?;
     let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(&bytes) {
         CertificateRevocationListDer::pem_slice_iter(&bytes)
             .collect::<Result<_, _>>()

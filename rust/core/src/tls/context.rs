@@ -87,6 +87,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        let Changes { credentials, ocsp, client_ca, client_crl, ticket_keys } = self;
+        credentials.is_none() && ticket_keys.is_none() && [ocsp, client_ca, client_crl].iter().all(|it| it.is_none())
+    }
+
     fn apply(self, sources: &mut Sources) {
         if let Some(credentials) = self.credentials {
             sources.credentials = credentials;
@@ -110,11 +116,12 @@ impl From<Credentials> for Sources {
 impl Sources {
     /// Every file among them.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        let more = [&self.ocsp, &self.client_ca, &self.client_crl].into_iter().flatten();
-        self.credentials.sources().chain(more).chain(&self.ticket_keys).filter_map(|source| match source {
+        let more = [&self.ocsp, &self.client_ca, &self.client_crl].into_iter().flatten().chain(&self.ticket_keys);
+        let more = more.filter_map(|source| match source {
             Source::File(path) => Some(path.as_path()),
             Source::Bytes(_) => None,
-        })
+        });
+        self.credentials.files().into_iter().chain(more)
     }
 }
 
@@ -140,10 +147,10 @@ struct Current {
     ends: Ends,
 }
 
-/// When parts of a context end, in seconds since 1970.
+/// When parts of a context end, in seconds since 1970; of the certificate when it begins too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ends {
-    pub(super) certificate: i64,
+    pub(super) certificate: (i64, i64),
     pub(super) staple: Option<i64>,
     pub(super) revocation_list: Option<i64>,
 }
@@ -236,6 +243,11 @@ impl Context {
         (current.identity.subject.clone(), current.identity.not_after)
     }
 
+    /// What it presents now.
+    pub fn identity(&self) -> Identity {
+        self.current.read().identity.clone()
+    }
+
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         self.current.read().config.clone()
     }
@@ -278,7 +290,7 @@ impl Current {
     fn load(sources: Sources, rules: &Rules, host: Option<&str>, tickets: Option<Tickets>) -> Result<Self, Error> {
         // Before they are read: a change while they are is seen as one.
         let stamp = if rules.watch { Stamp::of(&sources) } else { Stamp::default() };
-        let identity = Identity::load(&sources.credentials)?;
+        let identity = Identity::load(&sources.credentials, host)?;
         let staple = match (&sources.ocsp, identity.key.cert.first()) {
             (Some(ocsp), Some(leaf)) => Some(Staple::load(ocsp, leaf)?),
             _ => None,
@@ -290,7 +302,7 @@ impl Current {
             None => Tickets { ticketer: ticketer(&sources.ticket_keys, &purpose)?, purpose },
         };
         let ends = Ends {
-            certificate: identity.not_after,
+            certificate: (identity.not_before, identity.not_after),
             staple: staple.as_ref().and_then(|staple| staple.until),
             revocation_list: trust.until,
         };

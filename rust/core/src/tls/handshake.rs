@@ -4,14 +4,15 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustls::server::Acceptor;
-use rustls::{CipherSuite, HandshakeKind};
+use rustls::server::{Acceptor, ClientHello};
+use rustls::{CipherSuite, HandshakeKind, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::context::Context;
 use super::flight::Flight;
+use super::hosts::Hosts;
 use crate::connection::ConnectionInfo;
 use crate::metrics::HandshakeFailure;
 use crate::server::Service;
@@ -40,15 +41,38 @@ impl From<io::Error> for HandshakeError {
             Some(Tls::NoCertificatesPresented | Tls::InvalidCertificate(_)) => HandshakeFailure::ClientCertificate,
             _ => HandshakeFailure::Protocol,
         };
+        let hint = tls.and_then(hint);
         let message = match (failure, tls) {
-            (HandshakeFailure::NotTls, _) => format!("{error}; what came is not TLS (a plain http:// request?)"),
+            (HandshakeFailure::Left, _) => format!("the client left: {error}"),
             (_, Some(Tls::NoCertificatesPresented)) => {
                 "the client showed no certificate, which client_auth=\"required\" asks for".into()
             }
             (HandshakeFailure::ClientCertificate, _) => format!("the client's certificate: {error}"),
-            _ => error.to_string(),
+            _ => hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")),
         };
         HandshakeError { failure, message }
+    }
+}
+
+/// What rustls's error means to those who run the server.
+fn hint(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            Some("what came is not TLS (a plain http:// request?)")
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidServerName)
+        | rustls::Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            Some("what it asked for is no host name (RFC 6066 section 3): too long, not ASCII, malformed, or several")
+        }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => Some(
+            "it speaks no version that this host does (TLS 1.1 or older, or outside of min_version and max_version)",
+        ),
+        _ => None,
     }
 }
 
@@ -76,13 +100,7 @@ async fn agree(
     info: &mut ConnectionInfo,
 ) -> Result<(TlsStream<Flight>, Arc<Context>), HandshakeError> {
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), Flight::new(socket)).await?;
-    let (sni, context) = {
-        let hello = start.client_hello();
-        let sni = hello.server_name().map(str::to_ascii_lowercase);
-        let hosts = service.hosts.read();
-        let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
-        (sni, host.and_then(|host| host.choose(&hello)))
-    };
+    let (sni, context) = choose(&service.hosts.read(), &start.client_hello());
     info.sni = sni;
     let Some(context) = context else {
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
@@ -109,6 +127,13 @@ async fn agree(
     io.flush().await?;
     service.metrics.handshakes.add();
     Ok((stream, context))
+}
+
+/// The name that a client asks for, in lower case, and the context for it and for what the client offers.
+pub(super) fn choose(hosts: &Hosts, hello: &ClientHello<'_>) -> (Option<String>, Option<Arc<Context>>) {
+    let sni = hello.server_name().map(str::to_ascii_lowercase);
+    let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
+    (sni, host.and_then(|host| host.choose(hello)))
 }
 
 fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {

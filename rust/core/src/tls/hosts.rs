@@ -19,7 +19,7 @@ pub fn host_name(given: &str) -> Result<String, Error> {
     if given.is_empty() {
         return wrong("an empty host name; use None for the default certificate");
     }
-    if given.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+    if given.trim_matches(['[', ']', '.']).parse::<IpAddr>().is_ok() {
         return wrong("clients send no server name for an IP address; use None for the default certificate");
     }
     if !given.is_ascii() {
@@ -202,6 +202,7 @@ mod tests {
             "-a.b",
             "a-.b",
             "127.0.0.1",
+            "127.0.0.1.",
             "::1",
             "[::1]",
             "b\u{fc}cher.example",

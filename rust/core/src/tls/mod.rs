@@ -4,6 +4,7 @@
 //! name, [`handshake`] does the rest with rustls over a [`flight`]. [`development`] makes certificates for trying things out.
 
 mod certificate;
+mod choice;
 mod client_auth;
 mod context;
 pub mod development;
@@ -16,11 +17,13 @@ mod tickets;
 mod watch;
 
 pub use certificate::Certificate;
+#[doc(hidden)]
+pub use choice::{Choice, Chosen};
 pub use client_auth::ClientAuth;
 pub use context::{Changes, Context, Rules, Sources, Version};
 pub(crate) use flight::Flight;
 pub(crate) use handshake::{HandshakeError, accept};
 pub use hosts::host_name;
 pub(crate) use hosts::{Host, Hosts};
-pub use identity::{Credentials, Identity, Source, read_certificate};
+pub use identity::{Credentials, Form, Found, Identity, Password, Source, Wanted, find_certificate, read_certificate};
 pub(crate) use watch::{REMIND, remind, watch};

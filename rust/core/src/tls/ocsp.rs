@@ -20,9 +20,9 @@ impl Staple {
     /// Reads one for a certificate, DER. One that clients would refuse is refused here: a connection without any goes on,
     /// one with a wrong one does not.
     pub(super) fn load(source: &Source, leaf: &[u8]) -> Result<Self, Error> {
-        let der = source.read("OCSP response")?;
-        let until = check(&der, leaf, OffsetDateTime::now_utc().unix_timestamp())
-            .map_err(|why| Error::Certificate(format!("OCSP response {source}: {why}")))?;
+        let wrong = |why: String| Error::Certificate(format!("OCSP response {source}: {why}"));
+        let der = source.read().map_err(wrong)?;
+        let until = check(&der, leaf, OffsetDateTime::now_utc().unix_timestamp()).map_err(wrong)?;
         Ok(Staple { der, until })
     }
 }

@@ -37,10 +37,11 @@ pub(super) fn ticketer(secrets: &[Source], purpose: &[u8]) -> Result<Arc<dyn Pro
     let keys: Result<Vec<_>, Error> = secrets
         .iter()
         .map(|source| {
-            let secret = source.read("ticket key")?;
+            let wrong = |why: String| Error::Certificate(format!("ticket key {source}: {why}"));
+            let secret = source.read().map_err(wrong)?;
             if secret.len() < SECRET {
-                return Err(Error::Certificate(format!(
-                    "ticket key {source}: {} bytes long; at least {SECRET} random ones are needed, as from: openssl rand {SECRET}",
+                return Err(wrong(format!(
+                    "{} bytes long; at least {SECRET} random ones are needed, as from: openssl rand {SECRET}",
                     secret.len()
                 )));
             }

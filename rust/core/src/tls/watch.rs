@@ -7,15 +7,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::context::{Context, Sources};
-use super::identity::date;
+use super::identity::{date, ends_soon};
 use crate::error::{Error, Report, Stage};
 
 /// How often watched files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked for certificates that end soon.
 pub(crate) const REMIND: Duration = Duration::from_secs(12 * 60 * 60);
-/// Seconds before the end from which on that is said. Who renews by ACME does so a month before (RFC 9773 aside).
-pub(super) const SOON: i64 = 14 * 86_400;
 
 /// What files were like: device, inode, size, changes. Paths are followed to the file that they lead to, so that it shows
 /// when any link on the way is turned to another one, as certbot and Kubernetes do it.
@@ -49,19 +47,19 @@ pub(super) struct Watched {
 
 impl Context {
     /// Reloads where the files have changed and stayed so since the last look: who writes two of them does so one after
-    /// the other. What failed is tried again when they change again.
-    fn look(&self) -> Result<(), Error> {
+    /// the other. What failed is tried again when they change again. Gives whether it did.
+    fn look(&self) -> Result<bool, Error> {
         let (read, now) = self.stamps();
         let mut watched = self.watched.lock();
         let quiet = watched.last.as_ref() == Some(&now);
         if now == read || watched.failed.as_ref() == Some(&now) || !quiet {
             watched.last = Some(now);
-            return Ok(());
+            return Ok(false);
         }
         drop(watched);
         let reloaded = self.reload();
         self.watched.lock().failed = reloaded.is_err().then_some(now);
-        reloaded
+        reloaded.map(|()| true)
     }
 }
 
@@ -76,17 +74,18 @@ pub(crate) fn watch(
 ) {
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         for context in contexts().iter().filter(|context| context.rules().watch) {
-            if let Err(error) = context.look() {
-                let host = name(context);
-                report(Report {
-                    stage: Stage::Certificate,
-                    reason: "reload",
-                    message: format!(
-                        "the certificate of {host} changed and cannot be used, the old one stays: {error}"
-                    ),
-                    status: None,
-                    connection: None,
-                });
+            let host = name(context);
+            match context.look() {
+                Ok(false) => {}
+                Ok(true) => {
+                    let warnings = context.identity().warnings;
+                    warnings.into_iter().for_each(|warning| report(warn(format!("for {host}: {warning}"))));
+                }
+                Err(error) => {
+                    let why =
+                        format!("the certificate of {host} changed and cannot be used, the old one stays: {error}");
+                    report(Report { stage: Stage::Certificate, reason: "reload", ..warn(why) });
+                }
             }
         }
     }
@@ -94,18 +93,21 @@ pub(crate) fn watch(
 
 /// Which certificates end soon, and what has ended.
 pub(crate) fn remind(contexts: &[Arc<Context>], now: i64) -> Vec<Report> {
-    let all = contexts.iter().flat_map(|context| warnings(context, now));
-    let report = |message| Report { stage: Stage::Expiry, reason: "expiry", message, status: None, connection: None };
-    all.map(report).collect()
+    contexts.iter().flat_map(|context| warnings(context, now)).map(warn).collect()
+}
+
+fn warn(message: String) -> Report {
+    Report { stage: Stage::Warning, reason: "certificate", message, status: None, connection: None }
 }
 
 fn warnings(context: &Context, now: i64) -> Vec<String> {
     let (host, ends) = (name(context), context.ends());
     let mut warnings = Vec::new();
-    if ends.certificate <= now + SOON {
-        let when = if ends.certificate < now { "expired" } else { "expires" };
+    let (begin, end) = ends.certificate;
+    if ends_soon(begin, end, now) {
+        let when = if end < now { "expired" } else { "expires" };
         let (subject, _) = context.describe();
-        warnings.push(format!("the certificate of {host} (subject {subject}) {when} at {}", date(ends.certificate)));
+        warnings.push(format!("the certificate of {host} (subject {subject}) {when} at {}", date(end)));
     }
     if let Some(end) = ends.staple.filter(|end| *end < now) {
         warnings.push(format!("the OCSP response of {host} expired at {} and is sent no longer", date(end)));
@@ -124,23 +126,20 @@ fn name(context: &Context) -> String {
 mod tests {
     use super::*;
     use crate::tls::development::Authority;
-    use crate::tls::{Credentials, Rules, Source};
+    use crate::tls::{Credentials, Form, Rules, Source};
     use time::OffsetDateTime;
 
     #[test]
     fn a_certificate_is_warned_of_before_and_after_its_end() {
         let issued = Authority::new("ours").unwrap().issue(&["a.test".into()], 30).unwrap();
-        let credentials = Credentials {
-            cert: Source::Bytes(issued.cert_pem.into()),
-            key: Source::Bytes(issued.key_pem.into()),
-            password: None,
-        };
+        let (cert, key) = (Source::Bytes(issued.cert_pem.into()), Source::Bytes(issued.key_pem.into()));
+        let credentials = Credentials { form: Form::Pair { cert, key: Some(key) }, password: None };
         let context = Context::new(Some("a.test"), credentials.into(), Rules::default(), None).unwrap();
         let contexts = [Arc::new(context)];
         let days = |days: i64| OffsetDateTime::now_utc().unix_timestamp() + days * 86_400;
         let said = |now| remind(&contexts, now).into_iter().map(|report| report.message).collect::<Vec<_>>();
-        assert!(said(days(0)).is_empty() && said(days(15)).is_empty());
-        assert!(said(days(17))[0].starts_with("the certificate of host a.test (subject CN=a.test) expires at "));
+        assert!(said(days(0)).is_empty() && said(days(19)).is_empty());
+        assert!(said(days(20))[0].starts_with("the certificate of host a.test (subject CN=a.test) expires at "));
         assert!(said(days(31))[0].contains("expired at"));
     }
 }
