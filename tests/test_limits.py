@@ -85,11 +85,11 @@ def test_body_timeout(serve, begun):
 def test_body_that_makes_progress_may_take_long(serve):
     served = serve(lambda request: {"statusCode": 200, "body": request.body}, body_timeout=SHORT)
     with served.wire() as wire, at_least(2 * SHORT):
-        wire.send(HEAD.format("") + "Content-Length: 12\r\n\r\n")
+        wire.send(HEAD.format("") + f"Content-Length: {12 * 4096}\r\n\r\n")
         for _ in range(12):
             threading.Event().wait(SHORT / 5)
-            wire.send("x")
-        assert wire.read().body == b"x" * 12
+            wire.send("x" * 4096)
+        assert wire.read().body == b"x" * 12 * 4096
 
 
 def test_keepalive_timeout(serve):

@@ -198,7 +198,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "body_timeout",
         kind: seconds(false),
         default: Value::Real(30.0),
-        doc: "How long a request body may make no progress. Then 408 and close.",
+        doc: "How long a request body may make no progress, for which a few bytes are too little: 4 KiB are progress. Then 408 and close.",
         set: |c, v| c.body_timeout = v.seconds(),
     },
     Setting {
@@ -212,7 +212,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "write_timeout",
         kind: seconds(false),
         default: Value::Real(30.0),
-        doc: "How long a client may take none of a response. Then the connection is dropped.",
+        doc: "How long a client may take none of a response, or a few bytes only: 4 KiB are progress. Then the connection is dropped.",
         set: |c, v| c.write_timeout = v.seconds(),
     },
     Setting {

@@ -204,7 +204,7 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
 }
 
 /// How an HTTP/2 client begins (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads until the preface is there or cannot be there any more.
 async fn sniff(stream: &mut Stream, read: &mut BytesMut) -> std::io::Result<bool> {

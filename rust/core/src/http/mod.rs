@@ -9,6 +9,7 @@ pub mod form;
 pub mod h1;
 pub(crate) mod h2;
 pub mod headers;
+pub(crate) mod pace;
 pub mod request;
 pub mod response;
 pub mod target;

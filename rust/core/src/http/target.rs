@@ -138,7 +138,10 @@ pub fn check_host(host: &[u8]) -> Result<(), RequestError> {
         // reg-name without percent-encoding: what DNS names and IPv4 addresses are made of, and `_`.
         _ => !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)),
     };
-    let port_ok = port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit));
+    let number = |port: &[u8]| port.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+    let port_ok = port.is_none_or(|port| {
+        port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && number(port) <= u32::from(u16::MAX)
+    });
     if name_ok && port_ok { Ok(()) } else { Err(malformed()) }
 }
 
@@ -204,10 +207,12 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for good in ["a", "example.com", "example.com:", "127.0.0.1:80", "[::1]", "[::1]:8443", "a_b.test"] {
+        for good in ["a", "example.com", "example.com:", "a:65535", "127.0.0.1:80", "[::1]", "[::1]:8443", "a_b.test"] {
             assert!(check_host(good.as_bytes()).is_ok(), "{good}");
         }
-        for bad in ["", ":80", "a b", "a/b", "u@h", "a:b", "a:1:2", "[::1", "[zz]", "a:123456", "h\u{e9}", "a,b"] {
+        for bad in
+            ["", ":80", "a b", "a/b", "u@h", "a:b", "a:1:2", "[::1", "[zz]", "a:123456", "a:65536", "h\u{e9}", "a,b"]
+        {
             assert!(check_host(bad.as_bytes()).is_err(), "{bad}");
         }
     }

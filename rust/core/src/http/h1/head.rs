@@ -211,12 +211,12 @@ impl Rules {
                 if !value.eq_ignore_ascii_case(b"chunked") {
                     // RFC 9112 section 6.1: 501 for a coding that is not known, 400 where chunked is not last.
                     let known = value.iter().all(|b| b.is_ascii_alphanumeric() || b",- ".contains(b));
-                    let last = value.rsplit(|&b| b == b',').next().unwrap_or_default().trim_ascii();
-                    let refusal = if known && last.eq_ignore_ascii_case(b"chunked") && value.first() != Some(&b',') {
-                        Refusal::NotImplemented
-                    } else {
-                        Refusal::Framing
-                    };
+                    let mut codings = value.rsplit(|&b| b == b',').map(<[u8]>::trim_ascii);
+                    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+                    let last = codings.next().is_some_and(is_chunked);
+                    // Nor is it applied twice (RFC 9112 section 7.1).
+                    let others = codings.all(|coding| !coding.is_empty() && !is_chunked(coding));
+                    let refusal = if known && last && others { Refusal::NotImplemented } else { Refusal::Framing };
                     return Err(RequestError::new(refusal, "a Transfer-Encoding other than chunked"));
                 }
                 self.chunked = true;

@@ -9,6 +9,7 @@ use super::chunked::{Decoded, Decoder};
 use super::head::{self, Framing, Head, Scan};
 use crate::config::Config;
 use crate::error::{Refusal, RequestError};
+use crate::http::pace::Pace;
 
 /// What a peer may use of space and time.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +22,7 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// The longest a head may take.
     pub header_timeout: Duration,
-    /// The longest a body may make no progress.
+    /// The longest a body may make no progress; a few bytes are none.
     pub body_timeout: Duration,
     /// The longest a connection may be idle between requests.
     pub keepalive_timeout: Duration,
@@ -114,8 +115,8 @@ pub struct Machine {
     /// Received and not yet understood. Without allocation while the connection is idle.
     buffer: BytesMut,
     ended: bool,
-    /// When the current wait began.
-    since: Instant,
+    /// Since when the peer is waited for without progress.
+    pace: Pace,
 }
 
 impl Machine {
@@ -126,7 +127,7 @@ impl Machine {
             state: State::Idle { first: true, skipped: false },
             buffer: BytesMut::new(),
             ended: false,
-            since: now,
+            pace: Pace::begin(now),
         }
     }
 
@@ -140,9 +141,9 @@ impl Machine {
             self.buffer.reserve(bytes.len().max(more as usize));
         }
         self.buffer.extend_from_slice(bytes);
-        // The clock of a head runs from its first byte, that of a body from its last.
+        // The clock of a head runs from its first byte, that of a body from its last progress.
         if matches!(self.state, State::Length { .. } | State::Chunked { .. }) {
-            self.since = now;
+            self.pace.moved(bytes.len(), now);
         }
     }
 
@@ -181,7 +182,7 @@ impl Machine {
                     self.buffer = BytesMut::new();
                     return Ok(if self.ended { Event::End { clean: true } } else { Event::NeedMore });
                 }
-                self.since = now;
+                self.pace = Pace::begin(now);
                 self.state = State::Head(Scan::default());
                 self.next_event(now)
             }
@@ -192,7 +193,7 @@ impl Machine {
                         let headers = scan.headers();
                         let bytes = self.take(length);
                         let head = head::parse(bytes, headers)?;
-                        self.since = now;
+                        self.pace = Pace::begin(now);
                         self.state = self.body_state(head.framing)?;
                         Ok(Event::Request(Box::new(head)))
                     }
@@ -257,7 +258,7 @@ impl Machine {
     /// Notes that the request was answered and another may follow.
     pub fn answered(&mut self, now: Instant) {
         self.state = State::Idle { first: false, skipped: false };
-        self.since = now;
+        self.pace = Pace::begin(now);
     }
 
     /// Whether the connection is between requests, so that closing it loses nothing.
@@ -274,7 +275,7 @@ impl Machine {
             State::Length { .. } | State::Chunked { .. } => (self.limits.body_timeout, Wait::Body),
             State::Answering => return None,
         };
-        Some((self.since + allowed, wait))
+        Some((self.pace.since() + allowed, wait))
     }
 }
 

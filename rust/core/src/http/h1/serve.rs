@@ -19,6 +19,7 @@ use crate::dispatch::{self, Outcome};
 use crate::error::RequestError;
 use crate::farewell;
 use crate::http::body::{Broken, Collected};
+use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
@@ -264,6 +265,7 @@ impl Io {
     /// Sends bytes as fast as the client takes them, as long as it takes some: `head`, and `body` with it.
     async fn send(&mut self, mut head: &[u8], mut body: &[u8]) -> Result<(), Close> {
         let patience = self.connection.service.config.write_timeout;
+        let mut pace = Pace::begin(Instant::now());
         while !(head.is_empty() && body.is_empty()) {
             let stream = &mut self.stream;
             let write = poll_fn(|cx| {
@@ -276,12 +278,13 @@ impl Io {
                 sent = write => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
                     Ok(n) => {
+                        pace.moved(n, Instant::now());
                         let of_head = n.min(head.len());
                         head = &head[of_head..];
                         body = &body[n - of_head..];
                     }
                 },
-                () = self.timer.until(Instant::now() + patience) => return Err(Close::WriteTimeout),
+                () = self.timer.until(pace.since() + patience) => return Err(Close::WriteTimeout),
             }
         }
         tokio::select! {

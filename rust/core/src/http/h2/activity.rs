@@ -5,7 +5,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::watched::Seen;
 use crate::config::Config;
+use crate::http::pace;
 
 /// How long a client that was told to go, and has no stream left, may take to do so.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -14,7 +16,10 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
 /// The streams of one connection, counted. A lock and not atomics: what belongs together changes together, and one that
 /// nobody waits for costs no more than they do.
-pub(super) struct Activity(Mutex<Going>);
+pub(super) struct Activity {
+    going: Mutex<Going>,
+    seen: Seen,
+}
 
 struct Going {
     /// Streams whose response is not handed over whole.
@@ -23,8 +28,12 @@ struct Going {
     answering: usize,
     /// When the first stream began, the client took some of a response, or the last stream ended.
     since: Instant,
+    /// How many bytes of responses had been written by then.
+    data: u64,
     /// Before the first stream.
     first: bool,
+    /// Bytes of headers that streams have.
+    headers: usize,
 }
 
 pub(super) enum Verdict {
@@ -33,32 +42,38 @@ pub(super) enum Verdict {
     Idle,
     /// The client takes nothing of what is ready for it.
     Stalled,
+    /// The client does not finish what it began to send.
+    Slow,
 }
 
 impl Activity {
     /// For a connection that began then.
-    pub(super) fn new(since: Instant) -> Self {
-        Activity(Mutex::new(Going { streams: 0, answering: 0, since, first: true }))
+    pub(super) fn new(since: Instant, seen: Seen) -> Self {
+        Activity {
+            going: Mutex::new(Going { streams: 0, answering: 0, since, data: 0, first: true, headers: 0 }),
+            seen,
+        }
     }
 
-    /// A stream begins.
-    pub(super) fn opened(&self) {
-        let mut going = self.0.lock();
+    /// A stream begins, with so many bytes of headers.
+    pub(super) fn opened(&self, headers: usize) {
+        let mut going = self.going.lock();
         // While others are open this is no progress of theirs: a client that takes nothing could win time by it.
         if going.streams == 0 {
-            going.since = Instant::now();
+            going.restart(self.seen.data());
         }
         going.streams += 1;
         going.answering += 1;
         going.first = false;
+        going.headers += headers;
     }
 
     /// A stream's answer is there. From here on it is the client's turn.
     pub(super) fn answered(&self) {
-        let mut going = self.0.lock();
+        let mut going = self.going.lock();
         // The first that is the client's turn begins its time.
         if going.streams == going.answering {
-            going.since = Instant::now();
+            going.restart(self.seen.data());
         }
         going.answering -= 1;
     }
@@ -69,23 +84,43 @@ impl Activity {
     }
 
     /// A stream ends, `answered` before or in one step.
-    pub(super) fn ended(&self, answered: bool) {
-        let mut going = self.0.lock();
+    pub(super) fn ended(&self, answered: bool, headers: usize) {
+        let mut going = self.going.lock();
         going.streams -= 1;
+        going.headers -= headers;
         going.answering -= usize::from(!answered);
         if going.streams == 0 {
-            going.since = Instant::now();
+            going.restart(self.seen.data());
         }
+    }
+
+    /// How many bytes of headers they have.
+    pub(super) fn headers(&self) -> usize {
+        self.going.lock().headers
     }
 
     /// How many streams have begun and are not done with, also those that were reset while a handler had them.
     pub(super) fn streams(&self) -> usize {
-        self.0.lock().streams
+        self.going.lock().streams
     }
 
-    /// The client took something, or was told to go.
+    /// The client took something. A few bytes win it no time.
     pub(super) fn touch(&self) {
-        self.0.lock().since = Instant::now();
+        let data = self.seen.data();
+        let mut going = self.going.lock();
+        if data.saturating_sub(going.data) >= pace::LEAST {
+            going.restart(data);
+        }
+    }
+
+    /// The client was told to go.
+    pub(super) fn told(&self) {
+        self.going.lock().restart(self.seen.data());
+    }
+
+    /// A request was in order.
+    pub(super) fn asked(&self) {
+        self.seen.asked();
     }
 
     /// When to look again: at the end of the client's patience, but never later than the shortest that it could get
@@ -93,16 +128,18 @@ impl Activity {
     pub(super) fn next_look(&self, config: &Config, told: bool) -> Instant {
         let shortest = config.write_timeout.min(config.keepalive_timeout).min(config.header_timeout);
         let latest = Instant::now() + shortest.max(SHORTEST_LOOK);
-        let going = self.0.lock();
+        let going = self.going.lock();
         going.patience(config, told).map_or(latest, |patience| (going.since + patience).min(latest))
     }
 
-    /// `blocked` is since when the client takes nothing of what was written.
-    pub(super) fn verdict(&self, config: &Config, told: bool, blocked: Option<Instant>) -> Verdict {
-        if blocked.is_some_and(|since| since.elapsed() >= config.write_timeout) {
+    pub(super) fn verdict(&self, config: &Config, told: bool) -> Verdict {
+        if self.seen.blocked().is_some_and(|since| since.elapsed() >= config.write_timeout) {
             return Verdict::Stalled;
         }
-        let going = self.0.lock();
+        if self.seen.unfinished().is_some_and(|since| since.elapsed() >= config.header_timeout) {
+            return Verdict::Slow;
+        }
+        let going = self.going.lock();
         match going.patience(config, told) {
             Some(patience) if going.since.elapsed() < patience => Verdict::Fine,
             Some(_) if going.streams == 0 => Verdict::Idle,
@@ -113,6 +150,11 @@ impl Activity {
 }
 
 impl Going {
+    fn restart(&mut self, data: u64) {
+        self.since = Instant::now();
+        self.data = data;
+    }
+
     /// How long nothing may happen; none where it is not the client's turn.
     fn patience(&self, config: &Config, told: bool) -> Option<Duration> {
         match (self.streams, self.answering) {

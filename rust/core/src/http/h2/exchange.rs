@@ -35,11 +35,17 @@ impl Exchange {
     /// task.
     pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
-        let exchange = Exchange { respond, method: parts.method.clone(), open: Open::new(shared), watched: false };
+        let exchange = Exchange {
+            respond,
+            method: parts.method.clone(),
+            open: Open::new(shared, read::header_bytes(&parts)),
+            watched: false,
+        };
         let whole = body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let connection = &shared.connection;
-        match read::head(connection, parts) {
+        let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
+        match head {
             Err(error) => exchange.refuse(&error),
             Ok(request) if whole && connection.service.config.handler_timeout.is_none() => {
                 drop(body);
@@ -263,12 +269,13 @@ impl Sending {
 struct Open {
     shared: Arc<Shared>,
     answered: bool,
+    headers: usize,
 }
 
 impl Open {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.activity.opened();
-        Open { shared: shared.clone(), answered: false }
+    fn new(shared: &Arc<Shared>, headers: usize) -> Self {
+        shared.activity.opened(headers);
+        Open { shared: shared.clone(), answered: false, headers }
     }
 
     /// Some of the answer is there.
@@ -286,7 +293,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.activity.ended(self.answered);
+        self.shared.activity.ended(self.answered, self.headers);
     }
 }
 

@@ -4,7 +4,9 @@
 //! has an answer that the client's windows have room for: its handler's [`crate::Reply`] ends in the stream itself.
 
 mod activity;
+mod credit;
 mod exchange;
+mod frames;
 mod read;
 mod watched;
 
@@ -22,7 +24,7 @@ pub(crate) use exchange::Exchange;
 
 use self::activity::{Activity, Verdict};
 use self::exchange::Sending;
-use self::watched::Watched;
+use self::watched::{Seen, Watched};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Close;
@@ -39,12 +41,15 @@ const LARGEST_WINDOW: u32 = u32::MAX >> 1;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Streams that a client opened and reset before they were looked at: Rapid Reset, CVE-2023-44487.
 const MAX_PENDING_RESETS: usize = 20;
-/// Resets that a client provoked by sending nonsense: MadeYouReset, CVE-2025-8671.
+/// Resets, also refused streams, that a client provoked by sending nonsense: MadeYouReset, CVE-2025-8671.
 const MAX_PROVOKED_RESETS: usize = 100;
 
 /// Requests of one connection that handlers may have. Those that were reset do not count as open streams, but their handlers
 /// go on: without a bound one client could fill `max_in_flight`.
 const MAX_UNANSWERED: usize = 2 * MAX_STREAMS as usize;
+/// Headers that the requests of one connection may hold, decoded, or the headers of one request where more is allowed. With
+/// HPACK a few bytes become many, and without a bound 128 streams of them would be 8 MiB.
+const MAX_HEADERS_HELD: usize = 2 * 1024 * 1024;
 /// Requests that one connection begins before others get a turn.
 const ACCEPT_TURN: usize = 32;
 
@@ -68,7 +73,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
     let config = connection.service.config.clone();
     let mut phase = connection.service.lifecycle.subscribe();
     let began = Instant::now();
-    let (stream, blocked) = Watched::new(stream);
+    let (stream, seen) = Watched::new(stream, began.into_std());
     let opening = tokio::time::timeout(config.header_timeout, builder(&config).handshake(stream));
     let mut wire = tokio::select! {
         biased;
@@ -80,13 +85,13 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
         () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
     };
     let (sending, mut to_send) = mpsc::unbounded_channel();
-    let shared = Arc::new(Shared { connection, activity: Activity::new(began), sending });
+    let shared = Arc::new(Shared { connection, activity: Activity::new(began, seen.clone()), sending });
     let activity = &shared.activity;
     let mut told = None;
     loop {
         tokio::select! {
             biased;
-            end = poll_fn(|cx| accept(&mut wire, &shared, cx)) => match end {
+            end = poll_fn(|cx| accept(&mut wire, &shared, &seen, cx)) => match end {
                 Some(end) => return told.unwrap_or(end),
                 // To the end of the line, behind what other connections have received meanwhile.
                 None => tokio::task::yield_now().await,
@@ -94,20 +99,26 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
             Some(sending) = to_send.recv() => drop(tokio::spawn(sending.run())),
             () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
                 told = Some(Close::Shutdown);
-                activity.touch();
+                activity.told();
                 wire.graceful_shutdown();
             }
             () = tokio::time::sleep_until(activity.next_look(&config, told.is_some())) => {
-                match activity.verdict(&config, told.is_some(), blocked.since()) {
+                match activity.verdict(&config, told.is_some()) {
                     Verdict::Fine => {}
                     Verdict::Stalled => return Close::WriteTimeout,
+                    Verdict::Slow if told == Some(Close::Idle) => return Close::Idle,
+                    Verdict::Slow => {
+                        told = Some(Close::Idle);
+                        activity.told();
+                        wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    }
                     Verdict::Idle => {
                         // The first time it is told with GOAWAY. The second time it did not go.
                         if let Some(close) = told {
                             return close;
                         }
                         told = Some(Close::Idle);
-                        activity.touch();
+                        activity.told();
                         wire.graceful_shutdown();
                     }
                 }
@@ -120,10 +131,21 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
 fn accept(
     wire: &mut server::Connection<Watched, Bytes>,
     shared: &Arc<Shared>,
+    seen: &Seen,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Close>> {
     for _ in 0..ACCEPT_TURN {
-        match ready!(wire.poll_accept(cx)) {
+        let polled = wire.poll_accept(cx);
+        if seen.is_flooded() {
+            // Nothing more is read. What is done is said, and then it ends.
+            wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            while let Some(Ok(_)) = ready!(wire.poll_accept(cx)) {}
+            return Poll::Ready(Some(Close::Aborted));
+        }
+        if polled.is_pending() && seen.next_turn() {
+            continue;
+        }
+        match ready!(polled) {
             Some(Ok((request, respond))) => {
                 Exchange::begin(shared, request, respond);
                 if shared.activity.streams() > MAX_UNANSWERED {

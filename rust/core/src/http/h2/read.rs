@@ -1,16 +1,17 @@
 //! From what h2 read to a [`Request`], with the checks that it leaves to us.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::request::Parts;
 use http::{HeaderMap, Version, header};
 
+use super::{MAX_HEADERS_HELD, Shared};
 use crate::config::Config;
-use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::http::body::Collected;
+use crate::http::pace::Pace;
 use crate::http::target::{self, Target};
 use crate::http::{Headers, Request};
 
@@ -19,8 +20,13 @@ const DISCARD: Duration = Duration::from_secs(10);
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
 /// Checks the head of a request. The body is not read yet.
-pub(super) fn head(connection: &Connection, parts: Parts) -> Result<Request, RequestError> {
+pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestError> {
+    let connection = &shared.connection;
     let config = &connection.service.config;
+    if shared.activity.headers() > MAX_HEADERS_HELD.max(config.max_header_bytes) {
+        let message = format!("the headers of this connection's requests are over {MAX_HEADERS_HELD} bytes together");
+        return Err(RequestError::new(Refusal::HeaderBytes, message));
+    }
     // The authority counts as the host header that it becomes.
     if parts.headers.len() + usize::from(parts.uri.authority().is_some()) > config.max_headers {
         let message = format!("more than {} header lines (max_headers)", config.max_headers);
@@ -41,6 +47,12 @@ pub(super) fn head(connection: &Connection, parts: Parts) -> Result<Request, Req
         body: Bytes::new(),
         connection: Some(connection.info.clone()),
     })
+}
+
+/// What a request's headers take.
+pub(super) fn header_bytes(parts: &Parts) -> usize {
+    let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    path + parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
 }
 
 /// The host to put before the headers: `:authority`, which must agree with `Host` (RFC 9113 section 8.3.1).
@@ -87,13 +99,17 @@ pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: 
         return Err(too_large().into());
     }
     let mut collected = Collected::default();
+    let mut pace = Pace::begin(Instant::now());
     while !stream.is_end_stream() {
         let stalled = |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
-        let data = tokio::time::timeout(config.body_timeout, stream.data()).await.map_err(stalled)?;
+        let data = tokio::time::timeout_at((pace.since() + config.body_timeout).into(), stream.data())
+            .await
+            .map_err(stalled)?;
         // Trailers come after the last of it, and are dropped.
         let Some(data) = data else { break };
         let data = data.map_err(|_| Unread::BrokenOff)?;
         release(&mut stream, data.len());
+        pace.moved(data.len(), Instant::now());
         if collected.len() + data.len() > limit {
             tokio::spawn(discard(stream));
             return Err(too_large().into());
