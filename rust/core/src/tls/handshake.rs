@@ -6,10 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustls::server::{Acceptor, ClientHello};
 use rustls::{CipherSuite, HandshakeKind, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::certificate::Certificate;
 use super::context::Context;
 use super::flight::Flight;
 use super::hosts::Hosts;
@@ -128,6 +130,9 @@ async fn agree(
         }
     };
     describe(&stream, info);
+    if let Some(message) = outlived(&context, info) {
+        return Err(HandshakeError { failure: HandshakeFailure::ClientCertificate, message });
+    }
     let (io, tls) = stream.get_mut();
     // Before 1.3 what is held is the server's own Finished, and some clients wait for it.
     io.settle(!tls.wants_read() && tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3));
@@ -141,6 +146,22 @@ pub(super) fn choose(hosts: &Hosts, hello: &ClientHello<'_>) -> (Option<String>,
     let sni = hello.server_name().map(str::to_ascii_lowercase);
     let host = sni.as_deref().and_then(|name| hosts.find(name)).or_else(|| hosts.default_host());
     (sni, host.and_then(|host| host.choose(hello)))
+}
+
+/// Why a session that is taken up again must not be: its client was identified when it began, and what that rested on may be
+/// over since.
+fn outlived(context: &Context, info: &ConnectionInfo) -> Option<String> {
+    let shown = info.peer_certificate.as_ref().filter(|_| info.resumed)?;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    if context.ends().revocation_list.is_some_and(|end| end < now) {
+        return Some("client_crl has expired since the session of the client began".into());
+    }
+    let certificate = Certificate::from_der(shown);
+    let is_over = certificate.as_ref().is_none_or(|shown| shown.not_after < now);
+    is_over.then(|| {
+        let subject = certificate.map(|shown| shown.subject).unwrap_or_default();
+        format!("the client's certificate (subject {subject}) has expired since its session began")
+    })
 }
 
 fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {

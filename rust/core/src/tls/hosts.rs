@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::server::ClientHello;
 
+use super::client_auth::ClientAuth;
 use super::context::Context;
 use crate::dispatch::Handler;
 use crate::error::Error;
@@ -51,6 +52,11 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Whether clients are asked for a certificate, which is the same in all its contexts.
+    pub(crate) fn client_auth(&self) -> ClientAuth {
+        self.contexts.first().map_or_else(ClientAuth::default, |context| context.rules().client_auth)
     }
 
     /// The handler of the first context that has one.
@@ -130,7 +136,7 @@ impl Hosts {
     /// The host that a client means by that name, in any case; not the default.
     pub(crate) fn find(&self, name: &str) -> Option<&Host> {
         let lower;
-        let name = name.strip_suffix('.').unwrap_or(name);
+        let name = name.trim_end_matches('.');
         let name = if name.bytes().any(|b| b.is_ascii_uppercase()) {
             lower = name.to_ascii_lowercase();
             &lower

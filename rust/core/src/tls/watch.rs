@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::context::{Context, Sources};
 use super::identity::{date, ends_soon};
@@ -12,6 +12,8 @@ use crate::error::{Error, Report, Stage};
 
 /// How often watched files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait after a reload that failed.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How often it is looked for certificates that end soon.
 pub(crate) const REMIND: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -42,24 +44,38 @@ fn marks(found: &Metadata) -> [i128; 7] {
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     last: Option<Stamp>,
-    failed: Option<Stamp>,
+    failed: Option<Failed>,
+}
+
+/// A reload that failed.
+#[derive(Debug)]
+struct Failed {
+    stamp: Stamp,
+    at: Instant,
+    why: String,
 }
 
 impl Context {
     /// Reloads where the files have changed and stayed so since the last look: who writes two of them does so one after
-    /// the other. What failed is tried again when they change again. Gives whether it did.
+    /// the other. What failed is tried again when they change again, and now and then: it may have been the machine's fault, or
+    /// not valid yet. It is told again only if it fails in another way. Gives whether it did.
     fn look(&self) -> Result<bool, Error> {
         let (read, now) = self.stamps();
         let mut watched = self.watched.lock();
         let quiet = watched.last.as_ref() == Some(&now);
-        if now == read || watched.failed.as_ref() == Some(&now) || !quiet {
+        let failed = watched.failed.as_ref().filter(|failed| failed.stamp == now);
+        let waits = failed.is_some_and(|failed| failed.at.elapsed() < AGAIN);
+        if now == read || waits || !quiet {
             watched.last = Some(now);
             return Ok(false);
         }
+        let before = watched.failed.take().filter(|failed| failed.stamp == now).map(|failed| failed.why);
         drop(watched);
-        let reloaded = self.reload();
-        self.watched.lock().failed = reloaded.is_err().then_some(now);
-        reloaded.map(|()| true)
+        let Err(error) = self.reload() else { return Ok(true) };
+        let why = error.to_string();
+        let is_known = before.as_ref() == Some(&why);
+        self.watched.lock().failed = Some(Failed { stamp: now, at: Instant::now(), why });
+        if is_known { Ok(false) } else { Err(error) }
     }
 }
 

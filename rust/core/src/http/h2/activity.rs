@@ -80,7 +80,7 @@ impl Activity {
 
     /// A stream's answer goes on, and some of it is still to be made: the client waits for the server again.
     pub(super) fn more_to_come(&self) {
-        self.0.lock().answering += 1;
+        self.going.lock().answering += 1;
     }
 
     /// A stream ends, `answered` before or in one step.
