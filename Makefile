@@ -4,7 +4,6 @@
 .PHONY: help demo test test-rust test-python check wheel load bench fuzz docs clean venv develop
 
 PYTHON ?= python3
-FUZZ ?= http1 identity
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench

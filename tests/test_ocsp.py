@@ -86,9 +86,9 @@ def test_it_is_replaced_and_goes_with_its_certificate(make_server, ca, pair, iss
         (lambda ca, cert: vouch(ca, cert, ends=-DAY), "expired at"),
         (lambda ca, cert: vouch(ca, cert, status=REVOKED), "revoked"),
         (lambda ca, cert: vouch(ca, ca.issue_cert("other.test").cert_chain_pems[0].bytes()), "for another certificate"),
-        (lambda ca, cert: b"junk", "it is not one"),
+        (lambda ca, cert: b"junk", "it is no response in DER"),
         (lambda ca, cert: b"", "it is empty"),
-        (lambda ca, cert: vouch(ca, cert)[:-20], "it is not one"),
+        (lambda ca, cert: vouch(ca, cert)[:-20], "it is no response in DER"),
         (
             lambda ca, cert: ocsp.OCSPResponseBuilder.build_unsuccessful(
                 ocsp.OCSPResponseStatus.TRY_LATER

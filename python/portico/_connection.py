@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core
-from ._core import ConnectionInfo, Request
+from ._core import ConnectionInfo, PeerCertificate, Request
 from ._errors import ConfigError
 from ._loops import is_async
 from ._reports import InterpreterEnds, Reports, name_of
@@ -41,6 +41,8 @@ class _Connection:
         cipher: str | None
         key_exchange: str | None
         alpn: str | None
+        resumed: bool
+        peer_certificate: PeerCertificate | None
 
     def __init__(self, stream: _core.Stream) -> None:
         self._stream = stream

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import datetime, timezone
-from typing import Any, Union
+from typing import Any
 
 from . import _core
 from ._reports import certificate_logger
 
-Source = Union[str, "os.PathLike[str]", bytes]
+Source = str | os.PathLike[str] | bytes
 """Where a certificate or a key comes from: the path of a file, or the PEM or DER bytes themselves."""
 
 Password = str | bytes
@@ -95,8 +95,9 @@ class Context:
 
     def _log_warnings(self) -> None:
         """After every load."""
+        whose = "the default host" if self.host is None else f"host {self.host}"
         for warning in self.warnings:
-            certificate_logger.warning("for %s: %s", self.host or "any host", warning)
+            certificate_logger.warning("for %s: %s", whose, warning)
 
     def _tell(self) -> dict[str, Any]:
         subject, not_after = self._context.end()

@@ -70,7 +70,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _add_certs(commands: Commands) -> None:
-    from portico._certs import DEFAULT_DAYS
+    from portico._certs import DEFAULT_DAYS, MAX_DAYS
 
     parser = commands.add_parser(
         "certs",
@@ -92,7 +92,10 @@ def _add_certs(commands: Commands) -> None:
         help="where the authority is kept (default: portico/authority in $XDG_DATA_HOME or ~/.local/share)",
     )
     parser.add_argument(
-        "--days", type=_days, default=DEFAULT_DAYS, help="how long it is valid (default: %(default)s, at most 824)"
+        "--days",
+        type=_days,
+        default=DEFAULT_DAYS,
+        help=f"how long it is valid (default: %(default)s, at most {MAX_DAYS})",
     )
     parser.add_argument("--force", action="store_true", help="make it anew, and overwrite other files of these names")
     parser.add_argument(

@@ -12,7 +12,8 @@
 //! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself.
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
-//! `shutdown`, and [`server`], which owns the threads. Each I/O thread runs an event loop of its own, and a connection
+//! `shutdown`, [`server`], which owns the threads, and what 3 and `raw` share: `stream` (a connection's bytes, with or
+//! without TLS), `timer` (one for its waits) and `farewell` (how it ends). Each I/O thread runs an event loop of its own, and a connection
 //! stays on the loop that it began on; one thread at a time turns a loop.
 //!
 //! ```

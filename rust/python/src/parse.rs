@@ -30,18 +30,19 @@ pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: Vec
     match parsed {
         Ok(request) => Ok(Request::new(request, None, None)),
         Err(Unparsed::Refused(refused)) => Err(errors::refused_to_python(&refused)),
-        Err(Unparsed::Incomplete) => Err(told(
+        Err(Unparsed::Incomplete) => Err(with_reason(
             py,
             IncompleteRequest::new_err("the bytes are the beginning of a request: more are needed"),
             "incomplete",
         )),
         Err(Unparsed::Longer(end)) => {
-            Err(told(py, RequestError::new_err(format!("bytes follow the request: it ends at byte {end}",)), "longer"))
+            let text = format!("bytes follow the request: it ends at byte {end}");
+            Err(with_reason(py, RequestError::new_err(text), "longer"))
         }
     }
 }
 
-fn told(py: Python<'_>, error: PyErr, reason: &str) -> PyErr {
+fn with_reason(py: Python<'_>, error: PyErr, reason: &str) -> PyErr {
     // Setting an attribute on an exception of our own class fails only without memory.
     let _ = error.value(py).setattr("reason", reason);
     error

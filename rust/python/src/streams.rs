@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use portico_core::raw::{Connection, Done, Operation as Under, StreamError, Timeout};
+use portico_core::raw::{self, Connection, Done, StreamError, Timeout};
 use portico_core::{Pool, Spawn, StreamHandler, Streams};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{
@@ -152,17 +152,17 @@ fn timeout(given: Option<f64>) -> PyResult<Timeout> {
 }
 
 impl Stream {
-    fn begin(&self, under: Under) -> Operation {
+    fn begin(&self, operation: raw::Operation) -> Operation {
         Operation {
             connection: self.connection.clone(),
             site: self.site.clone(),
             queue: self.queue.clone(),
-            state: Mutex::new(State::Under(under)),
+            state: Mutex::new(State::Pending(operation)),
         }
     }
 
-    fn writing(&self, py: Python<'_>, begun: Result<Under, StreamError>) -> PyResult<Operation> {
-        begun.map(|under| self.begin(under)).map_err(|error| to_python(py, &self.connection, error))
+    fn writing(&self, py: Python<'_>, begun: Result<raw::Operation, StreamError>) -> PyResult<Operation> {
+        begun.map(|operation| self.begin(operation)).map_err(|error| to_python(py, &self.connection, error))
     }
 }
 
@@ -243,7 +243,7 @@ pub(crate) struct Operation {
 }
 
 enum State {
-    Under(Under),
+    Pending(raw::Operation),
     Done(Result<Done, StreamError>),
     Taken,
 }
@@ -254,8 +254,8 @@ impl Operation {
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = std::mem::replace(&mut *self.state.lock(), State::Taken);
         match state {
-            State::Under(under) => {
-                let done = detach(py, || under.wait());
+            State::Pending(operation) => {
+                let done = detach(py, || operation.wait());
                 self.give(py, done)
             }
             State::Done(done) => self.give(py, done),
@@ -267,11 +267,11 @@ impl Operation {
     fn is_done(&self, future: Py<PyAny>) -> bool {
         let waker = match &self.queue {
             Some(queue) => Sleeper::waker(queue, future),
-            None => return true, // There is no loop: `result` waits.
+            None => return true, // There is no loop: `wait` does.
         };
         let mut state = self.state.lock();
-        let State::Under(under) = &mut *state else { return true };
-        match under.poll(&mut Context::from_waker(&waker)) {
+        let State::Pending(operation) = &mut *state else { return true };
+        match operation.poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(done) => {
                 *state = State::Done(done);
                 true
@@ -282,8 +282,8 @@ impl Operation {
 
     /// In how many seconds to ask again in any case; None for never.
     fn seconds_left(&self) -> Option<f64> {
-        let State::Under(under) = &*self.state.lock() else { return Some(0.0) };
-        let deadline = under.deadline()?;
+        let State::Pending(operation) = &*self.state.lock() else { return Some(0.0) };
+        let deadline = operation.deadline()?;
         // Not a moment too early.
         Some(deadline.saturating_duration_since(Instant::now()).as_secs_f64() + 0.001)
     }

@@ -49,7 +49,7 @@ impl Connection {
 
     /// Reads up to so many bytes, as soon as there are some; none at the end.
     pub fn read(self: &Arc<Self>, most: usize, timeout: Timeout) -> Operation {
-        self.reading(Want::Some(most), timeout)
+        self.reading(Want::UpTo(most), timeout)
     }
 
     /// Reads to the end of the client's side; more than `max_request_read_bytes` is an error.
@@ -150,7 +150,7 @@ pub enum Timeout {
 /// What a read waits for.
 #[derive(Debug)]
 pub(super) enum Want {
-    Some(usize),
+    UpTo(usize),
     All,
     Exactly(usize),
     Until { separator: Bytes, most: usize, searched: usize },
@@ -160,9 +160,9 @@ impl Want {
     fn take(&mut self, inbound: &mut Inbound<'_>, most_of_all: usize) -> Option<Result<Bytes, StreamError>> {
         let there = inbound.buffer.len();
         match self {
-            Want::Some(0) => return Some(Ok(Bytes::new())),
-            Want::Some(_) if there == 0 => {}
-            Want::Some(most) => return Some(Ok(split(inbound.buffer, there.min(*most)))),
+            Want::UpTo(0) => return Some(Ok(Bytes::new())),
+            Want::UpTo(_) if there == 0 => {}
+            Want::UpTo(most) => return Some(Ok(split(inbound.buffer, there.min(*most)))),
             Want::All if there > most_of_all => {
                 let text = format!("more than {most_of_all} bytes to the end (max_request_read_bytes)");
                 return Some(Err(StreamError::Limit(text)));

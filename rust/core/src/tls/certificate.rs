@@ -51,7 +51,8 @@ fn name(name: &GeneralName<'_>) -> Option<(&'static str, String)> {
     })
 }
 
-fn address(bytes: &[u8]) -> Option<String> {
+/// An `iPAddress` (RFC 5280 section 4.2.1.6).
+pub(super) fn address(bytes: &[u8]) -> Option<String> {
     <[u8; 4]>::try_from(bytes)
         .map(|bytes| Ipv4Addr::from(bytes).to_string())
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).to_string()))

@@ -196,6 +196,11 @@ impl Context {
         self.host.as_deref()
     }
 
+    /// Its host, in words.
+    pub(super) fn whose(&self) -> String {
+        self.host().map_or_else(|| "the default host".into(), |host| format!("host {host}"))
+    }
+
     /// Its rules.
     pub fn rules(&self) -> &Rules {
         &self.rules

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustls::server::{Acceptor, ClientHello};
-use rustls::{CipherSuite, HandshakeKind, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+use rustls::{
+    CipherSuite, Error as Tls, HandshakeKind, InvalidMessage, PeerIncompatible, PeerMisbehaved, ProtocolVersion,
+};
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
@@ -32,12 +34,11 @@ impl From<io::Error> for HandshakeError {
             error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
-        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        use rustls::Error as Tls;
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>());
         let failure = match tls {
             _ if left => HandshakeFailure::Left,
             Some(Tls::AlertReceived(_)) => HandshakeFailure::ClientAlert,
-            Some(Tls::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => HandshakeFailure::NotTls,
+            Some(Tls::InvalidMessage(InvalidMessage::InvalidContentType)) => HandshakeFailure::NotTls,
             Some(Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol) => HandshakeFailure::Incompatible,
             // A server is shown no other certificates.
             Some(Tls::NoCertificatesPresented | Tls::InvalidCertificate(_)) => HandshakeFailure::ClientCertificate,
@@ -57,16 +58,16 @@ impl From<io::Error> for HandshakeError {
 }
 
 /// What rustls's error means to those who run the server.
-fn hint(error: &rustls::Error) -> Option<&'static str> {
+fn hint(error: &Tls) -> Option<&'static str> {
     match error {
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+        Tls::InvalidMessage(InvalidMessage::InvalidContentType) => {
             Some("what came is not TLS (a plain http:// request?)")
         }
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidServerName)
-        | rustls::Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+        Tls::InvalidMessage(InvalidMessage::InvalidServerName)
+        | Tls::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
             Some("what it asked for is no host name (RFC 6066 section 3): too long, not ASCII, malformed, or several")
         }
-        rustls::Error::PeerIncompatible(
+        Tls::PeerIncompatible(
             PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
@@ -81,8 +82,8 @@ fn hint(error: &rustls::Error) -> Option<&'static str> {
 /// A fatal unrecognized_name alert in a record of its own (RFC 6066 section 3): rustls has no way to send that one.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// Does the handshake within its time and notes in `info` what was agreed. `alpn` are the protocols to offer, where they
-/// are not the context's.
+/// Does the handshake within its time and notes in `info` what was agreed. `alpn` are the protocols to offer, where
+/// they are not the context's.
 pub(crate) async fn accept(
     service: &Service,
     socket: Socket,
@@ -135,7 +136,7 @@ async fn agree(
     }
     let (io, tls) = stream.get_mut();
     // Before 1.3 what is held is the server's own Finished, and some clients wait for it.
-    io.settle(!tls.wants_read() && tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3));
+    io.settle(!tls.wants_read() && tls.protocol_version() == Some(ProtocolVersion::TLSv1_3));
     io.flush().await?;
     service.metrics.handshakes.add();
     Ok((stream, context))
@@ -167,8 +168,8 @@ fn outlived(context: &Context, info: &ConnectionInfo) -> Option<String> {
 fn describe(stream: &TlsStream<Flight>, info: &mut ConnectionInfo) {
     let (_, tls) = stream.get_ref();
     info.tls_version = match tls.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
-        Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+        Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+        Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
         _ => None,
     };
     info.cipher = tls.negotiated_cipher_suite().and_then(|suite| iana_name(suite.suite()));

@@ -101,17 +101,14 @@ impl Hosts {
     /// Adds a context beside those of the same host.
     ///
     /// # Errors
-    /// [`Error::Config`]: those treat clients otherwise. The client's offer picks among them, and must not pick the rules.
+    /// [`Error::Config`]: those treat clients otherwise. The client's offer picks among them, and must not pick the
+    /// rules.
     pub(crate) fn add(&mut self, context: Arc<Context>) -> Result<(), Error> {
-        let of_host = match context.host() {
-            None => self.default.as_ref(),
-            Some(name) => self.named.get(key(name)),
-        };
         let differs = |other: &Arc<Context>| other.rules().client_auth != context.rules().client_auth;
-        if of_host.is_some_and(|host| host.contexts.iter().any(differs)) {
+        if self.of(context.host()).is_some_and(|host| host.contexts.iter().any(differs)) {
             return Err(Error::Config(format!(
-                "client_auth: every context of host {:?} has to have the same",
-                context.host().unwrap_or("None")
+                "client_auth: every context of {} has to have the same",
+                context.whose()
             )));
         }
         let name = context.host().map(str::to_string);
@@ -156,11 +153,12 @@ impl Hosts {
 
     /// The handler that belongs to a context's host.
     pub(crate) fn handler(&self, host: Option<&str>) -> Option<Arc<dyn Handler>> {
-        let found = match host {
-            None => self.default.as_ref(),
-            Some(name) => self.named.get(key(name)),
-        };
-        found.and_then(Host::handler)
+        self.of(host).and_then(Host::handler)
+    }
+
+    /// The host of contexts that were added for exactly this one.
+    fn of(&self, host: Option<&str>) -> Option<&Host> {
+        host.map_or(self.default.as_ref(), |name| self.named.get(key(name)))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,7 +1,9 @@
 //! TLS: who this server is for each host name, and the handshake that decides it.
 //!
-//! [`identity`] loads a certificate and its key, [`context`] makes them into one host's rules, [`hosts`] finds the context for a
-//! name, [`handshake`] does the rest with rustls over a [`flight`]. [`development`] makes certificates for trying things out.
+//! [`identity`] loads a certificate and its key, [`ocsp`], [`client_auth`] and [`tickets`] what goes with them;
+//! [`context`] makes all that into one host's rules, [`hosts`] finds the context for a name, [`handshake`] does the rest
+//! with rustls over a [`flight`]. [`watch`](mod@watch) sees when files change and certificates end, [`certificate`] tells
+//! what stands in one, [`development`] makes some for trying things out, [`choice`] is for a fuzz target.
 
 mod certificate;
 mod choice;

@@ -28,7 +28,8 @@ impl Staple {
 }
 
 fn check(der: &[u8], leaf: &[u8], now: i64) -> Result<Option<i64>, String> {
-    let malformed = |error: der::Error| format!("it is not one, DER: {error}");
+    let malformed =
+        |error: der::Error| format!("it is no response in DER (as `openssl ocsp -respout` writes it): {error}");
     let response = OcspResponse::from_der(der).map_err(malformed)?;
     if response.response_status != OcspResponseStatus::Successful {
         return Err(format!("the responder answered {:?}", response.response_status));

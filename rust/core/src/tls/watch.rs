@@ -90,7 +90,7 @@ pub(crate) fn watch(
 ) {
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         for context in contexts().iter().filter(|context| context.rules().watch) {
-            let host = name(context);
+            let host = context.whose();
             match context.look() {
                 Ok(false) => {}
                 Ok(true) => {
@@ -117,7 +117,7 @@ fn warn(message: String) -> Report {
 }
 
 fn warnings(context: &Context, now: i64) -> Vec<String> {
-    let (host, ends) = (name(context), context.ends());
+    let (host, ends) = (context.whose(), context.ends());
     let mut warnings = Vec::new();
     let (begin, end) = ends.certificate;
     if ends_soon(begin, end, now) {
@@ -132,10 +132,6 @@ fn warnings(context: &Context, now: i64) -> Vec<String> {
         warnings.push(format!("client_crl of {host} expired at {}: no client certificate is accepted", date(end)));
     }
     warnings
-}
-
-fn name(context: &Context) -> String {
-    context.host().map_or_else(|| "the default host".into(), |host| format!("host {host}"))
 }
 
 #[cfg(test)]

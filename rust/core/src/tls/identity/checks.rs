@@ -1,8 +1,6 @@
 //! What is said of a certificate that can be served, but that clients may refuse. All of the wording is here; the names of
 //! errors are those that Chrome shows, `net/base/net_error_list.h`.
 
-use std::net::IpAddr;
-
 use time::{Date, Month, OffsetDateTime};
 use x509_parser::asn1_rs::Oid;
 use x509_parser::der_parser::oid;
@@ -11,6 +9,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::chain::Parsed;
 use super::{date, told};
+use crate::tls::certificate::address;
 
 const DAY: i64 = 86_400;
 /// The end is near.
@@ -49,7 +48,10 @@ pub(super) fn warnings(chain: &[Parsed<'_>], host: Option<&str>, now: i64) -> Ve
     found.extend(time_warnings(&leaf.x509, now));
     for issuer in issuers.iter().filter(|issuer| issuer.x509.validity().not_after.timestamp() < now) {
         let (subject, end) = (told(&issuer.x509), date(issuer.x509.validity().not_after.timestamp()));
-        found.push(format!("the certificate of its chain for {subject} expired at {end}: browsers refuse it (ERR_CERT_DATE_INVALID), unless they know another way"));
+        found.push(format!(
+            "the certificate of its chain for {subject} expired at {end}: browsers refuse it (ERR_CERT_DATE_INVALID), \
+             unless they know another way"
+        ));
     }
     found
 }
@@ -213,10 +215,7 @@ pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(alternative)) = certificate.subject_alternative_name() else { return Vec::new() };
     let name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some(super::clean(&name.to_ascii_lowercase())),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
-        },
+        GeneralName::IPAddress(bytes) => address(bytes),
         _ => None,
     };
     alternative.value.general_names.iter().filter_map(name).collect()

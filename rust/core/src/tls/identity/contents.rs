@@ -13,7 +13,7 @@ use super::pem::{self, Section};
 use super::pfx;
 use super::source::Password;
 
-const SIGNED_DATA: Oid<'static> = oid!(1.2.840.113549.1.7.2);
+pub(super) const SIGNED_DATA: Oid<'static> = oid!(1.2.840.113549.1.7.2);
 
 /// Certificates and keys in the order of the file.
 #[derive(Default)]

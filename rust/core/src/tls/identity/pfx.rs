@@ -1,20 +1,21 @@
 //! PKCS#12 (RFC 7292), which is PFX: as OpenSSL, GnuTLS, NSS, Java and Windows write it, with a MAC by the old scheme, by
 //! PBMAC1 (RFC 9579), or without one.
 
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
 use aws_lc_rs::digest::{self, Algorithm};
 use aws_lc_rs::{hmac, pbkdf2};
 use rustls::pki_types::CertificateDer;
-use std::num::NonZeroU32;
 use x509_parser::asn1_rs::Oid;
 use x509_parser::der_parser::oid;
 
 use super::asn1::Reader;
-use super::contents::{Contents, StoredKey, key_of};
+use super::contents::{Contents, SIGNED_DATA, StoredKey, key_of};
 use super::decrypt::{FOR_MAC, Failure, Work, damaged, decrypt, derive};
 use super::source::Password;
 
 const DATA: Oid<'static> = oid!(1.2.840.113549.1.7.1);
-const SIGNED_DATA: Oid<'static> = oid!(1.2.840.113549.1.7.2);
 const ENCRYPTED_DATA: Oid<'static> = oid!(1.2.840.113549.1.7.6);
 const KEY_BAG: Oid<'static> = oid!(1.2.840.113549.1.12.10.1.1);
 const SHROUDED_KEY_BAG: Oid<'static> = oid!(1.2.840.113549.1.12.10.1.2);
@@ -235,7 +236,7 @@ fn contents(safe: &[u8], password: &Reading, work: &mut Work) -> Result<Contents
 }
 
 /// `EncryptedData` (RFC 5652 section 8): its algorithm and octets.
-fn encrypted<'a>(content: &mut Reader<'a>) -> Option<(&'a [u8], std::borrow::Cow<'a, [u8]>)> {
+fn encrypted<'a>(content: &mut Reader<'a>) -> Option<(&'a [u8], Cow<'a, [u8]>)> {
     let mut data = content.sequence()?;
     data.integer()?;
     let mut info = data.sequence()?;

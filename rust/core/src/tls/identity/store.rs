@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::contents::{Contents, StoredKey, open_pfx};
 use super::decrypt::Work;
 use super::source::{Credentials, Form, Password, Source};
-use super::{Identity, chain, checks, load, pem, pfx, provider};
+use super::{Identity, chain, checks, load, pfx, provider};
 use crate::error::Error;
 
 /// Files that are looked at. Others of a larger folder would be missed, so there it is an error.
@@ -39,7 +39,7 @@ pub struct Found {
 /// A file that may have a part in it.
 struct Candidate {
     path: PathBuf,
-    bytes: Vec<u8>,
+    is_pfx: bool,
     contents: Contents,
     /// The public keys of its private ones.
     keys: Vec<Vec<u8>>,
@@ -97,7 +97,7 @@ pub fn find_certificate(folder: &Path, wanted: &Wanted) -> Result<Found, Error> 
         } else {
             format!(": {}{more}", reasons.join("; "))
         };
-        return Err(wrong(format!("{}looked at {} files{listed}{lonely}", wanted.told(), files.len())));
+        return Err(wrong(format!("{}looked at {} files{listed}{lonely}", wanted.described(), files.len())));
     };
     best.others = found.into_iter().rev().map(|found| found.identity.subject).collect();
     Ok(best)
@@ -113,7 +113,7 @@ impl Wanted {
         subject && self.host.as_deref().is_none_or(|host| checks::covers(&identity.names, host))
     }
 
-    fn told(&self) -> String {
+    fn described(&self) -> String {
         let subject = self.subject.as_ref().map(|part| format!("with {part:?} in its subject or names"));
         let host = self.host.as_ref().map(|host| format!("for the host {host}"));
         let all: Vec<_> = subject.into_iter().chain(host).collect();
@@ -157,17 +157,18 @@ impl Candidate {
     /// What is in a file; none where it is of another kind.
     fn read(path: &Path, password: Option<&Password>, work: &mut Work) -> Result<Option<Self>, String> {
         let bytes = Source::File(path.to_path_buf()).read()?;
-        let contents = if pfx::is_pfx(&bytes) {
+        let is_pfx = pfx::is_pfx(&bytes);
+        let contents = if is_pfx {
             // Its certificates count only if they have their key, and both are open only together.
             let contents = open_pfx(&bytes, password, work).map_err(|failure| failure.to_string())?;
             Contents { keys: Vec::new(), ..contents }
         } else {
-            Contents::read(bytes.clone())?
+            Contents::read(bytes)?
         };
         if contents.certificates.is_empty() && contents.keys.is_empty() {
             return Ok(None);
         }
-        let mut candidate = Candidate { path: path.to_path_buf(), bytes, contents, keys: Vec::new() };
+        let mut candidate = Candidate { path: path.to_path_buf(), is_pfx, contents, keys: Vec::new() };
         candidate.open_keys(password, work)?;
         Ok(Some(candidate))
     }
@@ -180,17 +181,13 @@ impl Candidate {
         }
         Ok(())
     }
-
-    fn is_pfx(&self) -> bool {
-        !pem::is_pem(&self.bytes) && pfx::is_pfx(&self.bytes)
-    }
 }
 
 /// The ways in which a file's certificates can be used: with the key in it, or that in another file. None stands for
 /// certificates that are a server's, but whose key is nowhere.
 fn forms(candidate: &Candidate, all: &[Candidate]) -> Vec<Option<Form>> {
     let file = || Source::File(candidate.path.clone());
-    if candidate.is_pfx() {
+    if candidate.is_pfx {
         return vec![Some(Form::Pfx(file()))];
     }
     let Ok(parsed) = chain::parse(&candidate.contents.certificates) else { return Vec::new() };
