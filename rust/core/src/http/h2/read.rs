@@ -40,6 +40,7 @@ pub(super) fn head(connection: &Connection, parts: Parts) -> Result<Request, Req
         headers,
         body: Bytes::new(),
         connection: connection.info.clone(),
+        route: None,
     })
 }
 
