@@ -36,6 +36,7 @@ from ._errors import (
 from ._event_loop import new_event_loop
 from ._forms import Form, FormFile
 from ._responses import Response, add_header, delete_cookie, error, redirect, response, set_cookie
+from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
 from ._worker import Worker
 from ._workers import Workers, run_workers
@@ -59,11 +60,14 @@ __all__ = [
     "LimitError",
     "ListenError",
     "Listener",
+    "Mount",
     "PeerCertificate",
     "Request",
     "RequestError",
     "Response",
     "ResponseError",
+    "Route",
+    "Router",
     "Server",
     "Worker",
     "WorkerError",

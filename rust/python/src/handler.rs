@@ -37,8 +37,23 @@ impl Site {
 
     /// Answers with what the handler returned or raised.
     pub(crate) fn answer(&self, reply: Reply, request: &Bound<'_, Request>, result: PyResult<Bound<'_, PyAny>>) {
+        let failed = result.as_ref().ok().and_then(|value| value.cast::<Failed>().ok());
+        if let Some(failed) = failed {
+            return self.answer_failed(reply, request, failed);
+        }
         match result.and_then(|value| response::from_python(&value)) {
             Ok(response) => reply.send(response),
+            Err(error) => self.fail(reply, request, &error),
+        }
+    }
+
+    fn answer_failed(&self, reply: Reply, request: &Bound<'_, Request>, failed: &Bound<'_, Failed>) {
+        let py = request.py();
+        let Failed { exception, response } = failed.get();
+        let status = self.report(request, &PyErr::from_value(exception.bind(py).clone()));
+        match response::from_python(response.bind(py)) {
+            Ok(response) if status.is_some() => reply.send(response),
+            Ok(response) => reply.fail_with(response),
             Err(error) => self.fail(reply, request, &error),
         }
     }
@@ -70,6 +85,21 @@ impl Site {
             error.write_unraisable(py, Some(request));
         }
         status
+    }
+}
+
+/// What a handler returns that raised, where somebody around it has made a response of that: it is told like one that raised.
+#[pyclass(frozen)]
+pub(crate) struct Failed {
+    exception: Py<PyAny>,
+    response: Py<PyAny>,
+}
+
+#[pymethods]
+impl Failed {
+    #[new]
+    fn new(exception: Py<PyAny>, response: Py<PyAny>) -> Self {
+        Failed { exception, response }
     }
 }
 
