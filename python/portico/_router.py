@@ -219,8 +219,8 @@ class Router:
         the response, a dict that it may change, in the reverse order; what it returns, unless None, takes the place of
         the response. Every `leave` is called whose `enter` returned, that of an early answer too. Where something
         raises, it is reported as ever, and `leave` gets the response that the client is to have: a 500, or what a
-        `RequestError` says. Each may be `def` or `async def`; with one that is `async`, `def` handlers run on a thread of the event
-        loop's. Without middleware routes cost nothing more.
+        `RequestError` says. Each may be `def` or `async def`; with one that is `async`, `def` handlers run on a thread
+        of the event loop's. Without middleware routes cost nothing more.
 
         Raises `ConfigError` for what is no function, and where both are None.
         """
