@@ -98,9 +98,11 @@ bench: $(BENCH)/.made ## Measure portico beside other servers; BENCH_ARGS='--loa
 	@$(BENCH)/bin/python loadtest/bench/run.py $(BENCH_ARGS)
 
 # cargo-fuzz wants a nightly compiler for its flags; the stable one does with RUSTC_BOOTSTRAP.
-fuzz: ## Fuzz the HTTP/1 engine for FUZZ_SECONDS (60); needs cargo-fuzz
+fuzz: ## Fuzz the HTTP/1 engine and the router for FUZZ_SECONDS (60) each; needs cargo-fuzz
 	$(call say,Fuzzing)
-	@cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . http1 -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096
+	@for target in http1 routes; do \
+	  (cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $$target -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096) || exit 1; \
+	done
 
 docs: $(VENV)/.built ## Write the generated tables of docs/ anew
 	@$(BIN)/python docs/generate.py

@@ -21,6 +21,14 @@ ANSWERS = {
         "https://bakery.localhost is new",
         "bakery.localhost is open",
     ],
+    "routes.py": [
+        "Notes are at /api/notes/1.",
+        "buy bread",
+        "kept",
+        "wine",
+        "/old has /page",
+        "405 Method Not Allowed",
+    ],
     "workers.py": ["hello /one", "hello /another"],
     "async_app.py": ["hello /async at tick "],
 }

@@ -41,6 +41,8 @@ class Giving:
 
         if isinstance(handler, Router):
             return self._table(handler, middleware).core, None
+        # Those of a router were checked when it got them.
+        check_handler(handler)
         return self.call([Candidate((), handler)], middleware)
 
     def call(
@@ -58,7 +60,6 @@ class Giving:
         return handler, bridge
 
     def _own(self, handler: Function) -> Function:
-        check_handler(handler)
         if not isinstance(handler, Application):
             return handler
         own = self._apps.get(handler) or self.server._loop.lifespans.own(handler)

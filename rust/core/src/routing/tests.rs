@@ -244,8 +244,9 @@ fn handlers_are_replaced() {
     assert!(site.router.find(&Method::GET, "/1", 0).is_err() && site.router.find(&Method::GET, "/only", 0).is_ok());
 }
 
-/// What a match costs hardly grows with the number of routes. Best of several, as this machine may be busy.
+/// What a match costs hardly grows with the number of routes. Best of several, as the machine may be busy.
 #[test]
+#[expect(clippy::print_stdout, reason = "whoever runs this with --nocapture wants the figures")]
 fn the_cost_of_a_match_does_not_grow_with_the_routes() {
     let cost = |routes: usize| {
         let router = Router::default();
