@@ -1,4 +1,4 @@
-"""A small site of many routes: paths with parameters, a part of its own below a prefix, and a WSGI application beside it."""
+"""A small site of many routes: paths with parameters, a part below a prefix, and a WSGI application beside it."""
 
 import portico
 

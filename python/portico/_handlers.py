@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Union
 
+from ._core import Request
 from ._errors import ConfigError
+from ._responses import Response
 
-if TYPE_CHECKING:
-    from ._core import Request
-    from ._responses import Response
-
-Function = Callable[["Request"], Union["Response", Awaitable["Response"]]]
+Function = Callable[[Request], "Response | Awaitable[Response]"]
 """A function from a request to a response dict, `def` or `async def`."""
 
 
