@@ -192,12 +192,13 @@ print(resident() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured through /proc")
 def test_routes_that_come_and_go_leave_nothing():
-    """80 000 routes: fewer bytes each than the smallest allocation."""
+    """40 000 routes in 200 servers: fewer bytes each than the smallest allocation. Measured: 28 KiB in all."""
     measured = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=110, check=False)
     assert measured.returncode == 0, measured.stderr
-    assert int(measured.stdout) < 80_000 * 26
+    assert int(measured.stdout) < 40_000 * 26
 
 
+@pytest.mark.slow
 def test_100_000_routes(make_server):
     router = portico.Router()
     began = time.monotonic()
