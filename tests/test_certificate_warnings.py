@@ -89,7 +89,8 @@ def test_real_peoples_certificates_are_served_with_a_warning(make_server, caplog
     logged = [record for record in caplog.records if record.name == LOGGER]
     assert [record.levelno for record in logged] == [logging.WARNING] * len(said)
     assert all(
-        record.getMessage() == f"for host localhost: {warning}" for record, warning in zip(logged, warnings, strict=True)
+        record.getMessage() == f"for host localhost: {warning}"
+        for record, warning in zip(logged, warnings, strict=True)
     )
 
 

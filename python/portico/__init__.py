@@ -47,6 +47,7 @@ from ._responses import (
     response,
     set_cookie,
 )
+from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
 from ._worker import Worker
 from ._workers import Workers, run_workers
@@ -73,11 +74,14 @@ __all__ = [
     "LimitError",
     "ListenError",
     "Listener",
+    "Mount",
     "PeerCertificate",
     "Request",
     "RequestError",
     "Response",
     "ResponseError",
+    "Route",
+    "Router",
     "Server",
     "StreamCallback",
     "Worker",

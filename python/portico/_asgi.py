@@ -15,7 +15,7 @@ from ._errors import ClosedError, ConfigError, ListenError, ResponseError
 
 if TYPE_CHECKING:
     from ._core import Request
-    from ._server import Handler
+    from ._handlers import Function
 
 # Scopes and messages are Any, because every framework has types of its own for them.
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
@@ -29,7 +29,7 @@ _LAST_STEPS = 5.0
 _AFTER_FAILURE = 0.5
 
 
-def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Handler:
+def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
     """An ASGI 3 application as a handler: Starlette, FastAPI, Django, Quart, Litestar and the like.
 
     It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. A request's body is read
@@ -231,14 +231,14 @@ class Lifespans:
         self._later: set[asyncio.Task[None]] = set()
         self._shutdown: asyncio.Task[None] | None = None
 
-    def own(self, handler: Handler) -> Handler:
+    def own(self, handler: Function) -> Function:
         """The handler for this server: of an app, one with a lifespan of its own, which is run once it is added."""
         if not isinstance(handler, Application):
             return handler
         with self._lock:
             return self._apps.get(handler) or handler.for_another_server()
 
-    def add(self, handler: Handler | None) -> None:
+    def add(self, handler: Function | None) -> None:
         """What `own` has given is in use."""
         if isinstance(handler, Application):
             with self._lock:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from . import _core
 from ._core import ConnectionInfo, PeerCertificate, Request
 from ._errors import ConfigError
-from ._loops import is_async
+from ._handlers import is_async
 from ._reports import InterpreterEnds, Reports, name_of
 from ._responses import Response
 

@@ -27,15 +27,6 @@ _logger = logging.getLogger("portico.error")
 _CLEAN_UP = 5.0
 
 
-def is_async(handler: object) -> bool:
-    """Whether calling it gives a coroutine: an `async def`, a partial of one, or an object whose `__call__` is one."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(handler, "__call__", None)  # noqa: B004
-    )
-
-
 async def _call(handler: Callable[[Any], Any], request: Request) -> Any:
     """What a request's task runs."""
     try:

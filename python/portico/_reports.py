@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from ._errors import CertificateError, Error, ListenError, RequestError
@@ -20,8 +21,13 @@ certificate_logger = logging.getLogger("portico.certificate")
 
 def name_of(handler: Callable[..., object]) -> str:
     """What to call a handler: `module.function`, or the class of an object."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
+    while True:
+        if isinstance(handler, functools.partial):
+            handler = handler.func
+        elif isinstance(handler, FunctionType) and hasattr(handler, "__wrapped__"):
+            handler = handler.__wrapped__
+        else:
+            break
     named = handler if hasattr(handler, "__qualname__") else type(handler)
     return f"{named.__module__}.{named.__qualname__}"
 

@@ -6,30 +6,30 @@ import asyncio
 import atexit
 import contextlib
 import functools
-import inspect
 import logging
 import os
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from . import _core
 from ._addresses import url_of
 from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
-from ._core import Request
 from ._errors import ClosedError, ConfigError
-from ._loops import Loop, is_async
+from ._handlers import Function, is_async
+from ._loops import Loop
 from ._reports import InterpreterEnds, OnError, Reports, name_of
-from ._responses import Response
+from ._router import Router
 from ._signals import ending_signals
+from ._tables import Giving
 
-Handler = Callable[[Request], "Response | Awaitable[Response]"]
-"""A function from a request to a response dict, `def` or `async def`."""
+Handler: TypeAlias = Function | Router
+"""Who answers requests: a function from a request to a response dict, `def` or `async def`, or a `Router`."""
 
 _logger = logging.getLogger("portico")
 
@@ -119,9 +119,8 @@ class Server:
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
         if handler is not None:
-            handler = self._loop.lifespans.own(handler)
-            self._core.set_handler(handler, self._bridge(handler))
-            self._loop.lifespans.add(handler)
+            with Giving(self) as giving:
+                self._core.set_handler(*giving.take(handler))
         self._core.on_closed(functools.partial(_ended, self._closed, self._loop, self._waiting))
 
     # ---- hosts
@@ -168,10 +167,6 @@ class Server:
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
         """
         self._check_process()
-        handler = None if handler is None else self._loop.lifespans.own(handler)
-        bridge = None if handler is None else self._bridge(handler)
-        if self._listens and bridge is not None:
-            self._loop.start(self._core)
         keywords = {
             "cert": cert,
             "key": key,
@@ -187,11 +182,10 @@ class Server:
             "ticket_keys": ticket_keys,
             "watch": watch,
         }
-        context = Context(self._core.add_context(host, keywords, handler, bridge))
+        with Giving(self) as giving:
+            taken = (None, None) if handler is None else giving.take(handler)
+            context = Context(self._core.add_context(host, keywords, *taken))
         context._log_warnings()
-        self._loop.lifespans.add(handler)
-        if self._listens:
-            self._loop.lifespans.start_soon(self._loop.loop)
         return context
 
     def remove_context(self, host: str | None) -> None:
@@ -402,16 +396,6 @@ class Server:
 
     # ---- inside
 
-    def _bridge(self, handler: Handler) -> _core.Bridge | None:
-        """The way to the event loop, for handlers that are called on one."""
-        if not callable(handler):
-            raise ConfigError(f"handler: a function of a request, not {type(handler).__name__}")
-        _check_signature(handler)
-        if not is_async(handler) and self._core.dispatch != "asyncio":
-            return None
-        self._needs_loop = True
-        return self._loop.bridge()
-
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]
     ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
@@ -451,26 +435,15 @@ class Server:
         if not self._core.is_open():
             raise ClosedError(f"cannot {doing} a closed server")
 
+    def _is_ours(self) -> bool:
+        """Whether it is open, and no forked copy."""
+        return os.getpid() == self._pid and self._core.is_open()
+
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise ClosedError(
                 f"this server belongs to process {self._pid} and does not survive a fork: make a new one in this one"
             )
-
-
-def _check_signature(handler: Handler) -> None:
-    """Says at once what would go wrong at each request."""
-    try:
-        inspect.signature(handler).bind(None)
-    except ValueError:
-        return  # It does not tell, as many that are written in C.
-    except TypeError as error:
-        wanted = [one for one in inspect.signature(handler).parameters.values() if one.default is one.empty]
-        hint = {
-            2: ": a WSGI application is given as portico.wsgi(app)",
-            3: ": an ASGI application is given as portico.asgi(app)",
-        }
-        raise ConfigError(f"handler: it cannot be called with a request ({error}){hint.get(len(wanted), '')}") from None
 
 
 def _check_grace(grace: float) -> float:

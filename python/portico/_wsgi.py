@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from ._core import Request
+    from ._handlers import Function
     from ._responses import Response
-    from ._server import Handler
 
 _logger = logging.getLogger("portico.error")
 
@@ -27,7 +27,7 @@ _WHOLE = 2**20
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
-def wsgi(app: WSGIApplication) -> Handler:
+def wsgi(app: WSGIApplication) -> Function:
     """A WSGI application (PEP 3333) as a handler: Flask, Django, Bottle and the like.
 
     It goes wherever a handler goes, and runs as any `def` handler does, by the setting `dispatch`. `environ` has

@@ -5,7 +5,8 @@
 //! 1. [`listener`] binds sockets, accepts, and turns away whom the limits exclude.
 //! 2. [`tls`] does the handshake with the certificate for the host name that the client asks for.
 //! 3. [`connection`] finds out which protocol is spoken; [`http`] reads requests, by [`http::h1`] or HTTP/2.
-//! 4. [`dispatch`] hands a request to its host's [`Handler`], the seam to whoever embeds this.
+//! 4. [`dispatch`] hands a request to its host's [`Handler`], the seam to whoever embeds this; [`routing`] puts many of
+//!    them behind one.
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
@@ -49,6 +50,7 @@ pub mod http;
 pub mod listener;
 mod metrics;
 pub mod raw;
+pub mod routing;
 pub mod server;
 mod shutdown;
 mod stream;
@@ -57,10 +59,11 @@ pub mod tls;
 
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
-pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply};
+pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};
 pub use raw::{StreamHandler, Streams};
+pub use routing::{Pattern, Router};
 pub use server::{Server, Spawn, StdThreads};

@@ -39,7 +39,12 @@ pub(crate) fn asgi_scope<'py>(
     let scheme =
         if connection.is_some_and(|connection| connection.secure) { intern!(py, "https") } else { intern!(py, "http") };
     scope.set_item(intern!(py, "scheme"), scheme)?;
-    scope.set_item(intern!(py, "path"), core.path())?;
+    // The whole path, which begins with the root path: what is there in both is for the app to leave out.
+    scope.set_item(intern!(py, "path"), String::from_utf8_lossy(&core.whole_path_bytes()))?;
+    let root = core.root_path_bytes();
+    if !root.is_empty() {
+        scope.set_item(intern!(py, "root_path"), String::from_utf8_lossy(&root))?;
+    }
     scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, core.target.raw_path().as_bytes()))?;
     scope.set_item(intern!(py, "query_string"), PyBytes::new(py, core.target.query().as_bytes()))?;
     scope.set_item(intern!(py, "headers"), headers(py, core)?)?;

@@ -116,9 +116,8 @@ impl Pump {
             let made = iterable.try_iter().and_then(|iterator| {
                 let made = feed(&iterator, &self.sender, self.length);
                 // A generator that nobody wants more of ends here, and not whenever it is collected.
-                let close = intern!(py, "close");
-                let closed = [iterator.as_any(), iterable].into_iter().find_map(|it| it.getattr_opt(close).transpose());
-                let closed = closed.map_or(Ok(()), |close| close?.call0().map(drop));
+                let closed =
+                    close(&iterator).and_then(|()| if iterator.is(iterable) { Ok(()) } else { close(iterable) });
                 made.and_then(|whole| closed.map(|()| whole))
             });
             match made {
@@ -127,6 +126,14 @@ impl Pump {
                 Err(error) => drop(self.site.report(request, &error)),
             }
         });
+    }
+}
+
+/// Closes what can be closed.
+pub(crate) fn close(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
+    match iterable.getattr_opt(intern!(iterable.py(), "close"))? {
+        Some(close) => close.call0().map(drop),
+        None => Ok(()),
     }
 }
 

@@ -46,6 +46,9 @@ impl Site {
         result: PyResult<Bound<'_, PyAny>>,
         bridge: Option<&Bound<'_, Bridge>>,
     ) {
+        if let Some(failed) = result.as_ref().ok().and_then(|value| value.cast::<Failed>().ok()) {
+            return self.answer_failed(reply, request, failed);
+        }
         let (response, making) = match result.and_then(|value| response::from_python(&value)) {
             Ok(answer) => answer,
             Err(error) => return self.fail(reply, request, &error),
@@ -62,10 +65,29 @@ impl Site {
                     self.report(request, &error);
                 }
             }
+            (Some(making), _) if response.is_bodiless(&request.get().core().method) => {
+                reply.send(response);
+                if let Err(error) = bodies::close(&making.iterable) {
+                    self.report(request, &error);
+                }
+            }
             (Some(making), _) => {
                 reply.send(response);
                 Pump::start(making, self, request, &self.long);
             }
+        }
+    }
+
+    fn answer_failed(&self, reply: Reply, request: &Bound<'_, Request>, failed: &Bound<'_, Failed>) {
+        let py = request.py();
+        let Failed { exception, response } = failed.get();
+        let status = self.report(request, &PyErr::from_value(exception.bind(py).clone()));
+        match response::from_python(response.bind(py)) {
+            Ok((response, None)) if status.is_some() => reply.send(response),
+            Ok((response, None)) => reply.fail_with(response),
+            // What a middleware says of a failure is short.
+            Ok((_, Some(_))) => reply.fail(),
+            Err(error) => self.fail(reply, request, &error),
         }
     }
 
@@ -96,6 +118,21 @@ impl Site {
             error.write_unraisable(py, Some(request));
         }
         status
+    }
+}
+
+/// What a handler returns that raised, where somebody around it has made a response of that: it is told like one that raised.
+#[pyclass(frozen)]
+pub(crate) struct Failed {
+    exception: Py<PyAny>,
+    response: Py<PyAny>,
+}
+
+#[pymethods]
+impl Failed {
+    #[new]
+    fn new(exception: Py<PyAny>, response: Py<PyAny>) -> Self {
+        Failed { exception, response }
     }
 }
 

@@ -94,7 +94,10 @@ impl Request {
             "cookies" => first(py, request.cookies().map(|(name, value)| (latin1(py, name), latin1(py, value)))),
             "body" => Ok(PyBytes::new(py, &request.body).into_any()),
             "isBase64Encoded" => Ok(PyBool::new(py, false).to_owned().into_any()),
-            _ => Ok(PyDict::new(py).into_any()), // pathParameters: a router's
+            _ => {
+                let pairs = request.path_parameters();
+                single(py, pairs.map(|(name, value)| (PyString::new(py, name), PyString::new(py, value))))
+            }
         }
     }
 
@@ -208,7 +211,8 @@ impl Request {
         self.value(py, const { position("version") })
     }
 
-    /// The path, percent-decoded (what is not UTF-8 becomes U+FFFD) and without dot segments.
+    /// The path, percent-decoded (what is not UTF-8 becomes U+FFFD) and without dot segments; for what is mounted at a
+    /// prefix of it, the rest, which is `/` at least.
     #[getter]
     fn path<'py>(&self, py: Python<'py>) -> Value<'py> {
         self.value(py, const { position("path") })
@@ -269,7 +273,7 @@ impl Request {
         self.value(py, const { position("isBase64Encoded") })
     }
 
-    /// What a route's pattern took out of the path; empty without one.
+    /// What the patterns of a `portico.Router` took out of the path, decoded; empty without one.
     #[getter(pathParameters)]
     fn path_parameters<'py>(&self, py: Python<'py>) -> Value<'py> {
         self.value(py, const { position("pathParameters") })
@@ -315,6 +319,13 @@ impl Request {
             list.append((part.name, part.filename, part.content_type, data))?;
         }
         py.import(intern!(py, "portico._forms"))?.getattr(intern!(py, "Form"))?.call1((list,))
+    }
+
+    /// The prefix at which what answers is mounted, decoded and without a slash at its end; empty where it is not. The
+    /// `SCRIPT_NAME` of WSGI, the `root_path` of ASGI.
+    #[getter]
+    fn root_path(&self) -> String {
+        String::from_utf8_lossy(&self.request.root_path_bytes()).into_owned()
     }
 
     /// The connection on which it came; None for `parse_request`.

@@ -20,6 +20,7 @@ use crate::errors::{self, ConfigError};
 use crate::handler::{Function, Site};
 use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
+use crate::router::{self, Pattern, Router};
 use crate::settings;
 use crate::slot::Slot;
 use crate::streams::{self, Visits};
@@ -115,8 +116,42 @@ impl Server {
 
     /// Sets who answers for hosts without a handler of their own; on the event loop behind a bridge, where one is given.
     #[pyo3(signature = (handler, bridge))]
-    fn set_handler(&self, handler: Py<PyAny>, bridge: Option<&Bound<'_, Bridge>>) {
-        self.server.set_handler(Some(self.make_handler(handler, bridge)));
+    fn set_handler(&self, handler: &Bound<'_, PyAny>, bridge: Option<&Bound<'_, Bridge>>) -> PyResult<()> {
+        self.server.set_handler(Some(self.make_handler(handler, bridge)?));
+        Ok(())
+    }
+
+    /// Has a handler answer a method at a path, or, for the method None, what is mounted there; in place of whoever did.
+    #[pyo3(signature = (router, method, path, handler, bridge))]
+    fn add_route(
+        &self,
+        py: Python<'_>,
+        router: &Router,
+        method: Option<&str>,
+        path: &Pattern,
+        handler: &Bound<'_, PyAny>,
+        bridge: Option<&Bound<'_, Bridge>>,
+    ) -> PyResult<()> {
+        let handler = self.make_handler(handler, bridge)?;
+        let _replaced = match method {
+            Some(name) => router.core()?.route(&router::method(name)?, &path.0, handler),
+            None => router.core()?.mount(&path.0, &handler),
+        }
+        .map_err(errors::to_python)?;
+        self.start_threads_if_listening(py)
+    }
+
+    /// Has a handler answer where there is no route, in place of the server.
+    #[pyo3(signature = (router, handler, bridge))]
+    fn set_missing(
+        &self,
+        py: Python<'_>,
+        router: &Router,
+        handler: &Bound<'_, PyAny>,
+        bridge: Option<&Bound<'_, Bridge>>,
+    ) -> PyResult<()> {
+        let _replaced = router.core()?.set_missing(self.make_handler(handler, bridge)?);
+        self.start_threads_if_listening(py)
     }
 
     /// `keywords` are those of `add_context`, each of them.
@@ -126,11 +161,11 @@ impl Server {
         py: Python<'_>,
         host: Option<String>,
         keywords: &Bound<'_, PyDict>,
-        handler: Option<Py<PyAny>>,
+        handler: Option<&Bound<'_, PyAny>>,
         bridge: Option<&Bound<'_, Bridge>>,
     ) -> PyResult<Context> {
         let (sources, rules) = (contexts::sources(keywords)?, contexts::rules(keywords, &self.config)?);
-        let handler = handler.map(|callable| self.make_handler(callable, bridge));
+        let handler = handler.map(|handler| self.make_handler(handler, bridge)).transpose()?;
         detach(py, || {
             let context = Arc::new(tls::Context::new(host.as_deref(), sources, rules, handler)?);
             if self.wanted.lock().listens {
@@ -310,9 +345,17 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// A handler that is called where it belongs: on an event loop behind a bridge, else as the setting `dispatch` says.
-    fn make_handler(&self, callable: Py<PyAny>, bridge: Option<&Bound<'_, Bridge>>) -> Arc<dyn Handler> {
-        let callable = Slot::new(callable);
+    /// A handler that is called where it belongs: on an event loop behind a bridge, else as the setting `dispatch` says. A
+    /// router is one already.
+    fn make_handler(
+        &self,
+        handler: &Bound<'_, PyAny>,
+        bridge: Option<&Bound<'_, Bridge>>,
+    ) -> PyResult<Arc<dyn Handler>> {
+        if let Ok(router) = handler.cast::<Router>() {
+            return router.get().handler();
+        }
+        let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);
         let handler = Arc::new(Function { callable, site: self.site.clone() });
         let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
@@ -320,9 +363,22 @@ impl Server {
             None => self.dispatch_function(handler),
         };
         let mut handlers = self.handlers.lock();
-        handlers.retain(|given| given.slot.strong_count() > 0);
+        if handlers.len() == handlers.capacity() {
+            // Forgets those that are gone; with room for as many again, so that a hundred thousand routes take no longer each.
+            handlers.retain(|given| given.slot.strong_count() > 0);
+            let room = handlers.len() + 1;
+            handlers.reserve(room);
+        }
         handlers.push(Given { slot, runs });
-        handler
+        Ok(handler)
+    }
+
+    /// What was added while serving may need threads that nothing needed before.
+    fn start_threads_if_listening(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.wanted.lock().listens {
+            return Ok(());
+        }
+        detach(py, || self.start_threads()).map_err(errors::to_python)
     }
 
     /// A `def` handler that is called as the setting `dispatch` says.

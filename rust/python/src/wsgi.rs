@@ -22,6 +22,10 @@ pub(crate) fn wsgi_environ<'py>(
     let environ = base.copy()?;
     environ.set_item(intern!(py, "REQUEST_METHOD"), core.method.as_str())?;
     environ.set_item(intern!(py, "PATH_INFO"), latin1(py, &core.path_bytes()))?;
+    let root = core.root_path_bytes();
+    if !root.is_empty() {
+        environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, &root))?;
+    }
     environ.set_item(intern!(py, "QUERY_STRING"), core.target.query())?;
     let protocol = match core.version_text() {
         "1.0" => intern!(py, "HTTP/1.0"),

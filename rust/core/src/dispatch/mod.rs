@@ -36,6 +36,12 @@ pub trait Handler: Send + Sync + 'static {
     /// must not block it.
     fn call(&self, request: Request, reply: Reply);
 
+    /// Who is to answer a request: by default this handler itself. Asked before anything else of it.
+    fn resolve(&self, request: &mut Request) -> Resolved {
+        let _ = request;
+        Resolved::Itself
+    }
+
     /// Whether a call is to be given up as soon as its client leaves. Else a client that only closed its half of the
     /// connection still gets its answer.
     fn is_cancellable(&self) -> bool {
@@ -53,6 +59,16 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
     fn call(&self, request: Request, reply: Reply) {
         reply.send(self(request));
     }
+}
+
+/// Who answers a request.
+pub enum Resolved {
+    /// The handler that was asked.
+    Itself,
+    /// Another one, which is to be asked in turn.
+    Next(Arc<dyn Handler>),
+    /// Nobody: here is the answer.
+    Answered(Response),
 }
 
 /// The longest that calls in a row go on under one [`Handler::hold`]; the call that runs then is not cut short.
@@ -168,6 +184,14 @@ impl Reply {
     /// Answers 500: the handler failed. Whoever calls this has told why.
     pub fn fail(self) {}
 
+    /// The same with an answer that somebody has made of the failure.
+    pub fn fail_with(mut self, response: Response) {
+        if !self.is_abandoned() {
+            self.metrics.handler_failures.add();
+        }
+        self.finish(Some(response));
+    }
+
     /// Whether nobody waits for the answer any more. It takes the place of a waker that [`Reply::poll_abandoned`] left.
     pub fn is_abandoned(&mut self) -> bool {
         self.destination.as_mut().is_none_or(Destination::is_abandoned)
@@ -236,32 +260,60 @@ impl Waiting {
     }
 }
 
-/// Finds who answers a request, and counts it as in flight: a [`Reply`] has to be made for it. None where the server itself
-/// answers, by [`Response::options`].
+/// What becomes of a request that is let in.
+pub(crate) enum Admitted {
+    /// This handler is to be called.
+    By(Arc<dyn Handler>),
+    /// The server itself answers.
+    Answered(Response),
+}
+
+/// The most routers, each behind the one before, that a request is passed on by.
+const MAX_ROUTERS: usize = 32;
+
+/// Finds who answers a request, and counts it as in flight: a [`Reply`] has to be made for it.
 ///
 /// # Errors
 /// No handler, the wrong host for this connection, or too many in flight.
-pub(crate) fn admit(connection: &Connection, request: &Request) -> Result<Option<Arc<dyn Handler>>, RequestError> {
+pub(crate) fn admit(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
     let service = &connection.service;
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
-        return Ok(None);
+        return Ok(Admitted::Answered(Response::options()));
     }
-    let handler = connection.handler_for(request.host())?;
+    let handler = match follow(connection.handler_for(request.host())?, request) {
+        Admitted::By(handler) => handler,
+        answered @ Admitted::Answered(_) => return Ok(answered),
+    };
     let metrics = &service.metrics;
     if metrics.requests_in_flight.add() > service.config.max_in_flight as u64 {
         metrics.requests_in_flight.remove();
         let message = format!("{} requests are in flight (max_in_flight)", service.config.max_in_flight);
         return Err(RequestError::new(Refusal::InFlight, message));
     }
-    Ok(Some(handler))
+    Ok(Admitted::By(handler))
+}
+
+/// Follows routers to who answers.
+pub(crate) fn follow(mut handler: Arc<dyn Handler>, request: &mut Request) -> Admitted {
+    for _ in 0..MAX_ROUTERS {
+        match handler.resolve(request) {
+            Resolved::Itself => return Admitted::By(handler),
+            Resolved::Next(next) => handler = next,
+            Resolved::Answered(response) => return Admitted::Answered(response),
+        }
+    }
+    Admitted::Answered(Response::plain(StatusCode::LOOP_DETECTED))
 }
 
 /// Hands a request to its handler, for whoever waits for the answer.
 ///
 /// # Errors
 /// Those of [`admit`].
-pub(crate) fn begin(connection: &Connection, request: Request) -> Result<Outcome, RequestError> {
-    let Some(handler) = admit(connection, &request)? else { return Ok(Outcome::Ready(Response::options())) };
+pub(crate) fn begin(connection: &Connection, mut request: Request) -> Result<Outcome, RequestError> {
+    let handler = match admit(connection, &mut request)? {
+        Admitted::By(handler) => handler,
+        Admitted::Answered(response) => return Ok(Outcome::Ready(response)),
+    };
     let service = &connection.service;
     let (sender, mut receiver) = oneshot::channel();
     let deadline = service.config.handler_timeout.map(|timeout| Instant::now() + timeout);

@@ -26,6 +26,21 @@ pub struct Request {
     pub body: Bytes,
     /// The connection on which it came; none where only its bytes were parsed.
     pub connection: Option<Arc<ConnectionInfo>>,
+    /// What routers found in the path; none where they found nothing.
+    pub(crate) route: Option<Box<Route>>,
+}
+
+/// What routers found in the path of a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Route {
+    /// The parameters of their patterns, decoded, in the order of the path.
+    pub(crate) parameters: Vec<(Arc<str>, String)>,
+    /// How much of the decoded path is the prefix at which the one who answers is mounted.
+    pub(crate) root: usize,
+    /// The same of the path in the form in which it is matched.
+    pub(crate) matched: usize,
+    /// See [`Request::missed`].
+    pub(crate) missed: Option<String>,
 }
 
 impl Request {
@@ -60,17 +75,51 @@ impl Request {
         self.connection.as_ref().map_or(0, |connection| connection.id)
     }
 
-    /// The path, decoded and without dot segments.
-    pub fn path_bytes(&self) -> Cow<'_, [u8]> {
+    /// The whole path, decoded and without dot segments.
+    pub fn whole_path_bytes(&self) -> Cow<'_, [u8]> {
         target::decode_path(self.target.raw_path())
     }
 
-    /// The same as text; what is not UTF-8 becomes U+FFFD.
+    /// The path below where the one who answers is mounted; empty where it is that very place.
+    pub fn path_bytes(&self) -> Cow<'_, [u8]> {
+        match (self.whole_path_bytes(), self.root()) {
+            (whole, 0) => whole,
+            (Cow::Borrowed(path), root) => Cow::Borrowed(path.get(root..).unwrap_or_default()),
+            (Cow::Owned(path), root) => Cow::Owned(path.get(root..).unwrap_or_default().to_vec()),
+        }
+    }
+
+    /// The same as text; what is not UTF-8 becomes U+FFFD, and an empty path is `/`.
     pub fn path(&self) -> Cow<'_, str> {
         match self.path_bytes() {
+            path if path.is_empty() => Cow::Borrowed("/"),
             Cow::Borrowed(path) => String::from_utf8_lossy(path),
             Cow::Owned(path) => Cow::Owned(String::from_utf8_lossy(&path).into_owned()),
         }
+    }
+
+    /// The path before that, without a slash at its end; empty where nothing is mounted.
+    pub fn root_path_bytes(&self) -> Vec<u8> {
+        match self.root() {
+            0 => Vec::new(),
+            root => self.whole_path_bytes().get(..root).unwrap_or_default().to_vec(),
+        }
+    }
+
+    fn root(&self) -> usize {
+        self.route.as_ref().map_or(0, |route| route.root)
+    }
+
+    /// What routes' patterns took out of the path.
+    pub fn path_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let parameters = self.route.as_ref().map_or(&[][..], |route| &route.parameters);
+        parameters.iter().map(|(name, value)| (&**name, value.as_str()))
+    }
+
+    /// For whoever answers where a router has no route: the methods that there are for the path, as `Allow` lists them; empty
+    /// where there are none. None where there was a route.
+    pub fn missed(&self) -> Option<&str> {
+        self.route.as_ref()?.missed.as_deref()
     }
 
     /// The body as text, by the charset of its content type, else UTF-8 (WHATWG Encoding); what does not decode becomes

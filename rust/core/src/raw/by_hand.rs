@@ -151,7 +151,7 @@ impl Connection {
         hand.asked = Some(Asked { method: method.clone(), version, keep_alive, by_bytes: false });
         let body = std::mem::take(&mut hand.body).finish();
         let connection = Some(self.connection.info.clone());
-        Some(Box::new(Request { method, target, version, headers, body, connection }))
+        Some(Box::new(Request { method, target, version, headers, body, connection, route: None }))
     }
 
     /// Answers a request that cannot be read, and ends the connection.

@@ -37,7 +37,15 @@ pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Request, Unparsed> 
             Event::EndOfBody => {
                 let Some(head) = head else { return Err(Unparsed::Incomplete) };
                 let super::Head { method, target, version, headers, .. } = *head;
-                return Ok(Request { method, target, version, headers, body: body.finish(), connection: None });
+                return Ok(Request {
+                    method,
+                    target,
+                    version,
+                    headers,
+                    body: body.finish(),
+                    connection: None,
+                    route: None,
+                });
             }
             Event::NeedMore | Event::End { .. } => return Err(Unparsed::Incomplete),
         }

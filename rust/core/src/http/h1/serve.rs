@@ -139,8 +139,8 @@ impl Io {
         let service = &self.connection.service;
         service.metrics.request(version);
         let room = service.config.max_read_buffer_size;
-        let request =
-            Request { method, target, version, headers, body, connection: Some(self.connection.info.clone()) };
+        let connection = Some(self.connection.info.clone());
+        let request = Request { method, target, version, headers, body, connection, route: None };
         let outcome = dispatch::begin(&self.connection, request);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::read::{self, Unread};
 use super::{SEND_BUFFER, Shared};
-use crate::dispatch::{self, Destination, Outcome, Reply};
+use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
 use crate::error::RequestError;
 use crate::http::body::Broken;
 use crate::http::{Body, Pieces, Request, Response, date};
@@ -56,15 +56,15 @@ impl Exchange {
     }
 
     /// Hands the request to its handler, which answers on the stream.
-    fn hand_on(self, request: Request) {
+    fn hand_on(self, mut request: Request) {
         let connection = &self.open.shared.connection;
         connection.service.metrics.request(Version::HTTP_2);
-        match dispatch::admit(connection, &request) {
-            Ok(Some(handler)) => {
+        match dispatch::admit(connection, &mut request) {
+            Ok(Admitted::By(handler)) => {
                 let metrics = connection.service.metrics.clone();
                 handler.call(request, Reply::new(Destination::Stream(self), metrics));
             }
-            Ok(None) => self.send(Response::options()),
+            Ok(Admitted::Answered(response)) => self.send(response),
             Err(error) => self.refuse(&error),
         }
     }

@@ -46,6 +46,7 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         headers,
         body: Bytes::new(),
         connection: Some(connection.info.clone()),
+        route: None,
     })
 }
 
