@@ -157,14 +157,14 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *signed: str) -> Iterator[None]:
     """Makes a folder, open to its owner alone, where there is none, and holds it against other processes that do the
-    same. What is in it is ours to replace from then on.
+    same. An authority in it, and the files `signed`, are ours to replace from then on.
 
-    Raises OSError for a folder with files of these names that was not made here."""
+    Raises OSError for a folder with such files that was not made here."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = folder / ".lock"
-    for name in ("ca.crt", "authority.pem"):
+    for name in ("ca.crt", "authority.pem", *signed):
         if os.path.lexists(folder / name) and not os.path.lexists(lock):
             raise FileExistsError(errno.EEXIST, f"{name} there is not of portico's making", str(folder))
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
