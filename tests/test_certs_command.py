@@ -405,7 +405,8 @@ def test_what_is_no_name_is_refused(certs, name, why):
 
 
 @pytest.mark.parametrize("option", [None, "--name", "--out", "--ca"])
-def test_what_is_not_utf8_is_refused(certs, option):
+def test_what_is_not_utf8_is_refused(certs, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     given = os.fsdecode(b"a\xff.test")
     told = certs.fails(*([given] if option is None else ["localhost", option, given]))
     assert "is not UTF-8" in told
