@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -265,6 +267,114 @@ def test_files_for_other_names_are_not_overwritten(certs):
     assert certs.files() == before
 
 
+def widen(path):
+    """Lets everybody read something; its mode, as `unchanged` wants it."""
+    path.chmod(0o755)
+    return path.lstat().st_mode
+
+
+def foreign_link(path, folder):
+    victim = folder / "victim"
+    victim.write_text("secret")
+    path.symlink_to(victim)
+    return victim
+
+
+def foreign_hard_link(path, folder):
+    victim = folder / "victim"
+    victim.write_text("secret")
+    path.hardlink_to(victim)
+    return victim
+
+
+def foreign_folder(path, folder):
+    path.mkdir()
+    return path
+
+
+def foreign_file(path, folder):
+    path.write_text("secret")
+    return path
+
+
+def foreign_pipe(path, folder):
+    os.mkfifo(path)
+    return path
+
+
+FOREIGN = (foreign_link, foreign_hard_link, foreign_folder, foreign_file, foreign_pipe)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("name", ["localhost.key", "localhost.crt"])
+@pytest.mark.parametrize("other", [False, True])
+def test_nothing_of_others_is_changed(certs, tmp_path, foreign, name, other):
+    """Nor waited for, which a FIFO would make us do; also where the other file is of our making."""
+    certs.out.mkdir()
+    if other:
+        certs("localhost")
+        (certs.out / name).unlink()
+    victim = foreign(certs.out / name, tmp_path)
+    mode = widen(victim)
+    told = certs.fails("localhost")
+    assert str(certs.out / name) in told
+    assert "--force" in told
+    assert victim.lstat().st_mode == mode
+    assert not victim.is_file() or victim.read_text() == "secret"
+
+
+@pytest.mark.parametrize("foreign", [foreign_folder, foreign_pipe])
+@pytest.mark.parametrize("name", ["localhost.key", "localhost.crt"])
+def test_force_overwrites_files_only_and_both_or_none(certs, tmp_path, foreign, name):
+    certs.out.mkdir()
+    foreign(certs.out / name, tmp_path)
+    assert "is no file" in certs.fails("localhost", "--force")
+    assert [path.name for path in certs.out.iterdir()] == [name]
+
+
+def test_force_replaces_a_link_and_not_what_it_leads_to(certs, tmp_path):
+    certs.out.mkdir()
+    victim = foreign_link(certs.out / "localhost.key", tmp_path)
+    mode = widen(victim)
+    certs("localhost", "--force")
+    assert (victim.read_text(), victim.stat().st_mode) == ("secret", mode)
+    assert not (certs.out / "localhost.key").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "authority.pem"])
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_authorities_of_others_are_not_touched(certs, tmp_path, foreign, name):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    victim = foreign(theirs / name, tmp_path)
+    mode = widen(victim)
+    told = certs.fails("localhost", "--ca", theirs)
+    assert name in told
+    assert "--ca" in told
+    assert [path.name for path in theirs.iterdir()] == [name]
+    assert victim.lstat().st_mode == mode
+
+
+def test_keys_of_ours_that_were_widened_are_put_right(certs):
+    certs("localhost")
+    keys = [certs.out / "localhost.key", certs.ca.with_name("authority.pem")]
+    for key in keys:
+        key.chmod(0o644)
+    assert certs("localhost").startswith("Kept ")
+    assert [key.stat().st_mode & 0o777 for key in keys] == [0o600, 0o600]
+
+
+def test_two_at_once_agree(certs):
+    command = [sys.executable, "-m", "portico", "certs", "localhost", "--out", str(certs.out)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert sorted(out.split()[0] for out, _ in told) == ["Kept", "Made"]
+    # Logging without a handler prints warnings there, such as those about an authority as a server's certificate.
+    assert [error for _, error in told] == ["", ""]
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certs.out / "localhost.crt", certs.out / "localhost.key")
+
+
 def test_another_authority_makes_another_certificate(certs, tmp_path):
     certs("localhost")
     certs("localhost", "--ca", tmp_path / "other")
@@ -292,6 +402,23 @@ def test_another_authority_makes_another_certificate(certs, tmp_path):
 def test_what_is_no_name_is_refused(certs, name, why):
     assert why in certs.fails("localhost", name)
     assert not certs.out.exists() or not certs.files()
+
+
+@pytest.mark.parametrize("option", [None, "--name", "--out", "--ca"])
+def test_what_is_not_utf8_is_refused(certs, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = os.fsdecode(b"a\xff.test")
+    told = certs.fails(*([given] if option is None else ["localhost", option, given]))
+    assert "is not UTF-8" in told
+    assert "xff" in told
+    assert not certs.out.exists()
+
+
+def test_name_that_is_too_long_for_a_file(certs):
+    long = ".".join(["a" * 60] * 4)
+    assert "--name gives a shorter one" in certs.fails(f"{long}.test")
+    assert "--name gives a shorter one" in certs.fails("localhost", "--name", "a" * 201)
+    certs(f"{long}.test", "--name", "a" * 200)
 
 
 def test_names_of_others_need_an_authority_for_any_name(certs):

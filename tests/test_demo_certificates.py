@@ -145,6 +145,28 @@ def test_authority_that_ends_before_what_it_signs_is_made_anew(kept, folder, mon
     assert keep(folder, HOSTS).new_authority
 
 
+@pytest.mark.parametrize("name", ["ca.crt", "authority.pem", "a.localhost.pem"])
+def test_files_of_others_are_not_touched(folder, name):
+    folder.mkdir()
+    theirs = folder / name
+    theirs.write_text("secret")
+    theirs.chmod(0o644)
+    with pytest.raises(OSError, match=name):
+        keep(folder, HOSTS)
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert (theirs.read_text(), theirs.stat().st_mode & 0o777) == ("secret", 0o644)
+
+
+def test_links_of_others_are_replaced_and_not_followed(kept, folder, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o644)
+    (folder / "a.localhost.pem").unlink()
+    (folder / "a.localhost.pem").symlink_to(victim)
+    check(keep(folder, HOSTS))
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("secret", 0o644)
+
+
 def test_public_certificate_is_put_back(kept, folder):
     before = contents(folder)
     spoil_with_junk(kept.ca)

@@ -108,6 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     authority, authority_key = _core.make_authority("portico examples")
     (folder / "authority.pem").write_text(authority)
+    (folder / "clients-ca.crt").write_text(_core.make_authority("portico examples' clients")[0])
     for stem, name in (("example", "example.com"), ("shop", "*.shop.test")):
         chain, key = _core.issue_certificate(authority, authority_key, [name], 1)
         (folder / f"{stem}.crt").write_text(chain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shlex
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ._errors import CertificateError, ConfigError
 DEFAULT_DAYS = 365
 # Apple's systems take no certificate that is valid for more than 825 days, and ours begin a day early.
 MAX_DAYS = 824
+# File systems take 255 bytes, and a draft of the file has a longer name.
+_MAX_STEM_BYTES = 200
 
 # Names and networks that nobody on the internet can own: an authority for these alone, stolen, is no bank and no mail
 # server to those who trust it. RFC 2606, 6761, 6762, 8375, 1918, 3927, 4193, 4291, 6598; .internal is ICANN's.
@@ -69,6 +72,8 @@ def run(wanted: Wanted) -> int:
 
 def make(wanted: Wanted) -> Made:
     """Makes a certificate and its key, or takes those that are there, as `run` has it."""
+    for given in (*wanted.names, wanted.stem, wanted.out, wanted.ca):
+        _refuse_what_is_no_text("" if given is None else str(given))
     names = tuple(dict.fromkeys(_plain(name) for name in wanted.names))
     cert, key = _files(wanted, names)
     folder = wanted.ca or _authority.user_folder("authority-for-any-name" if wanted.any_name else "authority")
@@ -81,26 +86,46 @@ def make(wanted: Wanted) -> Made:
         raise ConfigError(f"cannot keep the authority in {folder}: {error.strerror}; --ca names another") from error
     try:
         cert.parent.mkdir(parents=True, exist_ok=True)
-        kept = not wanted.force and _authority.is_good(cert, key, names, authority.pair)
-        if not kept:
-            chain, secret = _issue(authority, names, wanted)
-            if not wanted.force:
-                _refuse_to_overwrite(cert, key, names)
-            _authority.write(key, secret)
-            _authority.write(cert, _authority.title(names) + chain, mode=0o644)
+        with _authority.alone_in(cert.parent):
+            kept = _keep(wanted, names, cert, key, authority)
         _, not_after = certificate_info(cert.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot write to {cert.parent}: {error.strerror}; --out names another folder") from error
     return Made(names, cert, key, not_after, kept, authority)
 
 
+def _keep(wanted: Wanted, names: Sequence[str], cert: Path, key: Path, authority: _authority.Authority) -> bool:
+    """Makes both files where they are not there and good already, and says whether they were."""
+    if not wanted.force and _authority.is_good(cert, key, names, authority.pair):
+        return True
+    chain, secret = _issue(authority, names, wanted)
+    if not wanted.force:
+        _refuse_to_overwrite(cert, key, names)
+    for path in (cert, key):
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode) and not path.is_symlink():
+            raise ConfigError(f"not overwriting {path}, which is no file; --name gives both another name")
+    _authority.write(key, secret)
+    _authority.write(cert, _authority.title(names) + chain, mode=0o644)
+    return False
+
+
 def _files(wanted: Wanted, names: Sequence[str]) -> tuple[Path, Path]:
     """Where the certificate and its key go."""
     stem = _stem(names) if wanted.stem is None else wanted.stem
-    if stem in ("", ".", "..") or Path(stem).name != stem:
+    if len(stem.encode()) > _MAX_STEM_BYTES:
+        raise ConfigError(f"{stem[:32]}... is too long for the name of a file; --name gives a shorter one")
+    if stem in ("", ".", "..") or Path(stem).name != stem or "\0" in stem:
         raise ConfigError(f"--name {stem!r} is not the name of a file; --out says where it goes")
     out = Path(os.path.abspath(wanted.out))
     return out / f"{stem}.crt", out / f"{stem}.key"
+
+
+def _refuse_what_is_no_text(given: str) -> None:
+    """Arguments that are not UTF-8 come with surrogates, which can neither be certified nor printed."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{os.fsencode(given)!r} is not UTF-8") from None
 
 
 def _plain(name: str) -> str:
@@ -145,7 +170,8 @@ def _refuse_to_overwrite(cert: Path, key: Path, names: Sequence[str]) -> None:
     if not there:
         return
     try:
-        ours = cert.read_text("ascii").startswith(_authority.title(names)) and key.exists()
+        ours = _authority.read(cert).startswith(_authority.title(names)) and bool(_authority.read(key))
+        _authority.belong_together(cert, key)  # A key says nothing of who made it, but for its certificate.
     except (OSError, UnicodeDecodeError):
         ours = False
     if not ours:

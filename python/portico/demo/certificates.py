@@ -38,9 +38,9 @@ def keep(folder: Path, hosts: Mapping[str, Sequence[str]]) -> Certificates:
     less than a week left, is issued anew by the same authority; the authority is made anew only where
     it cannot be used or would expire before what it signs. Two processes may do this at once.
 
-    Raises OSError where the folder cannot be used."""
+    Raises OSError where the folder cannot be used, or holds files of these names that are of others' making."""
     folder = Path(os.path.abspath(folder))
-    with _authority.locked(folder):
+    with _authority.locked(folder, *(f"{host}.pem" for host in hosts)):
         authority = _authority.keep_authority(folder, "portico demo", VALID_DAYS, _PERMITTED)
         pairs = {host: folder / f"{host}.pem" for host in hosts}
         for host, path in pairs.items():
