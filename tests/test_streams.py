@@ -593,8 +593,8 @@ def test_a_callback_that_raises_harms_nobody_else(stream, kind, caplog):
         with served.connect() as wire:
             peer = "{}:{}".format(*wire.sock.getsockname())
             assert wire.send("fail\n").rest() == b""
-        _, request = served.errors.next(ZeroDivisionError)
-        assert request is None
+        _, connection = served.errors.next(ZeroDivisionError)
+        assert "{}:{}".format(*connection.peername) == peer
         assert peer in caplog.text
         assert "Traceback" in caplog.text
         assert other.send("go\n").rest() == b"fine"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
+import operator
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
@@ -56,7 +59,11 @@ class _Connection:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._info, name)
+        try:
+            return getattr(self._info, name)
+        except AttributeError:
+            kind = type(self).__name__
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self) from None
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(name for name in dir(self._info) if not name.startswith("_"))})
@@ -84,7 +91,8 @@ class Connection(_Connection):
     def read(self, n: int = -1, timeout: float | None = None) -> bytes:
         """Up to `n` bytes, as soon as there are any; `b""` at the end. Without `n`, everything to the end.
 
-        Raises `LimitError` for more than `max_request_read_bytes` to the end.
+        Raises `LimitError` for more than `max_request_read_bytes` to the end, and `ConnectionAbortedError` where the
+        server is being closed before the client has ended its side: what has come may be cut short.
         """
         return self._stream.read(n, timeout).wait()
 
@@ -94,7 +102,7 @@ class Connection(_Connection):
         Raises `asyncio.IncompleteReadError` (an `EOFError`) with what there was as `partial` where the end comes before
         the separator, `LimitError` where that does not come within `limit` bytes.
         """
-        return self._stream.read_until(_separator(separator), limit, timeout).wait()
+        return self._stream.read_until(_separator(separator), _count(limit, "limit"), timeout).wait()
 
     def read_exactly(self, n: int, timeout: float | None = None) -> bytes:
         """`n` bytes; `b""` at the end.
@@ -102,7 +110,7 @@ class Connection(_Connection):
         Raises `asyncio.IncompleteReadError` (an `EOFError`) with what there was as `partial` where the end comes before
         that, and `LimitError` at once for more than `max_request_read_bytes`: `n` is often what a client has sent.
         """
-        return self._stream.read_exactly(n, timeout).wait()
+        return self._stream.read_exactly(_count(n, "n"), timeout).wait()
 
     def read_request(self, timeout: float | None = None) -> Request | None:
         """The next HTTP/1 request, its body read; None at the end, and where no other may follow the last.
@@ -129,8 +137,9 @@ class Connection(_Connection):
     def respond(self, response: Response) -> None:
         """Answers the request that was read last, with a dict as handlers return it.
 
-        Raises `ResponseError` for what cannot be sent, of which the client has seen nothing then, and `RuntimeError`
-        where there is no request to answer.
+        Raises `ResponseError` for what cannot be sent, of which the client has seen nothing then: another response may
+        follow, or the client gets a 500 when the connection is closed. Raises `RuntimeError` where
+        there is no request to answer.
         """
         self._stream.respond(response).wait()
 
@@ -176,11 +185,11 @@ class AsyncConnection(_Connection):
         timeout: float | None = None,
     ) -> bytes:
         """As `Connection.read_until`."""
-        return await self._wait(self._stream.read_until(_separator(separator), limit, timeout))
+        return await self._wait(self._stream.read_until(_separator(separator), _count(limit, "limit"), timeout))
 
     async def read_exactly(self, n: int, timeout: float | None = None) -> bytes:
         """As `Connection.read_exactly`."""
-        return await self._wait(self._stream.read_exactly(n, timeout))
+        return await self._wait(self._stream.read_exactly(_count(n, "n"), timeout))
 
     async def read_request(self, timeout: float | None = None) -> Request | None:
         """As `Connection.read_request`."""
@@ -238,7 +247,15 @@ def _wake(woken: asyncio.Future[None]) -> None:
         woken.set_result(None)
 
 
+def _count(number: int, name: str) -> int:
+    if (number := operator.index(number)) < 0:
+        raise ValueError(f"{name}: a number of bytes from 0 on, not {number}")
+    return min(number, sys.maxsize)
+
+
 def _separator(separator: bytes) -> bytes:
+    if not isinstance(separator, (bytes, bytearray, memoryview)):
+        raise TypeError(f"separator: bytes, not {type(separator).__name__}")
     if not separator:
         raise ValueError("separator: at least one byte")
     return bytes(separator)
@@ -252,9 +269,20 @@ def target(callback: StreamCallback, reports: Reports) -> Callable[[_core.Stream
     """What the binding calls for each connection; for a callback that is `async def` it gives a coroutine."""
     if not callable(callback):
         raise ConfigError(f"stream: a function of a connection, not {type(callback).__name__}")
+    if _is_generator(callback):
+        raise ConfigError(
+            f"stream: {name_of(callback)} has a `yield`: calling it gives a generator, and runs nothing of it"
+        )
     if is_async(callback):
         return functools.partial(_call_async, cast("Callable[[AsyncConnection], Awaitable[object]]", callback), reports)
     return functools.partial(_call, cast("Callable[[Connection], object]", callback), reports)
+
+
+def _is_generator(callback: Callable[..., object]) -> bool:
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    called = (callback, getattr(callback, "__call__", None))  # noqa: B004
+    return any(inspect.isgeneratorfunction(it) or inspect.isasyncgenfunction(it) for it in called)
 
 
 def _call(callback: Callable[[Connection], object], reports: Reports, stream: _core.Stream) -> None:
@@ -277,17 +305,30 @@ async def _call_async(
     callback: Callable[[AsyncConnection], Awaitable[object]], reports: Reports, stream: _core.Stream
 ) -> None:
     connection = AsyncConnection(stream)
+    task = asyncio.current_task()
     idle = False
     try:
         await callback(connection)
-    except (asyncio.CancelledError, GeneratorExit):
-        raise  # At the end of the grace, or by the callback's own doing.
     except BaseException as exception:
+        if isinstance(exception, (asyncio.CancelledError, GeneratorExit)) and _is_ended(task, exception):
+            raise
         if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # Ctrl-C is meant for the program.
         idle = _tell(exception, callback, connection, reports)
     finally:
         stream.close(idle)
+
+
+def _is_ended(task: asyncio.Task[Any] | None, exception: BaseException) -> bool:
+    """Whether the coroutine was cancelled, as at the end of the grace, or closed by whoever drops its task; False where
+    the callback has raised such an exception itself."""
+    if asyncio._get_running_loop() is None or asyncio.current_task() is not task:
+        return True
+    if isinstance(exception, GeneratorExit):
+        return False
+    # Before Python 3.11 a task cannot tell.
+    cancelling = getattr(task, "cancelling", None)
+    return cancelling is None or cancelling() > 0
 
 
 def _tell(exception: BaseException, callback: Callable[..., object], connection: _Connection, reports: Reports) -> bool:
@@ -298,6 +339,7 @@ def _tell(exception: BaseException, callback: Callable[..., object], connection:
         # The client's doing or the network's: daily business.
         _logger.info("%s: %s", name_of(callback), exception)
         return isinstance(exception, TimeoutError)
+    connection._stream.failed()
     reports.stream_failed(exception, callback, connection)
     return False
 
@@ -316,8 +358,8 @@ def parse_request(
     it is the path.
 
     Raises `RequestError` with the `status` that the server would answer and its `reason`; `IncompleteRequest` where the
-    bytes are the beginning of a request; `RequestError` of the reason `"longer"` where more bytes follow it; and
-    `ConfigError` for a limit outside its range.
+    bytes are the beginning of a request; `RequestError` of the reason `"longer"` where more bytes follow it, with the
+    offset where it ends as `end`; and `ConfigError` for a limit outside its range.
 
     >>> parse_request(b"GET /a?b=c HTTP/1.1\\r\\nHost: x.test\\r\\n\\r\\n").url
     'http://x.test/a?b=c'
@@ -327,4 +369,4 @@ def parse_request(
         "max_header_bytes": max_header_bytes,
         "max_headers": max_headers,
     }
-    return _core.parse_request(data, [(name, limit) for name, limit in limits.items() if limit is not None])
+    return _core.parse_request(data, {name: limit for name, limit in limits.items() if limit is not None})

@@ -60,11 +60,13 @@ class HandshakeError(Error, ConnectionError):
 
 class RequestError(Error, ValueError):
     """A request was refused (RFC 9110, RFC 9112). `status` is what its client was answered, `reason` the label
-    under which it is counted, `connection` whose it was, where that is known."""
+    under which it is counted, `connection` whose it was, where that is known. `end` is where the request ends, for
+    `parse_request` and the reason `"longer"`."""
 
     status: int = 400
     reason: str = ""
     connection: ConnectionInfo | None = None
+    end: int | None = None
 
 
 class IncompleteRequest(RequestError):

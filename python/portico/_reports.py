@@ -6,14 +6,14 @@ import functools
 import logging
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import CertificateError, Error, ListenError, RequestError
 
 if TYPE_CHECKING:
     from ._core import Request
 
-OnError = Callable[[BaseException, "Request | None"], object]
+OnError = Callable[[BaseException, Any], object]
 
 _logger = logging.getLogger("portico.error")
 certificate_logger = logging.getLogger("portico.certificate")
@@ -61,7 +61,7 @@ class Reports:
             _logger.error("%s for %r: %s", name_of(callback), connection, exception)
         else:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
-        self._tell(exception, None)
+        self._tell(exception, connection)
 
     def failed(self, exception: BaseException) -> None:
         """A handshake failed, a request was refused, a socket gave an error, or a certificate that changed cannot be
@@ -79,10 +79,10 @@ class Reports:
         """So many errors of connections came too fast to be told one by one."""
         _logger.warning("%d more errors of connections were counted and not logged", count)
 
-    def _tell(self, exception: BaseException, request: Request | None) -> None:
+    def _tell(self, exception: BaseException, about: object) -> None:
         if self._on_error is None:
             return
         try:
-            self._on_error(exception, request)
+            self._on_error(exception, about)
         except BaseException:
             _logger.exception("on_error raised")

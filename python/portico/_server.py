@@ -82,7 +82,8 @@ class Server:
 
     `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
     win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
-    every error that nobody else could catch: of a handler (with its request) and of a connection (with None).
+    every error that nobody else could catch: of a handler (with its request), of a callback for connections (with its
+    connection), and of what came before either (with None).
 
     Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
     Any number of servers may live in one process, and every method may be called from any thread.

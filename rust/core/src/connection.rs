@@ -95,7 +95,6 @@ impl Connection {
     ///
     /// # Errors
     /// [`Refusal::Misdirected`].
-    #[expect(dead_code, reason = "merged in a moment")]
     pub(crate) fn check_host(&self, host: &str) -> Result<(), RequestError> {
         self.check_name(host_name(host), &self.service.hosts.read())
     }

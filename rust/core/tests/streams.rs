@@ -109,7 +109,7 @@ fn a_time_out_and_a_dropped_operation_lose_nothing() {
     let (mut client, connection) = connect(address, &connections);
     client.write_all(b"ab").unwrap();
     let brief = Timeout::Is(Some(Duration::from_millis(20)));
-    assert!(matches!(connection.read_exactly(4, brief).wait(), Err(StreamError::TimedOut(_))));
+    assert!(matches!(connection.read_exactly(4, brief).wait(), Err(StreamError::TimedOut { by_setting: false, .. })));
     let mut dropped = connection.read_exactly(4, Timeout::Is(None));
     assert!(matches!(dropped.poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
     drop(dropped);

@@ -1,14 +1,13 @@
 //! `portico.parse_request`.
 
-use portico_core::Config;
-use portico_core::config::Value;
 use portico_core::http::h1::{Limits, Unparsed, parse_request as parse};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::{self, ConfigError, IncompleteRequest, RequestError};
 use crate::request::Request;
+use crate::settings;
 use crate::threads::detach;
 
 /// Larger requests are parsed without the interpreter.
@@ -16,9 +15,8 @@ const LARGE: usize = 64 * 1024;
 
 /// The request that those bytes are; `limits` are settings of these names.
 #[pyfunction]
-pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: Vec<(String, i64)>) -> PyResult<Request> {
-    let settings = limits.into_iter().map(|(name, value)| (name, Value::Integer(value)));
-    let limits = Limits::from(&Config::parse(settings).map_err(errors::to_python)?);
+pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: &Bound<'_, PyDict>) -> PyResult<Request> {
+    let limits = Limits::from(&settings::parse(limits)?);
     let parsed = match data.cast::<PyBytes>() {
         Ok(data) if data.as_bytes().len() < LARGE => parse(data.as_bytes(), limits),
         _ => {
@@ -36,8 +34,10 @@ pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: Vec
             "incomplete",
         )),
         Err(Unparsed::Longer(end)) => {
-            let text = format!("bytes follow the request: it ends at byte {end}");
-            Err(with_reason(py, RequestError::new_err(text), "longer"))
+            let error = RequestError::new_err(format!("bytes follow the request: it ends at byte {end}"));
+            // As in `with_reason`.
+            let _ = error.value(py).setattr("end", end);
+            Err(with_reason(py, error, "longer"))
         }
     }
 }

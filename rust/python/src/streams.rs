@@ -205,12 +205,23 @@ impl Stream {
     }
 
     fn respond(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Operation> {
-        let (response, _) = response::from_python(value)?;
+        let response = match response::from_python(value) {
+            Ok((response, _)) => response,
+            Err(error) => {
+                self.connection.respond_failed();
+                return Err(error);
+            }
+        };
         self.writing(py, self.connection.respond(&response))
     }
 
     fn write_eof(&self) {
         self.connection.write_eof();
+    }
+
+    /// Counts that the callback raised.
+    fn failed(&self) {
+        self.connection.failed();
     }
 
     /// Ends the connection, and returns; `idle` where the callback let a time-out pass.
@@ -306,7 +317,7 @@ fn to_python(py: Python<'_>, connection: &Connection, error: StreamError) -> PyE
     let text = format!("connection from {}: {error}", connection.info().peer);
     let error = match error {
         StreamError::Closed(_) => ClosedError::new_err(text),
-        StreamError::TimedOut(_) | StreamError::WriteTimeout(_) => PyTimeoutError::new_err(text),
+        StreamError::TimedOut { .. } | StreamError::WriteTimeout(_) => PyTimeoutError::new_err(text),
         StreamError::Lost { writing: true, .. } => PyBrokenPipeError::new_err(text),
         StreamError::Lost { writing: false, .. } => PyConnectionResetError::new_err(text),
         StreamError::Truncated => PyConnectionError::new_err(text),

@@ -4,12 +4,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 
 use super::connection::Connection;
 use super::error::StreamError;
 use super::pipe::Inbound;
-use crate::error::RequestError;
+use crate::error::{Refusal, RequestError};
 use crate::http::body::Collected;
 use crate::http::h1::encode::{self, Persist};
 use crate::http::h1::{CONTINUE, Event, Head, Limits, Machine, Wait};
@@ -35,9 +35,16 @@ struct Asked {
     keep_alive: bool,
     /// The callback has written something of its own since.
     by_bytes: bool,
+    /// The callback has given a response that cannot be sent.
+    failed: bool,
 }
 
 impl ByHand {
+    /// Whether the body of a request is being read: its bytes are the engine's.
+    pub(super) fn is_within_body(&self) -> bool {
+        self.head.is_some() && !self.over
+    }
+
     /// What was received and belongs to no request yet.
     pub(super) fn take_unread(&mut self) -> BytesMut {
         self.machine.as_mut().map(|machine| machine.take_unread()).unwrap_or_default()
@@ -108,7 +115,7 @@ impl Connection {
                     hand.head = Some(head);
                 }
                 Ok(Event::Body(data)) => hand.body.push(data),
-                Ok(Event::EndOfBody) => return Poll::Ready(Ok(self.request(hand))),
+                Ok(Event::EndOfBody) => return Poll::Ready(self.request(hand)),
                 Ok(Event::End { clean: true }) => {
                     hand.over = true;
                     return Poll::Ready(Ok(None));
@@ -145,24 +152,31 @@ impl Connection {
     }
 
     /// The request that is whole now.
-    fn request(&self, hand: &mut ByHand) -> Option<Box<Request>> {
-        let Head { method, target, version, headers, keep_alive, .. } = *hand.head.take()?;
+    fn request(&self, hand: &mut ByHand) -> Result<Option<Box<Request>>, StreamError> {
+        let Some(head) = hand.head.take() else { return Ok(None) };
+        let Head { method, target, version, headers, keep_alive, .. } = *head;
         self.connection.service.metrics.request(version);
-        hand.asked = Some(Asked { method: method.clone(), version, keep_alive, by_bytes: false });
+        hand.asked = Some(Asked { method: method.clone(), version, keep_alive, by_bytes: false, failed: false });
         let body = std::mem::take(&mut hand.body).finish();
         let connection = Some(self.connection.info.clone());
-        Some(Box::new(Request { method, target, version, headers, body, connection, route: None }))
+        let request = Box::new(Request { method, target, version, headers, body, connection, route: None });
+        // Who answers is the callback's business; which hosts a connection is for is not: another one may ask for
+        // certificates of clients.
+        match self.connection.check_host(request.host()) {
+            Err(error) => Err(self.refuse(hand, error)),
+            Ok(()) => Ok(Some(request)),
+        }
     }
 
     /// Answers a request that cannot be read, and ends the connection.
     fn refuse(&self, hand: &mut ByHand, error: RequestError) -> StreamError {
         hand.over = true;
         (hand.head, hand.body) = (None, Collected::default());
+        let method = hand.asked.take().map_or(Method::GET, |asked| asked.method);
         self.connection.refused(&error);
         // A client that has left cannot be told.
-        let _ = self.send(&Response::refusal(&error), &Method::GET, Persist::Close);
-        self.pipe.order(|orders| orders.refused = true);
-        self.close();
+        let _ = self.send(&Response::refusal(&error), &method, Persist::Close);
+        self.pipe.order(|orders| (orders.refused, orders.eof, orders.closed) = (true, true, true));
         StreamError::Request(error)
     }
 
@@ -183,6 +197,23 @@ impl Connection {
         Some(self.refuse(&mut self.by_hand.lock(), wait.refusal()?))
     }
 
+    /// Notes that the response to the request that was read last cannot be sent: where no other follows before the
+    /// connection is closed, the client gets a 500, as from handlers.
+    pub fn respond_failed(&self) {
+        if let Some(asked) = &mut self.by_hand.lock().asked {
+            asked.failed = true;
+        }
+    }
+
+    /// Answers a request whose response could not be sent, where the callback has written nothing itself.
+    pub(super) fn answer_failed(&self) {
+        let failed = self.by_hand.lock().asked.as_ref().is_some_and(|asked| asked.failed && !asked.by_bytes);
+        if failed {
+            // A client that has left cannot be told.
+            let _ = self.answer(&Response::plain(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+    }
+
     pub(super) fn answer(&self, response: &Response) -> Result<(), StreamError> {
         let mut hand = self.by_hand.lock();
         let Some(asked) = hand.asked.take() else {
@@ -190,7 +221,10 @@ impl Connection {
         };
         let draining = !self.connection.service.lifecycle.is_serving();
         let persist = Persist::after(asked.version, asked.keep_alive, response, draining);
-        self.send(response, &asked.method, persist)?;
+        if let Err(error) = self.send(response, &asked.method, persist) {
+            hand.asked = Some(Asked { failed: true, ..asked });
+            return Err(error);
+        }
         if persist == Persist::Close {
             hand.over = true;
             self.write_eof();

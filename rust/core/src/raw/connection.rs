@@ -45,6 +45,11 @@ impl Connection {
         !self.pipe.has_failed() && !self.pipe.orders().closed
     }
 
+    /// Counts that the callback raised.
+    pub fn failed(&self) {
+        self.connection.service.metrics.handler_failures.add();
+    }
+
     // ---- reading
 
     /// Reads up to so many bytes, as soon as there are some; none at the end.
@@ -68,7 +73,6 @@ impl Connection {
     }
 
     fn reading(self: &Arc<Self>, want: Want, timeout: Timeout) -> Operation {
-        let timeout = self.time(timeout);
         Operation::new(self.clone(), What::Read(want), timeout)
     }
 
@@ -80,7 +84,15 @@ impl Connection {
     }
 
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, want: &mut Want) -> Poll<Result<Bytes, StreamError>> {
-        let unread = self.by_hand.lock().take_unread();
+        let unread = {
+            let mut hand = self.by_hand.lock();
+            if hand.is_within_body() {
+                let text =
+                    "a request's body is being read: its bytes come with the request, by reading that to its end";
+                return Poll::Ready(Err(StreamError::Misuse(text)));
+            }
+            hand.take_unread()
+        };
         if !unread.is_empty() {
             self.pipe.unread(unread);
         }
@@ -97,7 +109,7 @@ impl Connection {
     pub fn write(self: &Arc<Self>, data: Bytes) -> Result<Operation, StreamError> {
         self.by_hand.lock().written();
         self.pipe.write([data])?;
-        Ok(Operation::new(self.clone(), What::Written, None))
+        Ok(Operation::new(self.clone(), What::Written, Timeout::Is(None)))
     }
 
     /// Answers the request that was read last.
@@ -106,12 +118,11 @@ impl Connection {
     /// There is none, or nothing can be written any more.
     pub fn respond(self: &Arc<Self>, response: &Response) -> Result<Operation, StreamError> {
         self.answer(response)?;
-        Ok(Operation::new(self.clone(), What::Written, None))
+        Ok(Operation::new(self.clone(), What::Written, Timeout::Is(None)))
     }
 
     /// Reads a request whole; none at the end.
     pub fn read_request(self: &Arc<Self>, timeout: Timeout) -> Operation {
-        let timeout = self.time(timeout);
         Operation::new(self.clone(), What::Request, timeout)
     }
 
@@ -122,6 +133,7 @@ impl Connection {
 
     /// Ends it: what was written is sent, nothing more is read. Returns at once.
     pub fn close(&self) {
+        self.answer_failed();
         self.pipe.order(|orders| (orders.eof, orders.closed) = (true, true));
     }
 
@@ -170,6 +182,10 @@ impl Want {
             Want::All => {
                 // The end is an answer, other than in the two below.
                 if let Some(None) = inbound.over {
+                    // The client has not ended its side: to call that complete would be wrong.
+                    if inbound.drained && there > 0 {
+                        return Some(Err(StreamError::ServerEnded));
+                    }
                     return Some(Ok(split(inbound.buffer, there)));
                 }
                 inbound.wanted = most_of_all + 1;

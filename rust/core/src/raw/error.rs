@@ -12,8 +12,13 @@ use crate::error::RequestError;
 pub enum StreamError {
     /// This end closed it, or its writing half.
     Closed(&'static str),
-    /// Nothing came, or what came was not enough, within the time that the call gave.
-    TimedOut(Duration),
+    /// Nothing came, or what came was not enough, within the time that the call or the setting gave.
+    TimedOut {
+        /// How long that was.
+        after: Duration,
+        /// Whether it was the setting `stream_timeout`.
+        by_setting: bool,
+    },
     /// The client took nothing of what was written for `write_timeout`, and the connection is dropped.
     WriteTimeout(Duration),
     /// The client is gone, or what it sent is no TLS; the text says how that was noticed.
@@ -53,7 +58,10 @@ impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StreamError::Closed(text) | StreamError::Misuse(text) => f.write_str(text),
-            StreamError::TimedOut(time) => write!(f, "not enough came within {} s", time.as_secs_f64()),
+            StreamError::TimedOut { after, by_setting } => {
+                let named = if *by_setting { " (stream_timeout)" } else { "" };
+                write!(f, "not enough came within {} s{named}", after.as_secs_f64())
+            }
             StreamError::WriteTimeout(time) => {
                 write!(f, "the client took nothing for {} s (write_timeout)", time.as_secs_f64())
             }

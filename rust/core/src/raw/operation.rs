@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Want, deadline};
+use super::connection::{Connection, Timeout, Want, deadline};
 use super::error::StreamError;
 use crate::http::Request;
 
@@ -16,6 +16,8 @@ pub struct Operation {
     connection: Arc<Connection>,
     what: What,
     timeout: Option<Duration>,
+    /// Whether that is the setting's.
+    by_setting: bool,
     deadline: Option<Instant>,
     /// Who was left with the pipe to be woken.
     waker: Option<Waker>,
@@ -39,8 +41,10 @@ pub enum Done {
 }
 
 impl Operation {
-    pub(super) fn new(connection: Arc<Connection>, what: What, timeout: Option<Duration>) -> Self {
-        Operation { connection, what, timeout, deadline: deadline(timeout), waker: None }
+    pub(super) fn new(connection: Arc<Connection>, what: What, timeout: Timeout) -> Self {
+        let by_setting = timeout == Timeout::Default;
+        let timeout = connection.time(timeout);
+        Operation { connection, what, timeout, by_setting, deadline: deadline(timeout), waker: None }
     }
 
     /// Looks whether it is done; if not, the waker of `cx` is told when to look again. To be polled at its
@@ -82,7 +86,7 @@ impl Operation {
             What::Request => self.connection.late_request(),
             _ => None,
         }
-        .unwrap_or(StreamError::TimedOut(self.timeout.unwrap_or_default()))
+        .unwrap_or(StreamError::TimedOut { after: self.timeout.unwrap_or_default(), by_setting: self.by_setting })
     }
 
     /// Waits for it on this thread, which runs no event loop.

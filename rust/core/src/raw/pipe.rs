@@ -323,8 +323,9 @@ impl State {
 
     fn check_writable(&self) -> Result<(), StreamError> {
         match &self.failure {
+            // First: a connection that this end has closed fails once its task is over.
+            _ if self.orders.closed => Err(StreamError::Closed("the connection was closed at this end")),
             Some(failure) => Err(failure.for_writing()),
-            None if self.orders.closed => Err(StreamError::Closed("the connection was closed at this end")),
             None if self.orders.eof => Err(StreamError::Closed("this end has said that it writes nothing more")),
             None => Ok(()),
         }
