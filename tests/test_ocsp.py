@@ -18,7 +18,7 @@ from clients import run, wait_until
 GOOD, REVOKED = ocsp.OCSPCertStatus.GOOD, ocsp.OCSPCertStatus.REVOKED
 
 
-def vouch(ca, pem, *, status=GOOD, ends=DAY):
+def vouch(ca, pem, *, status=GOOD, begins=-2 * DAY, ends=DAY):
     """What the authority says of a certificate, DER."""
     leaf = x509.load_pem_x509_certificate(pem)
     issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
@@ -30,7 +30,7 @@ def vouch(ca, pem, *, status=GOOD, ends=DAY):
         issuer=issuer,
         algorithm=hashes.SHA1(),
         cert_status=status,
-        this_update=now - 2 * DAY,
+        this_update=now + begins,
         next_update=now + ends if ends is not None else None,
         revocation_time=revoked,
         revocation_reason=None,
@@ -119,3 +119,12 @@ def test_rsa_too(make_server, ca):
     server = make_server()
     server.add_context("localhost", cert=cert, key=leaf.private_key_pem.bytes(), ocsp=vouch(ca, cert))
     assert "Cert Status: good" in stapled(server.listen(0).port)
+
+
+def test_one_of_another_authority_or_from_the_future_is_refused(make_server, ca, pair):
+    server = make_server()
+    other = trustme.CA(organization_name="Other")
+    with pytest.raises(portico.CertificateError, match="of another authority than"):
+        server.add_context("localhost", **pair, ocsp=vouch(other, pair["cert"]))
+    with pytest.raises(portico.CertificateError, match="begins in the future"):
+        server.add_context("localhost", **pair, ocsp=vouch(ca, pair["cert"], begins=DAY / 2))
