@@ -59,7 +59,7 @@ def asking(make_server, issue, club):
     return asking
 
 
-def revoke(ca, *leaves, ends=DAY):
+def revoke(ca, *leaves, ends=DAY, number=1):
     """A revocation list, PEM."""
     key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
     issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes()).subject
@@ -69,7 +69,8 @@ def revoke(ca, *leaves, ends=DAY):
         serial = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).serial_number
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY).build()
         builder = builder.add_revoked_certificate(entry)
-    builder = builder.add_extension(x509.CRLNumber(1), critical=False)
+    if number is not None:
+        builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -237,6 +238,20 @@ def test_what_cannot_be_used(asking, tls, error, why):
 def test_an_old_revocation_list_is_refused_where_it_is_given(asking, club):
     with pytest.raises(portico.CertificateError, match=r"client_crl.*expired at"):
         asking(client_auth="required", client_crl=revoke(club, ends=-DAY))
+
+
+def test_a_list_without_number_is_refused_with_what_to_do(asking, club):
+    with pytest.raises(portico.CertificateError, match=r"client_crl.*no CRL number.*5\.2\.3.*crlnumber = FILE"):
+        asking(client_auth="required", client_crl=revoke(club, number=None))
+
+
+def test_a_list_of_none_of_the_authorities_is_refused(asking, club):
+    other = trustme.CA(organization_name="Other club")
+    same_name = trustme.CA(organization_name="Club")
+    for stranger in (other, same_name):
+        with pytest.raises(portico.CertificateError, match=r"client_crl.*signed by an authority in client_ca"):
+            asking(client_auth="required", client_crl=revoke(stranger))
+    asking(client_auth="required", client_crl=revoke(other) + revoke(club))
 
 
 def test_http2_requests_see_it_too(asking, club, member):

@@ -169,7 +169,7 @@ def test_what_was_passed_over_is_named_when_nothing_is_left(store):
     assert f"{expired} (subject CN=localhost) expired at 20" in message
     assert f"{early} (subject CN=localhost) is not valid before 20" in message
     assert "broken.pem: malformed PEM" in message
-    assert "; certificates without their key: 1" in message
+    assert "; certificates without their key: 1 (" in message
     with pytest.raises(portico.CertificateError, match='asked for one with "nobody" in its subject or names'):
         portico.find_certificate(store, "nobody")
 

@@ -8,6 +8,7 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -18,7 +19,7 @@ from clients import run, wait_until
 GOOD, REVOKED = ocsp.OCSPCertStatus.GOOD, ocsp.OCSPCertStatus.REVOKED
 
 
-def vouch(ca, pem, *, status=GOOD, ends=DAY):
+def vouch(ca, pem, *, status=GOOD, begins=-2 * DAY, ends=DAY):
     """What the authority says of a certificate, DER."""
     leaf = x509.load_pem_x509_certificate(pem)
     issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
@@ -30,7 +31,7 @@ def vouch(ca, pem, *, status=GOOD, ends=DAY):
         issuer=issuer,
         algorithm=hashes.SHA1(),
         cert_status=status,
-        this_update=now - 2 * DAY,
+        this_update=now + begins,
         next_update=now + ends if ends is not None else None,
         revocation_time=revoked,
         revocation_reason=None,
@@ -119,3 +120,25 @@ def test_rsa_too(make_server, ca):
     server = make_server()
     server.add_context("localhost", cert=cert, key=leaf.private_key_pem.bytes(), ocsp=vouch(ca, cert))
     assert "Cert Status: good" in stapled(server.listen(0).port)
+
+
+def test_one_of_another_authority_or_from_the_future_is_refused(make_server, ca, pair):
+    server = make_server()
+    # Of the same serial number, by another authority.
+    known = x509.load_pem_x509_certificate(pair["cert"])
+    stranger = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Other")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    other = (
+        x509.CertificateBuilder()
+        .subject_name(known.subject)
+        .issuer_name(stranger)
+        .public_key(key.public_key())
+        .serial_number(known.serial_number)
+        .not_valid_before(known.not_valid_before_utc)
+        .not_valid_after(known.not_valid_after_utc)
+        .sign(key, hashes.SHA256())
+    )
+    with pytest.raises(portico.CertificateError, match="of another authority than"):
+        server.add_context("localhost", **pair, ocsp=vouch(ca, other.public_bytes(Encoding.PEM)))
+    with pytest.raises(portico.CertificateError, match="begins in the future"):
+        server.add_context("localhost", **pair, ocsp=vouch(ca, pair["cert"], begins=DAY / 2))

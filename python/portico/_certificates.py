@@ -49,21 +49,29 @@ def find_certificate(
     password: Password | None = None,
     host: str | None = None,
 ) -> FoundCertificate:
-    """Looks through a folder, and the folders in it, for a certificate with its key: the one that is valid longest.
+    """Looks through a folder, and the folders in it, for a certificate with its key: of those with the fewest
+    warnings (`Context.warnings`: self-signed, of no host, ...) the one that is valid longest.
 
     The files may be PFX, or PEM or DER with both in one file or in two; names do not matter, what belongs together is
     seen by the keys. `subject` is a part of the subject or of a name in the certificate, in any case; without it any
     will do. `host` is a name that it must cover, and `password` opens what is encrypted. What is expired or cannot be
-    read is passed over, and so are hidden files. Which one was taken is logged by `portico`, at INFO.
+    read is passed over, and so are hidden files. Which one was taken, which others would have done, and what was passed
+    over is logged by `portico`, at INFO.
 
     Raises `CertificateError`, saying what was looked at and why nothing will do; also for a folder of more than 1 000
     files. Files of more than 1 MiB are passed over.
     """
     keywords = {"subject": subject, "password": password, "host": host}
-    sources, (found, names, not_after, _), others = _core.find_certificate(os.fspath(store), keywords)
+    sources, about, others, passed_over = _core.find_certificate(os.fspath(store), keywords)
     files = tuple(path for _, path in sources)
-    ends = datetime.fromtimestamp(not_after, timezone.utc)
-    also = f"; others that would do: {'; '.join(others[:5])}" if others else ""
+    found, names = about[:2]
+    ends = datetime.fromtimestamp(about[2][1], timezone.utc)
+    also = _some("others that would do", others) + _some("passed over", passed_over)
     _logger.info("certificate %s, valid until %s, taken from %s%s", found, ends, ", ".join(map(str, files)), also)
     given = dict(sources) if password is None else {**dict(sources), "password": password}
     return FoundCertificate(found, tuple(names), ends, files, given)
+
+
+def _some(what: str, found: list[str]) -> str:
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"; {what}: {'; '.join(found[:5])}{more}" if found else ""

@@ -40,9 +40,24 @@ class Context:
         return self._context.describe()[1]
 
     @property
+    def not_before(self) -> datetime:
+        """When the certificate begins, in UTC."""
+        return datetime.fromtimestamp(self._context.describe()[2][0], timezone.utc)
+
+    @property
     def not_after(self) -> datetime:
         """When the certificate ends, in UTC."""
-        return datetime.fromtimestamp(self._context.describe()[2], timezone.utc)
+        return datetime.fromtimestamp(self._context.describe()[2][1], timezone.utc)
+
+    @property
+    def serial(self) -> str:
+        """The serial number of the certificate, in hexadecimal."""
+        return self._context.describe()[4]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, in hexadecimal: by which one renewed certificate is told from another."""
+        return self._context.describe()[5]
 
     @property
     def warnings(self) -> list[str]:

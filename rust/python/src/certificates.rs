@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::contexts::{Description, describe, given, password};
-use crate::errors;
+use crate::errors::{self, ConfigError};
 use crate::threads::detach;
 
 /// Makes a certificate authority, valid for ten years: its certificate and its key, as PEM. With `permitted` it can sign
@@ -43,13 +43,17 @@ pub(crate) fn certificate_info(pem: Vec<u8>) -> PyResult<(String, i64)> {
     read_certificate(&Source::Bytes(pem)).map_err(errors::to_python)
 }
 
-/// Which keyword of `add_context` each file is for, what was found, and the subjects of others that would have done.
-type Found = (Vec<(&'static str, PathBuf)>, Description, Vec<String>);
+/// Which keyword of `add_context` each file is for, what was found, others that would have done, and what would not.
+type Found = (Vec<(&'static str, PathBuf)>, Description, Vec<String>, Vec<String>);
 
 /// Looks for a certificate with its key. `keywords` are those of `portico.find_certificate`.
 #[pyfunction]
 pub(crate) fn find_certificate(py: Python<'_>, folder: PathBuf, keywords: &Bound<'_, PyDict>) -> PyResult<Found> {
-    let text = |name| given(keywords, name)?.map(|value| value.extract::<String>()).transpose();
+    let text = |name| {
+        let Some(value) = given(keywords, name)? else { return Ok(None) };
+        let wrong = |_| ConfigError::new_err(format!("{name}: text, without lone surrogates"));
+        Ok::<_, PyErr>(Some(value.extract::<String>().map_err(wrong)?))
+    };
     let wanted = Wanted {
         subject: text("subject")?,
         host: text("host")?.map(|host| host_name(&host)).transpose().map_err(errors::to_python)?,
@@ -64,5 +68,5 @@ pub(crate) fn find_certificate(py: Python<'_>, folder: PathBuf, keywords: &Bound
         Some(Source::File(path)) => Some((name, path)),
         _ => None,
     };
-    Ok((sources.into_iter().filter_map(file).collect(), describe(found.identity), found.others))
+    Ok((sources.into_iter().filter_map(file).collect(), describe(found.identity), found.others, found.passed_over))
 }

@@ -1,6 +1,6 @@
 //! `portico._core.Context`, and the keywords of `add_context`. `python/portico/_contexts.py` is what users see.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portico_core::Config;
@@ -30,7 +30,7 @@ impl Context {
         self.0.host()
     }
 
-    /// Subject, names, the end in seconds since 1970, and warnings.
+    /// See [`Description`].
     fn describe(&self) -> Description {
         describe(self.0.identity())
     }
@@ -82,7 +82,12 @@ fn credentials(keywords: &Bound<'_, PyDict>) -> PyResult<Option<Credentials>> {
     let form = match (part("cert")?, part("key")?, part("pfx")?) {
         (Some(cert), key, None) => Form::Pair { cert, key },
         (None, None, Some(pfx)) => Form::Pfx(pfx),
-        (None, None, None) => return Ok(None),
+        (None, None, None) => {
+            return match given(keywords, "password")? {
+                None => Ok(None),
+                Some(_) => Err(ConfigError::new_err("password: it goes with cert= or pfx=, and neither was given")),
+            };
+        }
         (None, Some(_), None) => return Err(ConfigError::new_err("key: it needs its certificate, as cert=")),
         (_, _, Some(_)) => {
             return Err(ConfigError::new_err("pfx: it holds certificate and key; give it alone, or cert= and key="));
@@ -96,7 +101,13 @@ fn ticket_keys(keys: &Bound<'_, PyAny>) -> PyResult<Vec<Source>> {
         return Err(ConfigError::new_err("ticket_keys: a list of keys, the one that seals first, not a single one"));
     }
     let keys = keys.try_iter().map_err(|_| ConfigError::new_err("ticket_keys: a list of keys, paths or bytes"))?;
-    keys.map(|key| source(&key?, "ticket_keys")).collect()
+    let keys: Vec<_> = keys.map(|key| source(&key?, "ticket_keys")).collect::<PyResult<_>>()?;
+    if keys.is_empty() {
+        return Err(ConfigError::new_err(
+            "ticket_keys: it is empty; leave it out for random keys, or give one or more",
+        ));
+    }
+    Ok(keys)
 }
 
 /// `str` or `bytes`.
@@ -112,11 +123,12 @@ pub(crate) fn password(keywords: &Bound<'_, PyDict>) -> PyResult<Option<Password
     }
 }
 
-/// Subject, names, the end in seconds since 1970, and warnings of an identity.
-pub(crate) type Description = (String, Vec<String>, i64, Vec<String>);
+/// Subject, names, beginning and end in seconds since 1970, warnings, serial number and fingerprint of an identity.
+pub(crate) type Description = (String, Vec<String>, (i64, i64), Vec<String>, String, String);
 
 pub(crate) fn describe(identity: Identity) -> Description {
-    (identity.subject, identity.names, identity.not_after, identity.warnings)
+    let ends = (identity.not_before, identity.not_after);
+    (identity.subject, identity.names, ends, identity.warnings, identity.serial, identity.fingerprint)
 }
 
 /// What its handshakes may agree on.
@@ -145,18 +157,45 @@ fn source(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Source> {
         return Ok(Source::Bytes(bytes.as_bytes().to_vec()));
     }
     if let Ok(text) = value.cast::<PyString>() {
-        let text = text.to_cow()?;
-        if text.contains("-----BEGIN ") {
-            return Ok(Source::Bytes(text.as_bytes().to_vec()));
+        // Text that is not Unicode may be the name of a file all the same.
+        if let Ok(text) = text.to_cow() {
+            if text.contains("-----BEGIN ") {
+                return Ok(Source::Bytes(text.as_bytes().to_vec()));
+            }
+            refuse_secret(value.py(), &text, name)?;
         }
     }
     match value.extract::<PathBuf>() {
         Ok(path) => Ok(Source::File(path)),
+        Err(_) if value.is_instance_of::<PyString>() => {
+            Err(ConfigError::new_err(format!("{name}: it is text that no file can have as its name")))
+        }
         Err(_) => Err(ConfigError::new_err(format!(
             "{name}: a path (str or os.PathLike) or bytes, not {}",
             value.get_type().name()?
         ))),
     }
+}
+
+/// Text that names no file and may be the secret itself must not get into a message as the name of a missing one.
+fn refuse_secret(py: Python<'_>, text: &str, name: &str) -> PyResult<()> {
+    if (name != "ticket_keys" && !may_be_secret(text)) || detach(py, || Path::new(text).exists()) {
+        return Ok(());
+    }
+    let length = text.chars().count();
+    let (kinds, cure) = match name {
+        "ticket_keys" => ("not the path of a file that is there", "; keys themselves are given as bytes"),
+        _ => ("neither PEM nor the path of a file", ""),
+    };
+    let text = format!("what was given as {name}= ({length} characters) is {kinds}{cure}");
+    Err(errors::CertificateError::new_err(text))
+}
+
+/// By its looks: in lines, or long and of nothing but the letters of Base64 or hexadecimal. A path mostly begins with
+/// what Base64 of a key (`M`) does not, or has a dot in it.
+fn may_be_secret(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_: ".contains(&byte);
+    text.contains(['\n', '\r']) || (text.len() >= 32 && !text.starts_with('/') && text.bytes().all(letter))
 }
 
 fn version(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Version> {

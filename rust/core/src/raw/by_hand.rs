@@ -9,7 +9,7 @@ use http::{Method, StatusCode, Version};
 use super::connection::Connection;
 use super::error::StreamError;
 use super::pipe::Inbound;
-use crate::error::{Refusal, RequestError};
+use crate::error::RequestError;
 use crate::http::body::Collected;
 use crate::http::h1::encode::{self, Persist};
 use crate::http::h1::{CONTINUE, Event, Head, Limits, Machine, Wait};

@@ -9,7 +9,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use time::OffsetDateTime;
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::error::X509Error;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
 use super::context::provider;
 use super::identity::{Source, date, is_pem};
@@ -62,7 +63,10 @@ impl Trust {
                 ));
             }
             (_, Some(ca)) => {
-                let roots = read_roots(ca, &mut digest)?;
+                let (roots, authorities) = read_roots(ca, &mut digest)?;
+                if let Some(crl) = crl {
+                    match_lists(&lists, &authorities).map_err(|why| wrong_crl(crl, &why))?;
+                }
                 let mut builder =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider().clone()).with_crls(lists);
                 if crl.is_some() {
@@ -83,7 +87,38 @@ impl Trust {
     }
 }
 
-fn read_roots(source: &Source, digest: &mut digest::Context) -> Result<RootCertStore, Error> {
+fn wrong_crl(source: &Source, why: &str) -> Error {
+    Error::Certificate(format!("client_crl {source}: {why}"))
+}
+
+/// Of several lists, some may be of authorities below those given, whose certificates clients show. But where none is of
+/// one given, nobody would be let in.
+fn match_lists(lists: &[CertificateRevocationListDer<'_>], authorities: &[CertificateDer<'_>]) -> Result<(), String> {
+    let lists: Vec<_> =
+        lists.iter().filter_map(|list| Some(CertificateRevocationList::from_der(list).ok()?.1)).collect();
+    let authorities: Vec<_> =
+        authorities.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
+    let is_of = |list: &CertificateRevocationList<'_>, authority: &X509Certificate<'_>| {
+        list.issuer().as_raw() == authority.subject().as_raw()
+            && list.verify_signature(authority.public_key()) != Err(X509Error::SignatureVerificationError)
+    };
+    if lists.iter().any(|list| authorities.iter().any(|authority| is_of(list, authority))) {
+        return Ok(());
+    }
+    let some = |names: Vec<String>| names.into_iter().take(5).collect::<Vec<_>>().join("; ");
+    Err(format!(
+        "no list in it is signed by an authority in client_ca, so nobody would be let in: the lists are of {}, client_ca \
+         has {}",
+        some(lists.iter().map(|list| list.issuer().to_string()).collect()),
+        some(authorities.iter().map(|authority| authority.subject().to_string()).collect())
+    ))
+}
+
+/// The authorities, and their certificates.
+fn read_roots(
+    source: &Source,
+    digest: &mut digest::Context,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
     let wrong = |why: String| Error::Certificate(format!("client_ca {source}: {why}"));
     let bytes = source.read().map_err(wrong)?;
     let certificates: Vec<CertificateDer<'_>> = if is_pem(&bytes) {
@@ -97,13 +132,14 @@ fn read_roots(source: &Source, digest: &mut digest::Context) -> Result<RootCertS
         return Err(wrong("PEM without a CERTIFICATE section".into()));
     }
     let mut roots = RootCertStore::empty();
-    for (index, certificate) in certificates.into_iter().enumerate() {
-        digest.update(&certificate);
+    let certificates: Vec<_> = certificates.into_iter().map(CertificateDer::into_owned).collect();
+    for (index, certificate) in certificates.iter().enumerate() {
+        digest.update(certificate);
         roots
-            .add(certificate.into_owned())
+            .add(certificate.clone())
             .map_err(|error| wrong(format!("number {} in it is no usable certificate: {error}", index + 1)))?;
     }
-    Ok(roots)
+    Ok((roots, certificates))
 }
 
 /// The lists, and when the first of them ends.
@@ -111,7 +147,7 @@ fn read_lists(
     source: &Source,
     digest: &mut digest::Context,
 ) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<i64>), Error> {
-    let wrong = |why: String| Error::Certificate(format!("client_crl {source}: {why}"));
+    let wrong = |why: String| wrong_crl(source, &why);
     let bytes = source.read().map_err(wrong)?;
     let lists: Vec<CertificateRevocationListDer<'static>> = if is_pem(&bytes) {
         CertificateRevocationListDer::pem_slice_iter(&bytes)
@@ -129,6 +165,18 @@ fn read_lists(
         digest.update(list);
         let (_, parsed) = CertificateRevocationList::from_der(list)
             .map_err(|error| wrong(format!("not a revocation list: {error}")))?;
+        // rustls takes no others (RFC 5280 sections 5.1.2.1 and 5.2.3), and does not say so.
+        let lacks = match (parsed.version(), parsed.crl_number()) {
+            (Some(X509Version::V2), Some(_)) => None,
+            (Some(X509Version::V2), None) => Some("has no CRL number, which RFC 5280 section 5.2.3 requires"),
+            _ => Some("is of version 1, without the CRL number that RFC 5280 section 5.2.3 requires"),
+        };
+        if let Some(lacks) = lacks {
+            return Err(wrong(format!(
+                "the list of {} {lacks}: `openssl ca -gencrl` writes it where openssl.cnf has a line \"crlnumber = FILE\"",
+                parsed.issuer()
+            )));
+        }
         if let Some(end) = parsed.next_update().map(|time| time.timestamp()) {
             if end < now {
                 return Err(wrong(format!("the list of {} expired at {}", parsed.issuer(), date(end))));

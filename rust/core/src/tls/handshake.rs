@@ -50,6 +50,9 @@ impl From<io::Error> for HandshakeError {
             (_, Some(Tls::NoCertificatesPresented)) => {
                 "the client showed no certificate, which client_auth=\"required\" asks for".into()
             }
+            (_, Some(Tls::InvalidCertificate(rustls::CertificateError::UnknownRevocationStatus))) => {
+                format!("the client's certificate: client_crl has no list of its authority ({error})")
+            }
             (HandshakeFailure::ClientCertificate, _) => format!("the client's certificate: {error}"),
             _ => hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")),
         };

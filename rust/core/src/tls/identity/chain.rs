@@ -3,6 +3,7 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::error::X509Error;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// The longest chain: clients give up earlier, OpenSSL's at a hundred, browsers at far less.
 const MAX_CHAIN: usize = 10;
@@ -32,14 +33,19 @@ pub(super) fn parse<'a>(certificates: &'a [CertificateDer<'static>]) -> Result<V
     Ok(parsed)
 }
 
+/// Algorithm and bits of a public key, whatever its parameters are.
+pub(super) type PublicKey = (String, Vec<u8>);
+
+/// The key of a `SubjectPublicKeyInfo`, of which the parameters may be written in two ways.
+pub(super) fn key_of(spki: &[u8]) -> Option<PublicKey> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(spki).ok()?;
+    Some((info.algorithm.algorithm.to_id_string(), info.subject_public_key.data.to_vec()))
+}
+
 impl Parsed<'_> {
-    /// Whether it has that public key: a whole `SubjectPublicKeyInfo`, of which the parameters may be written in two ways.
+    /// Whether it has that public key, a whole `SubjectPublicKeyInfo`.
     pub(super) fn has_key(&self, spki: &[u8]) -> bool {
-        let key = |spki: &[u8]| {
-            let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(spki).ok()?;
-            Some((info.algorithm.algorithm.to_id_string(), info.subject_public_key.data.to_vec()))
-        };
-        key(spki).is_some_and(|key_of_spki| key(self.x509.public_key().raw) == Some(key_of_spki))
+        key_of(spki).is_some_and(|key| key_of(self.x509.public_key().raw) == Some(key))
     }
 
     /// That it is not where another one has signed it that has the same name, as people do who call both `localhost`.

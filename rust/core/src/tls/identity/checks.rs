@@ -67,11 +67,12 @@ fn name_warnings(leaf: &X509Certificate<'_>, host: Option<&str>) -> Vec<String> 
         ));
     }
     if names.is_empty() {
-        found.push(
+        let name = host.or_else(|| common.first().copied().filter(|name| is_name(name))).unwrap_or("NAME");
+        found.push(format!(
             "it names no host in subjectAltName: browsers refuse it whatever its common name says \
-             (ERR_CERT_COMMON_NAME_INVALID)"
-                .to_string(),
-        );
+             (ERR_CERT_COMMON_NAME_INVALID). Ask its authority for another one: openssl req -new -key KEY -out REQUEST \
+             -subj \"/CN={name}\" -addext \"subjectAltName=DNS:{name}\"; for development: portico certs {name}"
+        ));
     } else if let Some(host) = host.filter(|host| !covers(&names, host)) {
         let mut listed = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
         if names.len() > 10 {
@@ -82,6 +83,13 @@ fn name_warnings(leaf: &X509Certificate<'_>, host: Option<&str>) -> Vec<String> 
         ));
     }
     found
+}
+
+/// Whether a common name looks like that of a host, and can be shown in a command.
+fn is_name(text: &str) -> bool {
+    text.contains(|character: char| character.is_ascii_alphabetic())
+        && text.len() <= 253
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-*".contains(&byte))
 }
 
 fn trust_warning(leaf: &Parsed<'_>, issuers: &[Parsed<'_>]) -> Option<String> {

@@ -24,6 +24,7 @@ use x509_parser::prelude::X509Certificate;
 
 use self::contents::{Contents, StoredKey};
 use self::decrypt::Work;
+use super::certificate::Certificate;
 use super::context::provider;
 use crate::error::Error;
 
@@ -47,6 +48,10 @@ pub struct Identity {
     pub not_before: i64,
     /// When it ends, in seconds since 1970.
     pub not_after: i64,
+    /// The serial number, in hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: String,
     /// What clients may mind, for people; each begins with the certificate's source and subject.
     pub warnings: Vec<String>,
 }
@@ -209,6 +214,8 @@ fn fit(
     check_validity(place, &leaf.x509, now)?;
     let (subject, names) = (told(&leaf.x509), checks::names(&leaf.x509));
     let validity = leaf.x509.validity().clone();
+    let about = Certificate::from_der(leaf.der);
+    let (serial, fingerprint) = about.map(|about| (about.serial, about.fingerprint)).unwrap_or_default();
     let (chain, left_over) = chain::order(leaf, parsed);
     let mut warnings = Vec::new();
     if choices > 1 {
@@ -230,6 +237,8 @@ fn fit(
         names,
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
+        serial,
+        fingerprint,
         warnings: warnings.into_iter().map(|warning| format!("{whose}: {warning}")).collect(),
     })
 }

@@ -1,12 +1,15 @@
 //! Where certificates and keys come from: files and bytes, and which of them stand for what.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The most that a file may hold. A chain with its key takes 10 KiB, a store of a hundred authorities 200.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
+
+const SPECIAL: &str = "it is a pipe, a socket or a device, and only regular files are read";
 
 /// Where a certificate or key comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,15 +53,20 @@ impl Source {
 /// A regular file, up to a byte more than is allowed. A pipe or a device could make its reader wait for ever.
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("cannot read it: {error}");
-    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    // Without waiting, and asked of what is open: what the name stands for may change at any time.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
+        // A socket, and a device without a driver.
+        if error.raw_os_error() == Some(libc::ENXIO) { SPECIAL.to_string() } else { unreadable(error) }
+    })?;
+    let kind = file.metadata().map_err(unreadable)?.file_type();
     if kind.is_dir() {
         return Err("it is a directory; portico.find_certificate looks into one".into());
     }
     if !kind.is_file() {
-        return Err("it is a pipe, a socket or a device, and only regular files are read".into());
+        return Err(SPECIAL.into());
     }
     let mut bytes = Vec::new();
-    File::open(path).map_err(unreadable)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }
 

@@ -1,6 +1,10 @@
 //! An identity out of a folder full of files: by what is in them, whatever their names are.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
 
 use super::contents::{Contents, StoredKey, open_pfx};
 use super::decrypt::Work;
@@ -32,8 +36,10 @@ pub struct Found {
     pub credentials: Credentials,
     /// What it is.
     pub identity: Identity,
-    /// The subjects of others that would have done, and ended earlier or have a shorter chain.
+    /// Others that would have done, the best first: subjects and files.
     pub others: Vec<String>,
+    /// Files and certificates that were passed over, and why.
+    pub passed_over: Vec<String>,
 }
 
 /// A file that may have a part in it.
@@ -41,12 +47,12 @@ struct Candidate {
     path: PathBuf,
     is_pfx: bool,
     contents: Contents,
-    /// The public keys of its private ones.
-    keys: Vec<Vec<u8>>,
+    /// The public keys of its private ones, in the form of [`chain::key_of`].
+    keys: Vec<chain::PublicKey>,
 }
 
 /// Looks through the files of a folder and of the folders in it, but not deeper, for certificates with their keys: PFX,
-/// both in one file, or in two. Takes the one that is valid longest.
+/// both in one file, or in two. Takes one with the fewest warnings, of those the one that is valid longest.
 ///
 /// # Errors
 /// [`Error::Certificate`], saying what was looked at and why nothing will do.
@@ -54,53 +60,57 @@ pub fn find_certificate(folder: &Path, wanted: &Wanted) -> Result<Found, Error> 
     let wrong = |why: String| Error::Certificate(format!("no certificate found in {}: {why}", folder.display()));
     let mut work = Work::new(ITERATIONS);
     let mut reasons = Vec::new();
-    let mut candidates = Vec::new();
     let files = files(folder).map_err(wrong)?;
+    let candidates = candidates(&files, wanted.password.as_ref(), &mut work, &mut reasons);
+    let (forms, lonely) = forms(&candidates);
     let mut found: Vec<Found> = Vec::new();
-    for path in &files {
-        match Candidate::read(path, wanted.password.as_ref(), &mut work) {
-            Ok(Some(candidate)) => candidates.push(candidate),
-            Ok(None) => {}
-            Err(why) => reasons.push(format!("{}: {why}", path.display())),
-        }
-    }
-    let mut lonely = 0;
-    for candidate in &candidates {
-        for form in forms(candidate, &candidates) {
-            let Some(form) = form else {
-                lonely += 1;
-                continue;
-            };
-            let credentials = Credentials { form, password: wanted.password.clone() };
-            match load(&credentials, wanted.host.as_deref(), &mut work) {
-                Ok(identity) if wanted.suits(&identity) => {
-                    found.push(Found { credentials, identity, others: Vec::new() });
-                }
-                Ok(identity) => reasons.push(format!("{} is not what was asked for", identity.subject)),
-                Err(error) => reasons.push(error.to_string()),
+    for form in forms {
+        let credentials = Credentials { form, password: wanted.password.clone() };
+        match load(&credentials, wanted.host.as_deref(), &mut work) {
+            Ok(identity) if wanted.suits(&identity) => {
+                found.push(Found { credentials, identity, others: Vec::new(), passed_over: Vec::new() });
             }
+            Ok(identity) => {
+                reasons.push(format!("{} is not what was asked for ({})", identity.subject, told_files(&credentials)));
+            }
+            Err(error) => reasons.push(error.to_string()),
         }
     }
-    // The last of equals is taken: with the same end and chain, the one in a file of its own wins over two files.
+    reasons.dedup();
+    // The last is taken: of those of which there is least to warn, such as that they are self-signed, the one that is
+    // valid longest; with the same end and chain, the one in a file of its own wins over two files.
     found.sort_by_key(|found| {
         let one_file = !matches!(found.credentials.form, Form::Pair { key: Some(_), .. });
-        (found.identity.not_after, found.identity.chain_length(), one_file)
+        let identity = &found.identity;
+        (Reverse(identity.warnings.len()), identity.not_after, identity.chain_length(), one_file)
     });
     let Some(mut best) = found.pop() else {
-        reasons.dedup();
-        let more = reasons.len().saturating_sub(MAX_REASONS);
-        reasons.truncate(MAX_REASONS);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let lonely = if lonely > 0 { format!("; certificates without their key: {lonely}") } else { String::new() };
         let listed = if reasons.is_empty() {
             ": none holds a certificate with its key".to_string()
         } else {
-            format!(": {}{more}", reasons.join("; "))
+            format!(": {}", some_of(&reasons))
+        };
+        let lonely = if lonely.is_empty() {
+            String::new()
+        } else {
+            format!("; certificates without their key: {} ({})", lonely.len(), some_of(&lonely))
         };
         return Err(wrong(format!("{}looked at {} files{listed}{lonely}", wanted.described(), files.len())));
     };
-    best.others = found.into_iter().rev().map(|found| found.identity.subject).collect();
+    let told = |found: Found| format!("{} ({})", found.identity.subject, told_files(&found.credentials));
+    best.others = found.into_iter().rev().map(told).collect();
+    best.passed_over = reasons;
     Ok(best)
+}
+
+fn told_files(credentials: &Credentials) -> String {
+    credentials.files().iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn some_of(reasons: &[String]) -> String {
+    let more = reasons.len().saturating_sub(MAX_REASONS);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", reasons[..reasons.len().min(MAX_REASONS)].join("; "))
 }
 
 impl Wanted {
@@ -153,10 +163,31 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
+/// The files that have a part in them; of files with the same content the first.
+fn candidates(
+    files: &[PathBuf],
+    password: Option<&Password>,
+    work: &mut Work,
+    reasons: &mut Vec<String>,
+) -> Vec<Candidate> {
+    let mut known = HashSet::new();
+    let mut candidates = Vec::new();
+    for path in files {
+        let candidate = Source::File(path.clone()).read().and_then(|bytes| {
+            let new = known.insert(digest::digest(&digest::SHA256, &bytes).as_ref().to_vec());
+            if new { Candidate::read(path, bytes, password, work) } else { Ok(None) }
+        });
+        match candidate {
+            Ok(candidate) => candidates.extend(candidate),
+            Err(why) => reasons.push(format!("{}: {why}", path.display())),
+        }
+    }
+    candidates
+}
+
 impl Candidate {
     /// What is in a file; none where it is of another kind.
-    fn read(path: &Path, password: Option<&Password>, work: &mut Work) -> Result<Option<Self>, String> {
-        let bytes = Source::File(path.to_path_buf()).read()?;
+    fn read(path: &Path, bytes: Vec<u8>, password: Option<&Password>, work: &mut Work) -> Result<Option<Self>, String> {
         let is_pfx = pfx::is_pfx(&bytes);
         let contents = if is_pfx {
             // Its certificates count only if they have their key, and both are open only together.
@@ -177,30 +208,46 @@ impl Candidate {
         for key in std::mem::take(&mut self.contents.keys).into_iter().take(super::MAX_KEYS) {
             let key = StoredKey::open(key, password, work).map_err(|failure| format!("a key in it: {failure}"))?;
             let signing = provider().key_provider.load_private_key(key);
-            self.keys.extend(signing.ok().and_then(|key| Some(key.public_key()?.to_vec())));
+            self.keys.extend(signing.ok().and_then(|key| chain::key_of(&key.public_key()?)));
         }
         Ok(())
     }
 }
 
-/// The ways in which a file's certificates can be used: with the key in it, or that in another file. None stands for
-/// certificates that are a server's, but whose key is nowhere.
-fn forms(candidate: &Candidate, all: &[Candidate]) -> Vec<Option<Form>> {
-    let file = || Source::File(candidate.path.clone());
-    if candidate.is_pfx {
-        return vec![Some(Form::Pfx(file()))];
+/// The ways in which the certificates of all files can be used: with a key in the same file, or that in another one. The
+/// second are the files of certificates that are a server's, but whose key is nowhere.
+///
+/// A key that is in several files is taken from one, rather from one without certificates: else the number of ways would
+/// be that of certificates times that of keys.
+fn forms(all: &[Candidate]) -> (Vec<Form>, Vec<String>) {
+    let mut homes: HashMap<&chain::PublicKey, &Candidate> = HashMap::new();
+    let (alone, beside): (Vec<_>, Vec<_>) =
+        all.iter().partition(|candidate| candidate.contents.certificates.is_empty());
+    for candidate in alone.into_iter().chain(beside) {
+        for key in &candidate.keys {
+            homes.entry(key).or_insert(candidate);
+        }
     }
-    let Ok(parsed) = chain::parse(&candidate.contents.certificates) else { return Vec::new() };
-    let Some(first) = parsed.first() else { return Vec::new() };
-    let fits = |other: &Candidate| other.keys.iter().any(|key| parsed.iter().any(|cert| cert.has_key(key)));
-    if fits(candidate) {
-        return vec![Some(Form::Pair { cert: file(), key: None })];
+    let (mut forms, mut lonely) = (Vec::new(), Vec::new());
+    for candidate in all {
+        let file = || Source::File(candidate.path.clone());
+        if candidate.is_pfx {
+            forms.push(Form::Pfx(file()));
+            continue;
+        }
+        let Ok(parsed) = chain::parse(&candidate.contents.certificates) else { continue };
+        let Some(first) = parsed.first() else { continue };
+        let keys: Vec<_> = parsed.iter().filter_map(|cert| chain::key_of(cert.x509.public_key().raw)).collect();
+        if keys.iter().any(|key| candidate.keys.contains(key)) {
+            forms.push(Form::Pair { cert: file(), key: None });
+            continue;
+        }
+        let mut with: Vec<_> = keys.iter().filter_map(|key| homes.get(key)).map(|home| &home.path).collect();
+        with.dedup();
+        if with.is_empty() && !first.x509.is_ca() {
+            lonely.push(candidate.path.display().to_string());
+        }
+        forms.extend(with.into_iter().map(|key| Form::Pair { cert: file(), key: Some(Source::File(key.clone())) }));
     }
-    let with = all.iter().filter(|other| fits(other));
-    let forms: Vec<_> =
-        with.map(|other| Some(Form::Pair { cert: file(), key: Some(Source::File(other.path.clone())) })).collect();
-    if forms.is_empty() && !first.x509.is_ca() {
-        return vec![None];
-    }
-    forms
+    (forms, lonely)
 }
