@@ -209,6 +209,8 @@ CASES = [
     pytest.param("threads", "handshakes", 5_000, ["handshakes_failed"], id="aborted-handshakes"),
     pytest.param("threads", "streams", 2_000, ["connections_closed", "handshakes_failed.left"], id="streams"),
     pytest.param("asyncio", "streams", 2_000, ["connections_closed", "handshakes_failed.left"], id="async-streams"),
+    pytest.param("threads", "pieces", 2_000, ["requests.1.1"], id="bodies-in-pieces"),
+    pytest.param("asyncio", "pieces", 2_000, ["requests.1.1"], id="async-bodies-in-pieces"),
     pytest.param("threads", "leave_in_body", 2_000, ["connections_closed.aborted"], id="clients-leave-in-body"),
     # Those that leave at once may be gone before the server is done with the handshake.
     pytest.param(

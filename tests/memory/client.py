@@ -148,6 +148,18 @@ class Worker:
                 if number % 2:
                     sock.recv(1000)
 
+    def pieces(self, count: int) -> None:
+        """Asks for a body that is made while it is sent; every third client leaves after its beginning."""
+        request = LAST_GET.replace(b"/ ", b"/pieces ", 1)
+        for number in range(count):
+            with self.connect_tls() as sock:
+                sock.sendall(request)
+                if number % 3:
+                    drain(sock)
+                else:
+                    sock.recv(1000)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
+
     def http2(self, count: int) -> None:
         """Streams on one connection, a tenth of them reset by the client within their body."""
         with self.connect() as plain, self.h2_context.wrap_socket(plain, server_hostname=HOST) as sock:

@@ -6,6 +6,7 @@ what it uses now, or starting and stopping other servers. It ends with its input
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import itertools
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import portico
@@ -99,7 +101,29 @@ def leak_descriptors(request: portico.Request) -> dict[str, Any]:
     return HELLO
 
 
+def pieces(request: portico.Request) -> dict[str, Any]:
+    """A body in pieces, of which every seventh breaks off."""
+
+    def made() -> Iterator[bytes]:
+        for number in range(20):
+            yield bytes(1000)
+            if number == 10 and every(7):
+                raise ValueError("no more")
+
+    return {"statusCode": 200, "body": made()}
+
+
+async def pieces_async(request: portico.Request) -> dict[str, Any]:
+    async def made() -> AsyncIterator[bytes]:
+        for piece in pieces(request)["body"]:
+            yield piece
+            await asyncio.sleep(0)
+
+    return {"statusCode": 200, "body": made()}
+
+
 ROUTES = {
+    "/pieces": pieces,
     "/": lambda request: HELLO,
     "/everything": everything,
     "/raise": fail,
@@ -118,6 +142,8 @@ def handle(request: portico.Request) -> Any:
 
 
 async def handle_async(request: portico.Request) -> Any:
+    if request.path == "/pieces":
+        return await pieces_async(request)
     return ROUTES[request.path](request)
 
 

@@ -236,7 +236,7 @@ impl Metrics {
             ),
             (
                 "handler_failures",
-                "handlers that raised or returned what is no response",
+                "handlers that raised or returned what is no response, bodies that broke off, and callbacks of streams that raised",
                 number(&self.handler_failures),
             ),
             (
