@@ -250,10 +250,8 @@ mod tests {
         assert_eq!(sender.wait_for_room(Some(Instant::now())), Ok(false));
         assert!(poll(&mut pieces).is_ready());
         assert_eq!(sender.poll_room(&mut cx), Poll::Ready(Ok(())));
-        let waits = std::thread::spawn(move || {
-            sender.send(vec![0; 2 * HIGH_WATER].into()).unwrap();
-            sender.wait_for_room(None)
-        });
+        sender.send(vec![0; 2 * HIGH_WATER].into()).unwrap();
+        let waits = std::thread::spawn(move || sender.wait_for_room(None));
         drop(pieces);
         assert_eq!(waits.join().unwrap(), Err(Gone));
     }
