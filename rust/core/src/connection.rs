@@ -64,6 +64,25 @@ pub struct ConnectionInfo {
     pub peer_certificate: Option<Bytes>,
 }
 
+impl ConnectionInfo {
+    /// What is known before a handshake.
+    pub(crate) fn new(id: u64, peer: Address, local: Address, secure: bool) -> Self {
+        ConnectionInfo {
+            id,
+            peer,
+            local,
+            secure,
+            sni: None,
+            tls_version: None,
+            cipher: None,
+            key_exchange: None,
+            alpn: None,
+            resumed: false,
+            peer_certificate: None,
+        }
+    }
+}
+
 /// A connection being served.
 pub(crate) struct Connection {
     pub(crate) info: Arc<ConnectionInfo>,
@@ -140,19 +159,7 @@ fn host_name(host: &str) -> &str {
 pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, local: Address, spoken: Spoken) {
     let Spoken { tls: secure, streams } = spoken;
     let id = service.next_connection_id();
-    let mut info = ConnectionInfo {
-        id,
-        peer,
-        local,
-        secure,
-        sni: None,
-        tls_version: None,
-        cipher: None,
-        key_exchange: None,
-        alpn: None,
-        resumed: false,
-        peer_certificate: None,
-    };
+    let mut info = ConnectionInfo::new(id, peer, local, secure);
     let (stream, context) = if secure {
         // Boxed, so that its many states take no room once it is over.
         let handshake = Box::pin(async {

@@ -69,19 +69,7 @@ fn told(response: &Response) -> (u16, String) {
 
 fn request(method: &str, target: &str) -> Request {
     let address = Address::Inet(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)));
-    let connection = ConnectionInfo {
-        id: 1,
-        peer: address.clone(),
-        local: address,
-        secure: false,
-        sni: None,
-        tls_version: None,
-        cipher: None,
-        key_exchange: None,
-        alpn: None,
-        resumed: false,
-        peer_certificate: None,
-    };
+    let connection = ConnectionInfo::new(1, address.clone(), address, false);
     let method: Method = method.parse().unwrap();
     Request {
         target: Target::parse(&method, Bytes::copy_from_slice(target.as_bytes())).unwrap(),
