@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -138,7 +138,6 @@ impl Io {
         let Head { method, target, version, headers, .. } = *head;
         let service = &self.connection.service;
         service.metrics.request(version);
-        let room = service.config.max_read_buffer_size;
         let connection = Some(self.connection.info.clone());
         let request = Request { method, target, version, headers, body, connection, route: None };
         let outcome = dispatch::begin(&self.connection, request);
@@ -146,21 +145,8 @@ impl Io {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => {
                 self.flush().await?;
-                loop {
-                    let machine = &mut self.machine;
-                    // A client that only closed its sending half still gets its answer, unless its handler minds.
-                    if machine.ended() && waiting.cancellable {
-                        return Err(Close::Aborted);
-                    }
-                    let may_read = !machine.ended() && machine.buffered() < room;
-                    tokio::select! {
-                        biased;
-                        answer = waiting.response() => break answer,
-                        read = self.stream.read_some(|bytes| receive(machine, bytes, Instant::now())), if may_read => {
-                            read.map_err(|_| Close::Aborted)?;
-                        }
-                    }
-                }
+                let cancellable = waiting.cancellable;
+                self.read_ahead(waiting.response(), cancellable).await?
             }
             Err(error) => Err(error),
         };
@@ -168,6 +154,27 @@ impl Io {
             self.connection.refused(&error);
             Response::refusal(&error)
         }))
+    }
+
+    /// Waits for something of the handler's, and meanwhile reads what the client sends, up to a bound, to notice when it
+    /// leaves. One that only closed its sending half still gets its answer, unless `cancellable` says that its handler minds.
+    async fn read_ahead<T>(&mut self, awaited: impl Future<Output = T>, cancellable: bool) -> Result<T, Close> {
+        let room = self.connection.service.config.max_read_buffer_size;
+        let mut awaited = pin!(awaited);
+        loop {
+            let machine = &mut self.machine;
+            if machine.ended() && cancellable {
+                return Err(Close::Aborted);
+            }
+            let may_read = !machine.ended() && machine.buffered() < room;
+            tokio::select! {
+                biased;
+                done = &mut awaited => return Ok(done),
+                read = self.stream.read_some(|bytes| receive(machine, bytes, Instant::now())), if may_read => {
+                    read.map_err(|_| Close::Aborted)?;
+                }
+            }
+        }
     }
 
     /// Writes a response, or gathers it where another request is waiting already.
@@ -236,21 +243,8 @@ impl Io {
             return Ok(piece);
         }
         self.flush().await?;
-        let room = self.connection.service.config.max_read_buffer_size;
-        loop {
-            let machine = &mut self.machine;
-            if machine.ended() && pieces.stops_at_half_close() {
-                return Err(Close::Aborted);
-            }
-            let may_read = !machine.ended() && machine.buffered() < room;
-            tokio::select! {
-                biased;
-                piece = pieces.next() => return Ok(piece),
-                read = self.stream.read_some(|bytes| receive(machine, bytes, Instant::now())), if may_read => {
-                    read.map_err(|_| Close::Aborted)?;
-                }
-            }
-        }
+        let stops = pieces.stops_at_half_close();
+        self.read_ahead(pieces.next(), stops).await
     }
 
     async fn flush(&mut self) -> Result<(), Close> {
