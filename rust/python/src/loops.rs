@@ -349,9 +349,14 @@ impl Bridge {
         let py = coroutine.py();
         let Some(loop_) = self.loop_.lock().clone() else { return Ok(None) };
         let task = loop_.create_task.bind(py).call1((coroutine,))?;
+        Ok(Some((self.keep(&task)?, task)))
+    }
+
+    /// Keeps a task until [`Bridge::forget_task`]; its number.
+    fn keep(&self, task: &Bound<'_, PyAny>) -> PyResult<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.tasks.bind(py).set_item(number, &task)?;
-        Ok(Some((number, task)))
+        self.tasks.bind(task.py()).set_item(number, task)?;
+        Ok(number)
     }
 
     /// A task is done.
@@ -397,8 +402,7 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
             return Ok(());
         }
     };
-    let number = bridge.get().next.fetch_add(1, Ordering::Relaxed);
-    bridge.get().tasks.bind(py).set_item(number, &task)?;
+    let number = bridge.get().keep(&task)?;
     let raised = match ready {
         Some(ready) if ready.len()? == before + 1 => first_step(ready, &task).err(),
         _ => None,
@@ -444,7 +448,9 @@ fn first_step(ready: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()>
     let handle = ready.call_method0(intern!(py, "pop"))?;
     let step = handle.getattr(intern!(py, "_callback"))?;
     if step.getattr(intern!(py, "__self__")).is_ok_and(|of| of.is(task)) {
-        handle.call_method0(intern!(py, "_run")).map(drop)
+        // Not by the handle's `_run`, which is Python: Ctrl-C on its first line would lose the step, and a task that never
+        // takes it never ends, not even when it is cancelled.
+        handle.getattr(intern!(py, "_context"))?.call_method1(intern!(py, "run"), (step,)).map(drop)
     } else {
         // A task factory's doing. It comes to its turn.
         ready.call_method1(intern!(py, "append"), (handle,)).map(drop)
@@ -483,7 +489,7 @@ impl Answer {
     /// Answers with what became of the task.
     fn finish(self, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = task.py();
-        self.bridge.get().tasks.bind(py).del_item(self.number)?;
+        self.bridge.get().forget_task(py, self.number)?;
         let site = &self.function.site;
         let (request, mut reply) = (self.request.bind(py), self.reply.lock().take());
         let result = task.call_method0(intern!(py, "result"));
