@@ -1,0 +1,183 @@
+//! What a setting may be: a value as it was given, the kinds of settings, and a value that fits its kind.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::{Config, Dispatch};
+
+/// A value as the caller gave it, before it is checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `None`: no limit, where a setting allows that.
+    Nothing,
+    /// A boolean.
+    Switch(bool),
+    /// An integer.
+    Integer(i64),
+    /// A real number.
+    Real(f64),
+    /// A text.
+    Text(Cow<'static, str>),
+    /// Two integers: the least and the most.
+    Pair(i64, i64),
+    /// Anything else; the text describes it for the error message.
+    Other(String),
+}
+
+/// What a setting accepts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// A whole number of bytes or things.
+    Count {
+        /// The least accepted.
+        min: i64,
+        /// The most accepted.
+        max: i64,
+        /// Whether `None` (no limit) is accepted.
+        optional: bool,
+        /// `bytes`, `connections`, ...
+        unit: &'static str,
+    },
+    /// A duration in seconds.
+    Seconds {
+        /// The least accepted.
+        min: f64,
+        /// The most accepted.
+        max: f64,
+        /// Whether `None` (no limit) is accepted.
+        optional: bool,
+    },
+    /// On or off.
+    Switch,
+    /// One of some words.
+    Choice(&'static [&'static str]),
+    /// A least and a most number of threads.
+    Range {
+        /// The least accepted.
+        min: i64,
+        /// The most accepted.
+        max: i64,
+    },
+}
+
+/// One setting of a server.
+pub struct Setting {
+    /// The keyword.
+    pub name: &'static str,
+    /// What it accepts.
+    pub kind: Kind,
+    /// What holds when it is not given.
+    pub default: Value,
+    /// What it does, in a sentence or two.
+    pub doc: &'static str,
+    pub(super) set: fn(&mut Config, Checked),
+}
+
+/// A value that fits its [`Kind`].
+pub(super) enum Checked {
+    Nothing,
+    Switch(bool),
+    Count(usize),
+    Seconds(Duration),
+    Choice(String),
+    Pair(usize, usize),
+}
+
+// A Checked comes out of the Kind beside it in SETTINGS, so the other variants do not occur.
+impl Checked {
+    pub(super) fn count(self) -> usize {
+        self.optional_count().unwrap_or_default()
+    }
+
+    pub(super) fn optional_count(self) -> Option<usize> {
+        if let Checked::Count(n) = self { Some(n) } else { None }
+    }
+
+    pub(super) fn seconds(self) -> Duration {
+        self.optional_seconds().unwrap_or_default()
+    }
+
+    pub(super) fn optional_seconds(self) -> Option<Duration> {
+        if let Checked::Seconds(duration) = self { Some(duration) } else { None }
+    }
+
+    pub(super) fn switch(self) -> bool {
+        matches!(self, Checked::Switch(true))
+    }
+
+    pub(super) fn pair(self) -> (usize, usize) {
+        if let Checked::Pair(least, most) = self { (least, most) } else { (1, 1) }
+    }
+
+    pub(super) fn dispatch(self) -> Dispatch {
+        let Checked::Choice(word) = self else { return Dispatch::Auto };
+        match word.as_str() {
+            "inline" => Dispatch::Inline,
+            "threads" => Dispatch::Threads,
+            "asyncio" => Dispatch::Asyncio,
+            _ => Dispatch::Auto,
+        }
+    }
+}
+
+impl Kind {
+    pub(super) fn check(self, value: &Value) -> Result<Checked, String> {
+        match (self, value) {
+            (Kind::Count { optional: true, .. } | Kind::Seconds { optional: true, .. }, Value::Nothing) => {
+                Ok(Checked::Nothing)
+            }
+            (Kind::Count { min, max, .. }, Value::Integer(n)) if (min..=max).contains(n) => {
+                Ok(Checked::Count(*n as usize))
+            }
+            (Kind::Seconds { min, max, .. }, Value::Integer(n)) if (min..=max).contains(&(*n as f64)) => {
+                Ok(Checked::Seconds(Duration::from_secs_f64(*n as f64)))
+            }
+            (Kind::Seconds { min, max, .. }, Value::Real(n)) if (min..=max).contains(n) => {
+                Ok(Checked::Seconds(Duration::from_secs_f64(*n)))
+            }
+            (Kind::Switch, Value::Switch(on)) => Ok(Checked::Switch(*on)),
+            (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
+                Ok(Checked::Choice(word.to_string()))
+            }
+            (Kind::Range { min, max }, Value::Pair(least, most)) if min <= *least && least <= most && *most <= max => {
+                Ok(Checked::Pair(*least as usize, *most as usize))
+            }
+            _ => Err(value.describe()),
+        }
+    }
+
+    /// What it accepts, in words: the range column of the documentation and the error messages.
+    pub fn expected(self) -> String {
+        match self {
+            Kind::Count { min, max, optional, unit } => {
+                format!("a whole number of {unit} from {min} to {max}{}", or_none(optional))
+            }
+            Kind::Seconds { min, max, optional } => {
+                format!("a number of seconds from {min} to {max}{}", or_none(optional))
+            }
+            Kind::Switch => "True or False".into(),
+            Kind::Choice(words) => format!("one of {}", words.join(", ")),
+            Kind::Range { min, max } => format!("a pair (least, most) of whole numbers from {min} to {max}"),
+        }
+    }
+}
+
+fn or_none(optional: bool) -> &'static str {
+    if optional { ", or None" } else { "" }
+}
+
+impl Value {
+    /// The value as Python writes it.
+    pub fn describe(&self) -> String {
+        match self {
+            Value::Nothing => "None".into(),
+            Value::Switch(true) => "True".into(),
+            Value::Switch(false) => "False".into(),
+            Value::Integer(n) => n.to_string(),
+            Value::Real(n) => format!("{n:?}"),
+            Value::Text(text) => format!("{text:?}"),
+            Value::Pair(least, most) => format!("({least}, {most})"),
+            Value::Other(text) => text.clone(),
+        }
+    }
+}
