@@ -48,6 +48,7 @@ mod event_loops;
 mod farewell;
 pub mod http;
 pub mod listener;
+pub mod locks;
 mod metrics;
 pub mod raw;
 pub mod routing;
