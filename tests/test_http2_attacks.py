@@ -476,3 +476,24 @@ def test_busy_clients_are_no_flood(apart):
             client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         client.flush()
         assert client.reply(client.open()).status == 200
+
+
+def test_a_client_with_large_windows_opens_them_when_it_likes(apart):
+    with apart.tls_wire(alpn=["h2"]) as wire:
+        client = H2(wire)
+        client.windows(2**24)
+        client.connection.increment_flow_control_window(2**24)
+        stream, sizes = client.open(path="/large"), []
+        while sum(sizes) < 10_000_000:
+            # Not by `wait_for`, which acknowledges at once.
+            frame = client.frame()
+            for event in client.connection.receive_data(frame):
+                if isinstance(event, h2.events.DataReceived):
+                    sizes.append(event.flow_controlled_length)
+        for size in sizes:
+            # The second stands for that of the stream, which has ended by now.
+            client.connection.increment_flow_control_window(size)
+            client.connection.increment_flow_control_window(1)
+        client.flush()
+        assert len(sizes) > 500
+        assert client.reply(client.open()).status == 200

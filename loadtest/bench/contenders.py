@@ -170,7 +170,9 @@ CONTENDERS = (
     granian("rsgi"),
     Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASGI, needs("uvicorn")),
     Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASGI, needs("hypercorn")),
-    Contender("aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, BLOCKING | {"suspend"}, needs("aiohttp")),
+    Contender(
+        "aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, BLOCKING | {"suspend"}, needs("aiohttp")
+    ),
     Contender("cheroot", script("cheroot_server.py"), installed("cheroot"), H1, BLOCKING, needs("cheroot")),
 )
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::frames::{DATA, Frame, HEADERS, RST_STREAM};
+use super::frames::{DATA, Frame, HEADERS, RST_STREAM, WINDOW_UPDATE};
 
 /// What a client may owe at most, and has at the beginning.
 const MOST: u32 = 800;
@@ -29,18 +29,25 @@ const END: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Credit {
     left: u32,
+    /// Earned beyond the most, for WINDOW_UPDATEs alone: to a client with a window of 16 MiB go a thousand frames before it
+    /// opens the windows for the first of them.
+    windows: u32,
     /// Up to when time has been paid for.
     paid: Instant,
 }
 
 impl Credit {
     pub(super) fn new(now: Instant) -> Self {
-        Credit { left: MOST, paid: now }
+        Credit { left: MOST, windows: 0, paid: now }
     }
 
     /// A frame came.
     pub(super) fn received(&mut self, frame: Frame, now: Instant) {
         let cost = match frame.kind {
+            WINDOW_UPDATE if self.windows > 0 => {
+                self.windows -= 1;
+                return;
+            }
             DATA => u32::from(frame.length == 0 && !frame.ends_stream()),
             HEADERS => HEAD,
             RST_STREAM => RESET,
@@ -55,7 +62,11 @@ impl Credit {
     /// A frame left.
     pub(super) fn sent(&mut self, frame: Frame) {
         match frame.kind {
-            DATA if frame.length >= SMALL => self.earn(RESPONSE),
+            DATA if frame.length >= SMALL => {
+                let beyond = (self.left + RESPONSE).saturating_sub(MOST);
+                self.windows = self.windows.saturating_add(beyond);
+                self.earn(RESPONSE);
+            }
             DATA if frame.ends_stream() => self.earn(END),
             _ => {}
         }
@@ -97,7 +108,6 @@ mod tests {
     }
 
     const PING: u8 = 6;
-    const WINDOW_UPDATE: u8 = 8;
 
     #[test]
     fn a_flood_uses_it_up_and_a_ping_now_and_then_does_not() {
@@ -138,6 +148,23 @@ mod tests {
             credit.received(frame(RST_STREAM, 4), now);
         }
         assert!(credit.is_used_up());
+    }
+
+    #[test]
+    fn what_was_sent_in_one_burst_is_acknowledged_in_another() {
+        let now = Instant::now();
+        let mut credit = Credit::new(now);
+        let updates = 1_000 * RESPONSE;
+        (0..1_000).for_each(|_| credit.sent(frame(DATA, 16_384)));
+        (0..updates + MOST - 1).for_each(|_| credit.received(frame(WINDOW_UPDATE, 4), now));
+        assert!(!credit.is_used_up());
+        credit.received(frame(WINDOW_UPDATE, 4), now);
+        assert!(credit.is_used_up(), "and no more than that");
+
+        let mut credit = Credit::new(now);
+        (0..1_000).for_each(|_| credit.sent(frame(DATA, 16_384)));
+        (0..MOST).for_each(|_| credit.received(frame(PING, 8), now));
+        assert!(credit.is_used_up(), "it pays for nothing else");
     }
 
     #[test]
