@@ -7,7 +7,6 @@ import portico
 from clients import GENEROUS
 from frameworks import LARGE, Checks, Told
 
-
 # Django leaves the file of a large body to the garbage collector where a view has not read it to the end.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
