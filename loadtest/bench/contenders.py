@@ -24,7 +24,8 @@ H1 = frozenset({"h1"})
 BOTH = frozenset({"h1", "h2"})
 BARE = frozenset({"hello", "large", "upload"})
 BLOCKING = BARE | {"isolation"}
-ASYNCHRONOUS = BLOCKING | {"suspend"}
+ASYNCHRONOUS = BLOCKING | {"suspend", "echo", "websocket"}
+ASGI = ASYNCHRONOUS | {"starlette"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def granian(interface: str) -> Contender:
             *(threads if interface == "wsgi" else ()),
         ]
 
-    answers = BLOCKING if interface == "wsgi" else ASYNCHRONOUS
+    answers = {"wsgi": BLOCKING, "asgi": ASGI, "rsgi": BLOCKING | {"suspend"}}[interface]
     return Contender(f"granian-{interface}", command, installed("granian"), apps=answers, missing=needs("granian"))
 
 
@@ -156,20 +157,20 @@ def script(name: str) -> Callable[[Site], list[str]]:
 
 
 CONTENDERS = (
-    ours("auto"),
+    ours("auto", BLOCKING | {"echo", "websocket"}),
     ours("inline", BARE),
     ours("threads"),
     ours("async", ASYNCHRONOUS),
-    ours("asgi", ASYNCHRONOUS),
+    ours("asgi", ASGI),
     ours("wsgi"),
     Contender("limit", limit, limit_version, apps=BARE),
     Contender("nginx", nginx, nginx_version, apps=BARE),
     granian("wsgi"),
     granian("asgi"),
     granian("rsgi"),
-    Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASYNCHRONOUS, needs("uvicorn")),
-    Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASYNCHRONOUS, needs("hypercorn")),
-    Contender("aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, ASYNCHRONOUS, needs("aiohttp")),
+    Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASGI, needs("uvicorn")),
+    Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASGI, needs("hypercorn")),
+    Contender("aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, BLOCKING | {"suspend"}, needs("aiohttp")),
     Contender("cheroot", script("cheroot_server.py"), installed("cheroot"), H1, BLOCKING, needs("cheroot")),
 )
 
