@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -75,13 +76,16 @@ class _Application:
     def __call__(self, request: Request) -> Response:
         answer = _Answer()
         rest: _Rest | None = None
+        # One for the whole response, whichever threads make it: what an app begins with its context variables, as
+        # Flask's `stream_with_context` does, it ends where they are known.
+        context = contextvars.copy_context()
         try:
-            result = self._app(wsgi_environ(request, self._base), answer.start_response)
+            result = context.run(self._app, wsgi_environ(request, self._base), answer.start_response)
             try:
-                rest = answer.take(result)
+                rest = answer.take(result, context)
             finally:
                 if rest is None:
-                    _close(result)
+                    context.run(_close, result)
         finally:
             if _errors.rest:
                 _errors.flush()
@@ -134,18 +138,18 @@ class _Answer:
         if data:
             self.parts.append(data)
 
-    def take(self, result: Iterable[bytes]) -> _Rest | None:
+    def take(self, result: Iterable[bytes], context: contextvars.Context) -> _Rest | None:
         """Takes what the app gives: all of it, or, where it is to be sent as it comes, the first part; then this
         returns the whole."""
-        parts = _parts(result)
         is_here = isinstance(result, (list, tuple))
+        parts = _parts(result, None if is_here else context)
         for part in parts:
             # Generators may call start_response as late as for their first part.
             self.check_started()
             self.parts.append(part)
             if not is_here and not self._is_short():
                 self.begun = True
-                return _Rest(self.parts, parts, result)
+                return _Rest(self.parts, parts, result, context)
         return None
 
     def _is_short(self) -> bool:
@@ -160,11 +164,14 @@ class _Answer:
 class _Rest:
     """A body that is sent as it comes. Not a generator: one that was never begun, as for HEAD, closes nothing."""
 
-    def __init__(self, first: list[bytes], parts: Iterator[bytes], result: Iterable[bytes]) -> None:
+    def __init__(
+        self, first: list[bytes], parts: Iterator[bytes], result: Iterable[bytes], context: contextvars.Context
+    ) -> None:
         # Those that are here, and what `write` adds to them.
         self._here = first
         self._parts = parts
         self._result = result
+        self._context = context
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -177,13 +184,13 @@ class _Rest:
         return part
 
     def close(self) -> None:
-        _close(self._result)
+        self._context.run(_close, self._result)
 
 
-def _parts(result: Iterable[object]) -> Iterator[bytes]:
-    """What it gives, without what is empty."""
+def _parts(result: Iterable[object], context: contextvars.Context | None) -> Iterator[bytes]:
+    """What it gives, without what is empty; each is made in `context`, where there is one."""
     try:
-        parts = iter(result)
+        parts = iter(result) if context is None else _within(context, context.run(iter, result))
     except TypeError:
         raise ResponseError(f"a WSGI app returns an iterable of bytes, not {type(result).__name__}") from None
     for part in parts:
@@ -191,6 +198,12 @@ def _parts(result: Iterable[object]) -> Iterator[bytes]:
             raise ResponseError(f"a WSGI app gives bytes, not {type(part).__name__}")
         if part:
             yield part
+
+
+def _within(context: contextvars.Context, parts: Iterator[object]) -> Iterator[object]:
+    end = object()
+    while (part := context.run(next, parts, end)) is not end:
+        yield part
 
 
 def _close(result: object) -> None:

@@ -1,6 +1,6 @@
 //! `portico.Request`: the core's request, its values made when first asked for.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use portico_core::http::form::parse_form;
 use portico_core::http::target::parse_query;
@@ -49,7 +49,7 @@ pub(crate) struct Called {
     /// The handler, by its address.
     pub(crate) handler: usize,
     /// Where the answer goes.
-    pub(crate) reply: SharedReply,
+    pub(crate) reply: Arc<SharedReply>,
     /// The way to the loop.
     pub(crate) queue: Weak<Queue>,
 }

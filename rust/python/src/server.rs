@@ -359,7 +359,10 @@ impl Server {
         let slot = Arc::downgrade(&callable);
         let handler = Arc::new(Function { callable, site: self.site.clone() });
         let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
-            Some(bridge) => (Arc::new(OnLoop { function: handler, queue: bridge.get().queue.clone() }), Runs::Asyncio),
+            Some(bridge) => {
+                let (queue, timeout) = (bridge.get().queue.clone(), self.config.handler_timeout);
+                (Arc::new(OnLoop { function: handler, queue, timeout }), Runs::Asyncio)
+            }
             None => self.dispatch_function(handler),
         };
         let mut handlers = self.handlers.lock();
