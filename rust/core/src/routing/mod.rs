@@ -17,6 +17,7 @@ use http::{Method, StatusCode};
 use matchit::Params;
 use parking_lot::RwLock;
 
+pub(crate) use self::path::match_path;
 use self::pattern::Kind;
 pub use self::pattern::Pattern;
 use crate::dispatch::{self, Admitted, Handler, Reply, Resolved};
