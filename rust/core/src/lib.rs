@@ -49,6 +49,7 @@ mod farewell;
 pub mod files;
 pub mod http;
 pub mod listener;
+pub mod locks;
 mod metrics;
 pub mod raw;
 pub mod routing;

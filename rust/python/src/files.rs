@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
-use parking_lot::Mutex;
 use portico_core::Handler;
 use portico_core::files::{self, CacheControl, Links, OpenFile, Options};
 use portico_core::http::{Body, Response};
+use portico_core::locks::Mutex;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};

@@ -14,8 +14,8 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use portico_core::dispatch::{HOLD, Turns};
+use portico_core::locks::Mutex;
 use portico_core::{Driven, Handler, LoopWaker, Reply};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::exceptions::asyncio::CancelledError;

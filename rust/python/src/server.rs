@@ -6,8 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use portico_core::config::Dispatch;
+use portico_core::locks::Mutex;
 use portico_core::tls;
 use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use portico_core::locks::Mutex;
 use portico_core::raw::{self, Connection, Done, StreamError, Timeout};
 use portico_core::{Pool, Spawn, StreamHandler, Streams};
 use pyo3::buffer::PyBuffer;

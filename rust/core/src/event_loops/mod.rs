@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::locks::Mutex;
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use driver::{Driven, Driver, LoopWaker};

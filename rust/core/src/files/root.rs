@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use parking_lot::RwLock;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::open_file::{FLAGS, OpenFile, Opened};
 use crate::error::Error;
+use crate::locks::RwLock;
 
 /// How long a root is taken to be where it was. Deployments put another folder, or a link to another, in its place.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::locks::Mutex;
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 
 use super::by_hand::ByHand;
 use super::error::StreamError;

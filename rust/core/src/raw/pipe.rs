@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use crate::locks::Mutex;
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 
 use super::error::StreamError;
 

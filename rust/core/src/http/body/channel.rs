@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
+use crate::locks::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::{Broken, Pieces, Source};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 use tokio::time::Instant;
 
 use super::watched::Seen;
