@@ -31,6 +31,7 @@ ANSWERS = {
         "/old has /page",
         "405 Method Not Allowed",
     ],
+    "files.py": ["<p>home", "0\n1\n", "<!DOCTYPE html>", "day,visits\n1,12"],
     "workers.py": ["hello /one", "hello /another"],
     "async_app.py": ["hello /async at tick "],
     "streams.py": ["request 1 on this connection: /one\nrequest 2 on this connection: /two\n"],
