@@ -9,7 +9,7 @@ from pathlib import Path
 
 import portico
 
-kept = tempfile.TemporaryDirectory(prefix="portico-files-")  # is gone when the program ends
+kept = tempfile.TemporaryDirectory(prefix="portico-files-")
 folder = Path(kept.name)
 (folder / "index.html").write_text("<p>home\n")
 (folder / "numbers.txt").write_text("".join(f"{number}\n" for number in range(1000)))
@@ -39,3 +39,4 @@ if __name__ == "__main__":
         print(f"curl {url}/download")
         print("Ctrl-C ends it.", flush=True)
         server.serve_forever()
+    kept.cleanup()
