@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
+import io
 import os
 import threading
 
@@ -140,3 +143,41 @@ def test_many_clients_at_once(serve, file):
     for thread in threads:
         thread.join()
     assert answers == [True] * 100
+
+
+def wrapped(opened, headers=(), **more):
+    """A WSGI application that answers with a file."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/csv"), *headers])
+        return environ["wsgi.file_wrapper"](opened(), **more)
+
+    return portico.wsgi(app)
+
+
+def test_wsgi_file_wrapper_is_sent_by_the_core(serve, file):
+    opened = []
+
+    def start():
+        opened.append(file.open("rb"))
+        opened[-1].seek(11)
+        return opened[-1]
+
+    content = file.read_bytes()
+    with serve(wrapped(start)).wire() as wire:
+        assert wire.get().body == content[11:]
+        assert wire.get(headers="Range: bytes=0-1\r\n").body == content[11:], "that is the app's business"
+        wire.send("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert wire.read("HEAD").header("content-length") == str(len(content) - 11)
+    assert all(one.closed for one in opened)
+    served = serve(wrapped(start, [("Content-Length", "10")]))
+    assert served.get().body == content[11:21]
+
+
+def test_wsgi_file_wrapper_of_anything_else_is_read(serve, file, tmp_path):
+    packed = tmp_path / "a.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert serve(wrapped(lambda: io.BytesIO(b"bytes"))).get(headers={"connection": "close"}).body == b"bytes"
+    length = [("Content-Length", str(file.stat().st_size))]
+    opening = functools.partial(gzip.open, packed)
+    assert serve(wrapped(opening, length, block_size=1000)).get().body == file.read_bytes()
