@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +157,30 @@ def reconnect(kind: str) -> Client:
     return client
 
 
-WRK = {"h1", "headers", "suspend", "upload", "large", "static_1k", "static_100k", "static_10m", "h2-beside"}
+def talk(kind: str) -> Client:
+    """A conversation: `websocket` or `echo`, by `talk.py`."""
+
+    def client(target: Target) -> Counted:
+        arguments = [kind, str(target.port), str(target.seconds), str(target.connections)]
+        said = json.loads(run(target, [sys.executable, str(HERE / "talk.py"), *arguments]))
+        errors = {"connection": said["errors"]} if said["errors"] else {}
+        return Counted(said["requests"], said["seconds"], errors)
+
+    return client
+
+
+WRK = {
+    "h1",
+    "headers",
+    "suspend",
+    "upload",
+    "large",
+    "starlette",
+    "static_1k",
+    "static_100k",
+    "static_10m",
+    "h2-beside",
+}
 
 
 def missing_clients(loads: set[str]) -> dict[str, str]:

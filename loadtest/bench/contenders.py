@@ -27,7 +27,8 @@ STATIC = frozenset({"static"})
 # Files that are served, in bytes.
 FILES = {"1k.txt": 2**10, "100k.txt": 100 * 2**10, "10m.txt": 10 * 2**20}
 BLOCKING = BARE | {"isolation"}
-ASYNCHRONOUS = BLOCKING | {"suspend"}
+ASYNCHRONOUS = BLOCKING | {"suspend", "echo", "websocket"}
+ASGI = ASYNCHRONOUS | {"starlette"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def granian(interface: str) -> Contender:
             *(threads if interface == "wsgi" else ()),
         ]
 
-    answers = BLOCKING if interface == "wsgi" else ASYNCHRONOUS
+    answers = {"wsgi": BLOCKING, "asgi": ASGI, "rsgi": BLOCKING | {"suspend"}}[interface]
     return Contender(f"granian-{interface}", command, installed("granian"), apps=answers, missing=needs("granian"))
 
 
@@ -172,11 +173,11 @@ def script(name: str) -> Callable[[Site], list[str]]:
 
 
 CONTENDERS = (
-    ours("auto"),
+    ours("auto", BLOCKING | {"echo", "websocket"}),
     ours("inline", BARE),
     ours("threads"),
     ours("async", ASYNCHRONOUS),
-    ours("asgi", ASYNCHRONOUS),
+    ours("asgi", ASGI),
     ours("wsgi"),
     ours("static", STATIC),
     Contender("limit", limit, limit_version, apps=BARE),
@@ -184,9 +185,11 @@ CONTENDERS = (
     granian("wsgi"),
     granian("asgi"),
     granian("rsgi"),
-    Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASYNCHRONOUS, needs("uvicorn")),
-    Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASYNCHRONOUS, needs("hypercorn")),
-    Contender("aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, ASYNCHRONOUS, needs("aiohttp")),
+    Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASGI, needs("uvicorn")),
+    Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASGI, needs("hypercorn")),
+    Contender(
+        "aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, BLOCKING | {"suspend"}, needs("aiohttp")
+    ),
     Contender("cheroot", script("cheroot_server.py"), installed("cheroot"), H1, BLOCKING, needs("cheroot")),
 )
 
