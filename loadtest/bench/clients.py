@@ -169,14 +169,25 @@ def talk(kind: str) -> Client:
     return client
 
 
+WRK = {
+    "h1",
+    "headers",
+    "suspend",
+    "upload",
+    "large",
+    "starlette",
+    "static_1k",
+    "static_100k",
+    "static_10m",
+    "h2-beside",
+}
+
+
 def missing_clients(loads: set[str]) -> dict[str, str]:
     """Programs that chosen loads want, and that are not here: each with how to get it."""
     needed = {
         "taskset": ("apt install util-linux", bool(loads)),
-        "wrk": (
-            "apt install wrk",
-            bool(loads & {"h1", "headers", "suspend", "upload", "large", "starlette", "h2-beside"}),
-        ),
+        "wrk": ("apt install wrk", bool(loads & WRK)),
         "h2load": ("apt install nghttp2-client", bool(loads & {"h2", "h2-beside"})),
     }
     return {name: how for name, (how, wanted) in needed.items() if wanted and not shutil.which(name)}

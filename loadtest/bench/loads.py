@@ -59,6 +59,9 @@ LOADS = (
     Load("full", "A new connection each, full handshake", clients.reconnect("full"), connections=16, kept=False),
     Load("upload", "Uploads of 64 KiB", clients.wrk_upload, app="upload", path="/upload"),
     Load("large", "Responses of 1 MiB", clients.wrk, app="large", path="/large", connections=16),
+    Load("static_1k", "A file of 1 KiB", clients.wrk, app="static", path="/static/1k.txt"),
+    Load("static_100k", "A file of 100 KiB", clients.wrk, app="static", path="/static/100k.txt", connections=16),
+    Load("static_10m", "A file of 10 MiB", clients.wrk, app="static", path="/static/10m.txt", connections=8),
 )
 
 

@@ -1,7 +1,7 @@
 """A client for what no load generator does: `python talk.py KIND PORT SECONDS CONNECTIONS`; prints a line of JSON.
 
-`websocket` sends a message of 64 bytes on each of its connections, and the next when it has come back. `echo` uploads 10
-MiB and reads as much while it sends, on a new connection each time.
+`websocket` sends a message of 64 bytes on each of its connections, and the next when it has come back. `echo` uploads
+10 MiB and reads as much while it sends, on a new connection each time.
 """
 
 from __future__ import annotations

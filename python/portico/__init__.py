@@ -36,6 +36,7 @@ from ._errors import (
     WorkerError,
 )
 from ._event_loop import new_event_loop
+from ._files import StaticFiles
 from ._forms import Form, FormFile
 from ._responses import (
     Response,
@@ -83,6 +84,7 @@ __all__ = [
     "Route",
     "Router",
     "Server",
+    "StaticFiles",
     "StreamCallback",
     "Worker",
     "WorkerError",

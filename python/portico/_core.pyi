@@ -19,6 +19,7 @@ __all__ = [
     "Driver",
     "Exchange",
     "Failed",
+    "FileBody",
     "Listener",
     "Operation",
     "Pattern",
@@ -27,6 +28,7 @@ __all__ = [
     "Request",
     "Router",
     "Server",
+    "StaticFiles",
     "Stream",
     "__version__",
     "asgi_scope",
@@ -182,6 +184,26 @@ class Failed:
     def __new__(cls, exception: BaseException, response: Any) -> Failed: ...
 
 @final
+class FileBody:
+    def __new__(cls, fd: int, start: int, most: int | None) -> FileBody: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class StaticFiles:
+    def __new__(
+        cls,
+        root: str,
+        index: str | None,
+        precompressed: bool,
+        cache_control: list[tuple[str, str]],
+        listing: bool,
+        hidden: bool,
+        follow_links: bool,
+    ) -> StaticFiles: ...
+    def answer(self, request: Request) -> dict[str, Any]: ...
+
+@final
 class Pattern:
     def __new__(cls, text: str) -> Pattern: ...
     @property
@@ -240,13 +262,13 @@ class Server:
     @property
     def dispatch(self) -> str: ...
     def drive(self, bridge: Bridge, fd: int) -> Driver | None: ...
-    def set_handler(self, handler: Callable[[Request], Any] | Router, bridge: Bridge | None) -> None: ...
+    def set_handler(self, handler: Callable[[Request], Any] | Router | StaticFiles, bridge: Bridge | None) -> None: ...
     def add_route(
         self,
         router: Router,
         method: str | None,
         path: Pattern,
-        handler: Callable[[Request], Any] | Router,
+        handler: Callable[[Request], Any] | Router | StaticFiles,
         bridge: Bridge | None,
     ) -> None: ...
     def set_missing(self, router: Router, handler: Callable[[Request], Any], bridge: Bridge | None) -> None: ...
@@ -254,7 +276,7 @@ class Server:
         self,
         host: str | None,
         keywords: dict[str, Any],
-        handler: Callable[[Request], Any] | Router | None,
+        handler: Callable[[Request], Any] | Router | StaticFiles | None,
         bridge: Bridge | None,
     ) -> Context: ...
     def remove_context(self, host: str | None) -> None: ...

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._core import __version__, wsgi_environ, wsgi_start
+from ._core import FileBody, __version__, wsgi_environ, wsgi_start
 from ._errors import ConfigError, ResponseError
 
 if TYPE_CHECKING:
@@ -69,22 +71,23 @@ class _Application:
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            "wsgi.file_wrapper": _FileWrapper,
             # Not of PEP 3333, but widely known: reading to the end of a body without a length is safe.
             "wsgi.input_terminated": True,
         }
 
     def __call__(self, request: Request) -> Response:
         answer = _Answer()
-        rest: _Rest | None = None
+        rest: _Rest | FileBody | None = None
         # One for the whole response, whichever threads make it: what an app begins with its context variables, as
         # Flask's `stream_with_context` does, it ends where they are known.
         context = contextvars.copy_context()
         try:
             result = context.run(self._app, wsgi_environ(request, self._base), answer.start_response)
             try:
-                rest = answer.take(result, context)
+                rest = answer.take_file(result) or answer.take(result, context)
             finally:
-                if rest is None:
+                if rest is None or isinstance(rest, FileBody):
                     context.run(_close, result)
         finally:
             if _errors.rest:
@@ -152,6 +155,20 @@ class _Answer:
                 return _Rest(self.parts, parts, result, context)
         return None
 
+    def take_file(self, result: Iterable[bytes]) -> FileBody | None:
+        """What the core sends from a file; None for what Python has to read."""
+        if not isinstance(result, _FileWrapper) or self.parts or not self.status:
+            return None
+        file, length = result.file, self.headers.get("content-length")
+        # Of others the descriptor may lead to something else than what they give, as with gzip.
+        raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
+        if not isinstance(raw, io.FileIO):
+            return None
+        with contextlib.suppress(OSError):  # it is no regular file
+            most = int(length) if isinstance(length, str) and length.isdecimal() else None
+            return FileBody(file.fileno(), file.tell(), most)
+        return None
+
     def _is_short(self) -> bool:
         length = self.headers.get("content-length")
         return isinstance(length, str) and length.isdecimal() and int(length) <= _WHOLE
@@ -159,6 +176,22 @@ class _Answer:
     def check_started(self) -> None:
         if not self.status:
             raise ResponseError("a WSGI app has to call start_response before it gives a body")
+
+
+class _FileWrapper:
+    """`wsgi.file_wrapper`: a file as a body. A regular one is sent by the core, from where it stands; of any other file
+    `block_size` bytes are read at a time."""
+
+    def __init__(self, file: Any, block_size: int = 64 * 1024) -> None:
+        self.file = file
+        self._block_size = block_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while part := self.file.read(self._block_size):
+            yield part
+
+    def close(self) -> None:
+        _close(self.file)
 
 
 class _Rest:

@@ -6,7 +6,7 @@
 //! 2. [`tls`] does the handshake with the certificate for the host name that the client asks for.
 //! 3. [`connection`] finds out which protocol is spoken; [`http`] reads requests, by [`http::h1`] or HTTP/2.
 //! 4. [`dispatch`] hands a request to its host's [`Handler`], the seam to whoever embeds this; [`routing`] puts many of
-//!    them behind one.
+//!    them behind one, [`files`] is one that needs no language: what is below a folder.
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
@@ -46,6 +46,7 @@ pub mod dispatch;
 pub mod error;
 mod event_loops;
 mod farewell;
+pub mod files;
 pub mod http;
 pub mod listener;
 pub mod locks;
@@ -63,6 +64,7 @@ pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
+pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};
 pub use raw::{StreamHandler, Streams};

@@ -18,6 +18,7 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, Py
 
 use crate::bodies::{BodySender, Length};
 use crate::connection;
+use crate::files::FileBody;
 use crate::header_names;
 use crate::loops::Queue;
 use crate::request::{Request, latin1, position};
@@ -263,7 +264,7 @@ impl Exchange {
                 wrong("the ASGI app returned before its last http.response.body".to_string())
             }
             Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
-            Stage::Complete(response) => response.map(|response| to_dict(py, &response)).transpose(),
+            Stage::Complete(response) => response.map(|response| to_dict(py, response)).transpose(),
         }
     }
 
@@ -528,7 +529,8 @@ fn check_length(response: &mut Response, method: &Method) -> PyResult<()> {
     }
 }
 
-fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyDict>> {
+/// As a handler returns one.
+pub(crate) fn to_dict(py: Python<'_>, response: Response) -> PyResult<Bound<'_, PyDict>> {
     let headers = PyDict::new(py);
     for (name, value) in &response.headers {
         let value = latin1(py, value.as_bytes());
@@ -540,8 +542,9 @@ fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyD
     let dict = PyDict::new(py);
     dict.set_item(intern!(py, "statusCode"), response.status.as_u16())?;
     dict.set_item(intern!(py, "multiValueHeaders"), headers)?;
-    if let Body::Whole(body) = &response.body {
-        dict.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    match response.body {
+        Body::Whole(body) => dict.set_item(intern!(py, "body"), PyBytes::new(py, &body))?,
+        body => dict.set_item(intern!(py, "body"), FileBody::new(py, body)?)?,
     }
     Ok(dict)
 }

@@ -7,6 +7,7 @@ mod certificates;
 mod connection;
 mod contexts;
 mod errors;
+mod files;
 mod handler;
 mod header_names;
 mod loops;
@@ -31,6 +32,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bodies::BodySender>()?;
     module.add_class::<connection::ConnectionInfo>()?;
     module.add_class::<connection::PeerCertificate>()?;
+    module.add_class::<files::FileBody>()?;
+    module.add_class::<files::StaticFiles>()?;
     module.add_class::<handler::Failed>()?;
     module.add_class::<loops::Bridge>()?;
     module.add_class::<loops::Driver>()?;

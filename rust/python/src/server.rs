@@ -17,6 +17,7 @@ use pyo3::types::PyDict;
 use crate::connection;
 use crate::contexts::{self, Context};
 use crate::errors::{self, ConfigError};
+use crate::files::StaticFiles;
 use crate::handler::{Function, Site};
 use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
@@ -354,6 +355,9 @@ impl Server {
     ) -> PyResult<Arc<dyn Handler>> {
         if let Ok(router) = handler.cast::<Router>() {
             return router.get().handler();
+        }
+        if let Ok(files) = handler.cast::<StaticFiles>() {
+            return Ok(files.get().handler());
         }
         let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);

@@ -240,7 +240,9 @@ impl Connection {
         let body = match &response.body {
             _ if response.is_bodiless(method) => Bytes::new(),
             Body::Whole(body) => body.clone(),
-            Body::Pieces(_) => return Err(StreamError::Misuse("a response by hand has its body whole")),
+            Body::Pieces(_) | Body::File(_) => {
+                return Err(StreamError::Misuse("a response by hand has its body whole"));
+            }
         };
         self.pipe.write([head.freeze(), body])?;
         self.connection.service.metrics.response(response.status);

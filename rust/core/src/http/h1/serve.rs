@@ -194,6 +194,7 @@ impl Io {
             Body::Whole(body) => self.add(&body).await?,
             // Boxed, so that a connection has no room for it while it has no use for it.
             Body::Pieces(pieces) => Box::pin(self.write_pieces(pieces, chunked)).await?,
+            Body::File(file) => Box::pin(self.write_pieces(file.pieces(), chunked)).await?,
         }
         if self.out.len() >= GATHER || self.machine.buffered() == 0 {
             self.flush().await?;

@@ -217,6 +217,7 @@ impl Sending {
                 self.hand_over(left, true).await
             }
             Body::Pieces(pieces) => self.follow(pieces).await,
+            Body::File(file) => self.follow(file.pieces()).await,
         };
     }
 
@@ -251,7 +252,11 @@ impl Sending {
             match piece {
                 Some(Ok(piece)) => {
                     self.open.clients_turn();
-                    self.hand_over(piece, false).await?;
+                    let last = pieces.is_over();
+                    self.hand_over(piece, last).await?;
+                    if last {
+                        return Ok(());
+                    }
                     self.open.servers_turn();
                 }
                 Some(Err(Broken)) => {
