@@ -33,6 +33,7 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    WebSocketError,
     WorkerError,
 )
 from ._event_loop import new_event_loop
@@ -49,6 +50,7 @@ from ._responses import (
 )
 from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
+from ._websocket import AsyncWebSocket, WebSocket, websocket
 from ._worker import Worker
 from ._workers import Workers, run_workers
 from ._wsgi import wsgi
@@ -58,6 +60,7 @@ Mapping.register(Request)
 
 __all__ = [
     "AsyncConnection",
+    "AsyncWebSocket",
     "CertificateError",
     "ClosedError",
     "ConfigError",
@@ -84,6 +87,8 @@ __all__ = [
     "Router",
     "Server",
     "StreamCallback",
+    "WebSocket",
+    "WebSocketError",
     "Worker",
     "WorkerError",
     "Workers",
@@ -101,5 +106,6 @@ __all__ = [
     "run_workers",
     "set_cookie",
     "settings",
+    "websocket",
     "wsgi",
 ]
