@@ -33,6 +33,7 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    WebSocketError,
     WorkerError,
 )
 from ._event_loop import new_event_loop
@@ -50,6 +51,7 @@ from ._responses import (
 )
 from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
+from ._websocket import AsyncWebSocket, WebSocket, websocket
 from ._worker import Worker
 from ._workers import Workers, run_workers
 from ._wsgi import wsgi
@@ -59,6 +61,7 @@ Mapping.register(Request)
 
 __all__ = [
     "AsyncConnection",
+    "AsyncWebSocket",
     "CertificateError",
     "ClosedError",
     "ConfigError",
@@ -86,6 +89,8 @@ __all__ = [
     "Server",
     "StaticFiles",
     "StreamCallback",
+    "WebSocket",
+    "WebSocketError",
     "Worker",
     "WorkerError",
     "Workers",
@@ -103,5 +108,6 @@ __all__ = [
     "run_workers",
     "set_cookie",
     "settings",
+    "websocket",
     "wsgi",
 ]

@@ -10,7 +10,8 @@
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
-//! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself.
+//! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself. A response may end
+//! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
 //! `shutdown`, [`server`], which owns the threads, and what 3 and `raw` share: `stream` (a connection's bytes, with or
@@ -58,6 +59,7 @@ mod shutdown;
 mod stream;
 mod timer;
 pub mod tls;
+pub mod websocket;
 
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};

@@ -21,6 +21,7 @@ mod settings;
 mod slot;
 mod streams;
 mod threads;
+mod websocket;
 mod wsgi;
 
 use pyo3::prelude::*;
@@ -46,6 +47,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Server>()?;
     module.add_class::<streams::Operation>()?;
     module.add_class::<streams::Stream>()?;
+    module.add_class::<websocket::Handshake>()?;
+    module.add_class::<websocket::Socket>()?;
+    module.add_class::<websocket::Upgrade>()?;
+    module.add_function(wrap_pyfunction!(websocket::asgi_headers, module)?)?;
+    module.add_function(wrap_pyfunction!(websocket::is_websocket, module)?)?;
     module.add_function(wrap_pyfunction!(asgi::asgi_scope, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;

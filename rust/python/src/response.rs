@@ -14,6 +14,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString
 use crate::bodies::{Length, Making};
 use crate::errors::{self, ResponseError};
 use crate::files;
+use crate::websocket::Upgrade;
 
 /// The keys that a response may have.
 pub(crate) const KEYS: [&str; 5] = ["statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"];
@@ -60,6 +61,9 @@ pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Response,
     match body {
         None => {}
         Some(body) if base64 => response.body = decode_base64(&body)?.into(),
+        Some(body) if body.is_instance_of::<Upgrade>() => {
+            response.upgrade = Some(body.cast::<Upgrade>()?.get().take()?);
+        }
         Some(body) => match whole(&body)? {
             Some(whole) => response.body = whole.into(),
             None if files::take(&body, &mut response)? => {}

@@ -346,6 +346,11 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// What WebSockets need of it, and whether it speaks them.
+    pub(crate) fn for_websockets(&self) -> (Arc<portico_core::Server>, Arc<Site>, bool) {
+        (self.server.clone(), self.site.clone(), self.config.websocket)
+    }
+
     /// A handler that is called where it belongs: on an event loop behind a bridge, else as the setting `dispatch` says. A
     /// router is one already.
     fn make_handler(

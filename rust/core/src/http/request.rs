@@ -28,6 +28,8 @@ pub struct Request {
     pub connection: Option<Arc<ConnectionInfo>>,
     /// What routers found in the path; none where they found nothing.
     pub(crate) route: Option<Box<Route>>,
+    /// It is an extended CONNECT for a WebSocket (RFC 8441), which is a `GET` for everybody else.
+    pub(crate) tunnel: bool,
 }
 
 /// What routers found in the path of a request.

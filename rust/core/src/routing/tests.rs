@@ -79,6 +79,7 @@ fn request(method: &str, target: &str) -> Request {
         body: Bytes::new(),
         connection: Some(Arc::new(connection)),
         route: None,
+        tunnel: false,
     }
 }
 

@@ -45,6 +45,7 @@ pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Request, Unparsed> 
                     body: body.finish(),
                     connection: None,
                     route: None,
+                    tunnel: false,
                 });
             }
             Event::NeedMore | Event::End { .. } => return Err(Unparsed::Incomplete),

@@ -25,6 +25,7 @@ use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::websocket::{self, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const SMALL_BODY: usize = 16 * 1024;
@@ -77,6 +78,11 @@ impl Io {
                 self.connection.service.metrics.handler_failures.add();
             }
             let draining = *self.phase.borrow() != Phase::Serving;
+            if let Some(upgrade) = response.upgrade.take() {
+                self.write(response, &method, version, Persist::Open).await?;
+                // Boxed, so that a connection has no room for it while it has no use for it.
+                return Box::pin(self.go_on(*upgrade)).await;
+            }
             let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(response, &method, version, persist).await?;
             if persist == Persist::Close {
@@ -85,6 +91,17 @@ impl Io {
             }
             self.machine.answered(Instant::now());
         }
+    }
+
+    /// Leaves the connection to a WebSocket.
+    async fn go_on(&mut self, upgrade: Upgrade) -> Result<Close, Close> {
+        self.flush().await?;
+        let unread = self.machine.take_unread();
+        let why = websocket::serve(&mut self.stream, &self.connection, upgrade, unread).await;
+        if matches!(why, Close::Refused | Close::Server | Close::Shutdown) {
+            farewell::linger(&mut self.stream, &mut self.timer).await;
+        }
+        Ok(why)
     }
 
     /// Reads one request whole; none when the client is done.
@@ -139,7 +156,7 @@ impl Io {
         let service = &self.connection.service;
         service.metrics.request(version);
         let connection = Some(self.connection.info.clone());
-        let request = Request { method, target, version, headers, body, connection, route: None };
+        let request = Request { method, target, version, headers, body, connection, route: None, tunnel: false };
         let outcome = dispatch::begin(&self.connection, request);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),

@@ -19,6 +19,9 @@ const RESET: u32 = 3;
 const REQUEST: u32 = 4;
 /// What some of a response earns that was sent: a client opens two windows for each frame that it takes.
 const RESPONSE: u32 = 4;
+/// What a frame of a WebSocket earns that was sent, however small: its client opens two windows for it. A client that makes
+/// a handler or the server say something for each of its own gains nothing by it.
+const SPOKEN: u32 = 2;
 /// Frames of less than this earn nothing: a client that opens its window byte by byte shall not be paid for it (Data
 /// Dribble, CVE-2019-9511).
 const SMALL: usize = 256;
@@ -75,6 +78,11 @@ impl Credit {
     /// A request was in order.
     pub(super) fn asked(&mut self) {
         self.earn(REQUEST);
+    }
+
+    /// A frame of a WebSocket was sent.
+    pub(super) fn spoke(&mut self) {
+        self.earn(SPOKEN);
     }
 
     /// Whether it was too much.
