@@ -142,9 +142,15 @@ impl Failed {
 pub(crate) struct Function {
     pub(crate) callable: Arc<Slot>,
     pub(crate) site: Arc<Site>,
+    /// It takes bodies as they come: its attribute `stream_body`.
+    pub(crate) streams_body: bool,
 }
 
 impl Handler for Function {
+    fn streams_body(&self) -> bool {
+        self.streams_body
+    }
+
     fn hold(&self, work: &mut dyn FnMut()) {
         try_attach_for_long(|_| work());
     }

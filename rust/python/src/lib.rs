@@ -21,6 +21,7 @@ mod settings;
 mod slot;
 mod streams;
 mod threads;
+mod uploads;
 mod websocket;
 mod wsgi;
 
@@ -31,6 +32,7 @@ use pyo3::types::PyTuple;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<asgi::Exchange>()?;
     module.add_class::<bodies::BodySender>()?;
+    module.add_class::<uploads::BodyStream>()?;
     module.add_class::<connection::ConnectionInfo>()?;
     module.add_class::<connection::PeerCertificate>()?;
     module.add_class::<files::FileBody>()?;

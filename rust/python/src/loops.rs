@@ -49,6 +49,10 @@ impl Handler for OnLoop {
     fn is_cancellable(&self) -> bool {
         true
     }
+
+    fn streams_body(&self) -> bool {
+        self.function.streams_body
+    }
 }
 
 struct Job {

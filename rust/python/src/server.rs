@@ -11,6 +11,7 @@ use portico_core::locks::Mutex;
 use portico_core::tls;
 use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -364,9 +365,13 @@ impl Server {
         if let Ok(files) = handler.cast::<StaticFiles>() {
             return Ok(files.get().handler());
         }
+        let streams_body = match handler.getattr_opt(intern!(handler.py(), "stream_body"))? {
+            Some(streams) => streams.is_truthy()?,
+            None => false,
+        };
         let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);
-        let handler = Arc::new(Function { callable, site: self.site.clone() });
+        let handler = Arc::new(Function { callable, site: self.site.clone(), streams_body });
         let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
             Some(bridge) => {
                 let (queue, timeout) = (bridge.get().queue.clone(), self.config.handler_timeout);
@@ -396,6 +401,11 @@ impl Server {
     /// A `def` handler that is called as the setting `dispatch` says.
     fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
         let mut wanted = self.wanted.lock();
+        if handler.streams_body {
+            // It waits for its client, which no thread that does I/O may.
+            wanted.pool.want();
+            return (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads);
+        }
         if self.config.dispatch != Dispatch::Inline {
             wanted.pool.want();
         }

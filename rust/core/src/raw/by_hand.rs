@@ -159,8 +159,17 @@ impl Connection {
         hand.asked = Some(Asked { method: method.clone(), version, keep_alive, by_bytes: false, failed: false });
         let body = std::mem::take(&mut hand.body).finish();
         let connection = Some(self.connection.info.clone());
-        let request =
-            Box::new(Request { method, target, version, headers, body, connection, route: None, tunnel: false });
+        let request = Box::new(Request {
+            method,
+            target,
+            version,
+            headers,
+            body,
+            incoming: None,
+            connection,
+            route: None,
+            tunnel: false,
+        });
         // Who answers is the callback's business; which hosts a connection is for is not: another one may ask for
         // certificates of clients.
         match self.connection.check_host(request.host()) {

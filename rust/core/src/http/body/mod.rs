@@ -2,6 +2,7 @@
 
 mod channel;
 mod collected;
+mod incoming;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::files::OpenFile;
 
 pub use channel::{BodySender, Gone, channel};
 pub(crate) use collected::Collected;
+pub use incoming::{Cut, Incoming};
+pub(crate) use incoming::{Feeder, incoming};
 
 /// How much of a body is looked at before its head is sent.
 const SMALL: usize = 16 * 1024;

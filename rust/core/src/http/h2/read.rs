@@ -47,6 +47,7 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         version: Version::HTTP_2,
         headers,
         body: Bytes::new(),
+        incoming: None,
         connection: Some(connection.info.clone()),
         route: None,
         tunnel,
