@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
+from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
 
 import portico
@@ -290,6 +291,28 @@ def test_limits_are_those_that_were_given(serve):
 def test_pings_come_as_often_as_was_said(serve):
     with serve(off(echo, ping_interval=0.01)).wire() as wire:
         assert OverHTTP1(wire).read() == (9, b"")
+
+
+def test_on_the_programs_own_loop(make_server):
+    async def app(scope, receive, send):
+        threads.add(threading.get_ident())
+        await echo(scope, receive, send)
+
+    async def talk(url, number):
+        async with connect_async(url, proxy=None) as client:
+            for _ in range(10):
+                await client.send(str(number))
+                assert await client.recv() == str(number)
+
+    async def main():
+        async with make_server(off(app)) as server:
+            url = server.listen(0, tls=False).url.replace("http", "ws", 1)
+            await asyncio.wait_for(asyncio.gather(*(talk(url, number) for number in range(20))), GENEROUS)
+            return server.stats()["websocket_messages_sent"]
+
+    threads = set()
+    assert asyncio.run(main()) == 200
+    assert threads == {threading.get_ident()}
 
 
 # ---- no socket
