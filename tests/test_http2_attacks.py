@@ -476,3 +476,22 @@ def test_busy_clients_are_no_flood(apart):
             client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         client.flush()
         assert client.reply(client.open()).status == 200
+
+
+def test_windows_that_open_after_a_large_download_are_no_flood(apart):
+    """Browsers have windows of 6 to 16 MiB: all of the response is there before one of them opens again."""
+    with apart.tls_wire(alpn=["h2"]) as wire:
+        client = H2(wire)
+        client.windows(2**24)
+        client.connection.increment_flow_control_window(2**24)
+        stream, lengths = client.open(path="/large"), []
+        while sum(lengths) < 10_000_000:
+            frame = client.frame()
+            assert frame, "the server has closed"
+            if frame[3] == DataFrame.type:
+                lengths.append(len(frame) - 9)
+            client.connection.receive_data(frame)
+        updates = [WindowUpdateFrame(on, window_increment=n).serialize() for n in lengths for on in (0, stream)]
+        assert len(updates) > 1200  # more than the credit that everybody has
+        wire.send(b"".join(updates))
+        assert client.reply(client.open()).status == 200

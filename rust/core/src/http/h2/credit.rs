@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::frames::{DATA, Frame, HEADERS, RST_STREAM};
+use super::frames::{DATA, Frame, HEADERS, RST_STREAM, WINDOW_UPDATE};
 
 /// What a client may owe at most, and has at the beginning.
 const MOST: u32 = 800;
@@ -29,13 +29,16 @@ const END: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Credit {
     left: u32,
+    /// What responses earned beyond [`MOST`], for WINDOW_UPDATE alone. A client with windows of 6 to 16 MiB, as browsers have,
+    /// takes up to a thousand frames of DATA in one go, and opens its windows for them later.
+    windows: u32,
     /// Up to when time has been paid for.
     paid: Instant,
 }
 
 impl Credit {
     pub(super) fn new(now: Instant) -> Self {
-        Credit { left: MOST, paid: now }
+        Credit { left: MOST, windows: 0, paid: now }
     }
 
     /// A frame came.
@@ -49,13 +52,19 @@ impl Credit {
         if self.left < MOST / 2 {
             self.pay_for_time(now);
         }
-        self.left = self.left.saturating_sub(cost);
+        let saved = if frame.kind == WINDOW_UPDATE { cost.min(self.windows) } else { 0 };
+        self.windows -= saved;
+        self.left = self.left.saturating_sub(cost - saved);
     }
 
     /// A frame left.
     pub(super) fn sent(&mut self, frame: Frame) {
         match frame.kind {
-            DATA if frame.length >= SMALL => self.earn(RESPONSE),
+            DATA if frame.length >= SMALL => {
+                let beyond = (self.left + RESPONSE).saturating_sub(MOST);
+                self.windows = self.windows.saturating_add(beyond);
+                self.earn(RESPONSE);
+            }
             DATA if frame.ends_stream() => self.earn(END),
             _ => {}
         }
@@ -97,7 +106,6 @@ mod tests {
     }
 
     const PING: u8 = 6;
-    const WINDOW_UPDATE: u8 = 8;
 
     #[test]
     fn a_flood_uses_it_up_and_a_ping_now_and_then_does_not() {
@@ -138,6 +146,37 @@ mod tests {
             credit.received(frame(RST_STREAM, 4), now);
         }
         assert!(credit.is_used_up());
+    }
+
+    #[test]
+    fn a_burst_of_responses_pays_for_the_windows_that_open_after_it_and_for_nothing_else() {
+        let now = Instant::now();
+        let burst = || {
+            let mut credit = Credit::new(now);
+            (0..1000).for_each(|_| credit.sent(frame(DATA, 16_384)));
+            credit
+        };
+        let mut credit = burst();
+        for n in 0..1000 * RESPONSE + MOST {
+            assert!(!credit.is_used_up(), "{n}");
+            credit.received(frame(WINDOW_UPDATE, 4), now);
+        }
+        assert!(credit.is_used_up());
+
+        let mut credit = burst();
+        for n in 0..MOST {
+            assert!(!credit.is_used_up(), "{n}");
+            credit.received(frame(PING, 8), now);
+        }
+        assert!(credit.is_used_up());
+        credit.sent(frame(DATA, 16_384));
+        credit.received(frame(WINDOW_UPDATE, 4), now);
+        assert!(credit.is_used_up(), "for good");
+
+        let mut credit = burst();
+        credit.windows = u32::MAX - 1;
+        credit.sent(frame(DATA, 16_384));
+        assert_eq!(credit.windows, u32::MAX);
     }
 
     #[test]
