@@ -186,7 +186,7 @@ class _FileWrapper:
         self.file = file
         self._block_size = block_size
 
-    # Its own iterator, as that of wsgiref: whoever closes what `iter` gave, as werkzeug does for ranges, closes the file.
+    # Its own iterator, as that of wsgiref: closing what `iter` gave, as werkzeug does for ranges, closes the file.
     def __iter__(self) -> Iterator[bytes]:
         return self
 
