@@ -156,6 +156,21 @@ def test_of_several_the_one_that_is_valid_longest_named_in_the_log(store, caplog
     assert "others that would do: CN=localhost" in message
 
 
+def test_ten_years_are_longer_than_one_whatever_browsers_say_of_them(store):
+    write(store, "one", ends=365 * DAY)
+    ten = write(store, "ten", ends=3650 * DAY)
+    assert portico.find_certificate(store).files == (ten,)
+
+
+def test_a_self_signed_one_does_not_hide_that_of_an_authority(store):
+    for name, days in {"old": 365, "new": 3650}.items():
+        key = make_key()
+        (store / f"{name}.pem").write_bytes(build(key, ends=days * DAY).public_bytes(PEM) + key_bytes(key))
+    assert portico.find_certificate(store).files == (store / "new.pem",)
+    real = write(store, "real", ends=90 * DAY)
+    assert portico.find_certificate(store).files == (real,)
+
+
 def test_what_was_passed_over_is_named_when_nothing_is_left(store):
     expired = write(store, "old", begins=-9 * DAY, ends=-DAY)
     early = write(store, "early", begins=9 * DAY, ends=19 * DAY)

@@ -218,6 +218,23 @@ def test_the_child_of_a_fork_is_told_and_ends():
     assert told[-3:] == ["hello", "7", "hello"]
 
 
+def test_a_fork_while_threads_start_leaves_the_child_able_to_serve():
+    # Locks whose waiting threads stand in one table for the whole process made one child in eight wait for ever.
+    out = ends_well("""
+        for _ in range(50):
+            server = portico.Server(hello)
+            server.listen(0, tls=False)
+            child = os.fork()
+            if child == 0:
+                with portico.Server(hello) as mine:
+                    print(urllib.request.urlopen(mine.listen(0, tls=False).url).read().decode(), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            server.close()
+    """)
+    assert out == "hello\n" * 50
+
+
 def test_the_child_of_a_fork_does_not_hold_the_port():
     out = ends_well("""
         server = portico.Server(hello)

@@ -62,7 +62,7 @@ def test_max_version(limited, ca_pem):
         ({"min_version": 1.2}, "min_version"),
         ({"min_version": "1.3", "max_version": "1.2"}, "min_version is above max_version"),
         ({"alpn": ["h3"]}, "alpn"),
-        ({"alpn": "h2"}, "alpn"),
+        ({"alpn": "h3"}, "alpn"),
         ({"alpn": [1]}, "alpn"),
     ],
 )
@@ -89,8 +89,9 @@ def test_alpn(serve, offered, chosen):
             assert wire.get().json()["alpn"] == chosen
 
 
-def test_alpn_of_one_host(limited, ca_pem):
-    port = limited(alpn=("http/1.1",))
+@pytest.mark.parametrize("alpn", [("http/1.1",), "http/1.1"])
+def test_alpn_of_one_host(limited, ca_pem, alpn):
+    port = limited(alpn=alpn)
     with Wire(port, context=trusting(ca_pem, alpn=["h2", "http/1.1"])) as wire:
         assert wire.sock.selected_alpn_protocol() == "http/1.1"
         assert wire.get().status == 200

@@ -49,8 +49,8 @@ def find_certificate(
     password: Password | None = None,
     host: str | None = None,
 ) -> FoundCertificate:
-    """Looks through a folder, and the folders in it, for a certificate with its key: of those with the fewest
-    warnings (`Context.warnings`: self-signed, of no host, ...) the one that is valid longest.
+    """Looks through a folder, and the folders in it, for a certificate with its key: of several the
+    one that is valid longest, a self-signed one only where no other will do.
 
     The files may be PFX, or PEM or DER with both in one file or in two; names do not matter, what belongs together is
     seen by the keys. `subject` is a part of the subject or of a name in the certificate, in any case; without it any

@@ -29,7 +29,8 @@ from ._signals import ending_signals
 from ._tables import Giving
 
 Handler: TypeAlias = Function | Router
-"""Who answers requests: a function from a request to a response dict, `def` or `async def`, or a `Router`."""
+"""Who answers requests: a function from a request to a response dict, `def` or `async def`, a `StaticFiles`, or a
+`Router`."""
 
 _logger = logging.getLogger("portico")
 
@@ -175,7 +176,7 @@ class Server:
             "password": password,
             "min_version": min_version,
             "max_version": max_version,
-            "alpn": list(alpn),
+            "alpn": _protocols(alpn),
             "client_auth": client_auth,
             "client_ca": client_ca,
             "client_crl": client_crl,
@@ -401,7 +402,7 @@ class Server:
         self, callback: StreamCallback, alpn: Iterable[str]
     ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
         """What the binding needs of a callback for connections, and the way to the event loop for one that is async."""
-        names = [alpn] if isinstance(alpn, str) else list(alpn)
+        names = _protocols(alpn)
         if not all(isinstance(name, str) and 1 <= len(name.encode()) <= 255 for name in names):
             raise ConfigError(f"alpn: names of protocols of 1 to 255 bytes, not {names!r}")
         called = target(callback, self._reports)
@@ -451,6 +452,11 @@ def _check_grace(grace: float) -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
         raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
+
+
+def _protocols(alpn: Iterable[str]) -> list[str]:
+    # One name alone is not the list of its letters.
+    return [alpn] if isinstance(alpn, str) else list(alpn)
 
 
 class _Threads:

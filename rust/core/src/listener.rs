@@ -78,7 +78,7 @@ pub struct Listener {
     tls: bool,
     stop: watch::Sender<bool>,
     /// Disconnected when the socket is closed.
-    gone: parking_lot::Mutex<std::sync::mpsc::Receiver<()>>,
+    gone: crate::locks::Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
 impl Listener {
@@ -111,7 +111,7 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
         drop(alive);
         drop(alive_guard);
     });
-    Listener { address, tls, stop, gone: parking_lot::Mutex::new(gone) }
+    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone) }
 }
 
 /// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use crate::locks::{Mutex, RwLock};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
@@ -291,6 +291,11 @@ impl Server {
     /// Whether [`Server::close`] was not called yet.
     pub fn is_open(&self) -> bool {
         self.service.lifecycle.is_serving()
+    }
+
+    /// What its connections share.
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.service
     }
 
     /// Every counter: its name, what it counts, its value.

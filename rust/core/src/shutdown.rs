@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

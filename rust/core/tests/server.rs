@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use portico_core::http::{Request, Response};
+use portico_core::locks::Mutex;
 use portico_core::tls::development::Authority;
 use portico_core::tls::{Context, Credentials, Form, Rules, Source};
 use portico_core::{

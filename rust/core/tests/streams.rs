@@ -31,7 +31,7 @@ fn server(settings: &[(&str, Value)]) -> (Server, SocketAddr, Receiver<Arc<Conne
     let config = Config::parse(settings.iter().map(|(name, value)| (name.to_string(), value.clone()))).unwrap();
     let server = Server::new(config, None, Arc::new(StdThreads), Arc::new(Deaf));
     let (sender, receiver) = channel();
-    let sender = parking_lot::Mutex::new(sender);
+    let sender = portico_core::locks::Mutex::new(sender);
     let handler = move |connection: Connection| drop(sender.lock().send(Arc::new(connection)));
     let place = Place::Inet { host: "127.0.0.1".into(), port: 0 };
     let bound = server.bind(&Endpoint { place, tls: false, reuse_port: false, backlog: None }).unwrap();

@@ -1,14 +1,15 @@
 //! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): the scope of a request, and its `receive` and `send`.
 //! The rest is `python/portico/_asgi.py`.
 
-use std::sync::{Arc, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use parking_lot::Mutex;
 use portico_core::http::body::channel;
 use portico_core::http::{Body, Response};
+use portico_core::locks::Mutex;
 use portico_core::{Address, Reply};
 use pyo3::exceptions::{PyOSError, PyStopIteration};
 use pyo3::intern;
@@ -18,6 +19,7 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, Py
 
 use crate::bodies::{BodySender, Length};
 use crate::connection;
+use crate::files::FileBody;
 use crate::header_names;
 use crate::loops::Queue;
 use crate::request::{Request, latin1, position};
@@ -59,7 +61,9 @@ pub(crate) fn asgi_scope<'py>(
         }
     }
     scope.set_item(intern!(py, "state"), state.copy()?)?;
-    scope.set_item(intern!(py, "extensions"), PyDict::new(py))?;
+    let extensions = PyDict::new(py);
+    extensions.set_item(intern!(py, "http.response.pathsend"), PyDict::new(py))?;
+    scope.set_item(intern!(py, "extensions"), extensions)?;
     Ok(scope)
 }
 
@@ -124,25 +128,47 @@ fn headers<'py>(py: Python<'py>, request: &portico_core::http::Request) -> PyRes
 }
 
 /// Where the answer to a request goes, for a handler on an event loop that answers before it is done.
-pub(crate) type SharedReply = Arc<Mutex<Option<Reply>>>;
+pub(crate) struct SharedReply {
+    reply: Mutex<Option<Reply>>,
+    /// The exchange that is told when the client leaves, in place of its task being cancelled.
+    exchange: OnceLock<Weak<Mutex<State>>>,
+}
+
+impl SharedReply {
+    pub(crate) fn new(reply: Reply) -> Arc<Self> {
+        Arc::new(SharedReply { reply: Mutex::new(Some(reply)), exchange: OnceLock::new() })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Reply>> {
+        self.reply.lock()
+    }
+
+    /// Tells the app that nobody waits for its response any more; whether there is one to tell.
+    pub(crate) fn tell_left(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.exchange.get().and_then(Weak::upgrade) {
+            Some(state) => leave(&state, py).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
 
 /// One request and its response, as messages.
 #[pyclass(frozen)]
 pub(crate) struct Exchange {
     request: Py<Request>,
     /// None where the response is to be returned: between the server and this app is a handler that wants to see it.
-    way: Option<(SharedReply, Weak<Queue>)>,
+    way: Option<(Arc<SharedReply>, Weak<Queue>)>,
     /// No Python runs while this is locked.
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     stage: Stage,
     /// The parts of a body that comes in several.
     parts: Vec<u8>,
     was_read: bool,
-    /// The client has left in the middle of the response.
+    /// The client has left before the response was complete.
     left: bool,
     /// An `asyncio.Event` for those who wait for the end.
     ended: Option<Py<PyAny>>,
@@ -173,7 +199,12 @@ impl Exchange {
     #[new]
     fn new(request: Py<Request>, handler: &Bound<'_, PyAny>) -> Self {
         let way = request.get().called(handler).map(|called| (called.reply.clone(), called.queue.clone()));
-        Exchange { request, way, state: Mutex::default() }
+        let state = Arc::<Mutex<State>>::default();
+        if let Some((reply, _)) = &way {
+            // A second call of the app for the same request is one that a handler of its own makes; the first is told.
+            let _ = reply.exchange.set(Arc::downgrade(&state));
+        }
+        Exchange { request, way, state }
     }
 
     /// `http.request` with the whole body; then `http.disconnect`, once the response is complete.
@@ -199,7 +230,7 @@ impl Exchange {
         Ok(Bound::new(py, Ready(Some(message.into_any().unbind())))?.into_any())
     }
 
-    /// Takes `http.response.start` and `http.response.body`.
+    /// Takes `http.response.start`, `http.response.body` and `http.response.pathsend`.
     ///
     /// Raises `ResponseError` for what is none, and for what comes out of turn.
     fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -217,6 +248,7 @@ impl Exchange {
                     return ROOM.import(py, "portico._bodies", "room")?.call1((full,));
                 }
             }
+            Some("http.response.pathsend") => exchange.path(message)?,
             Some(other) => return wrong(format!("send: no message {other:?} belongs to a request")),
             None => return wrong("send: a message has a type, which is a str".to_string()),
         }
@@ -230,12 +262,13 @@ impl Exchange {
         let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Complete(None));
         self.wake(py)?;
         match stage {
+            Stage::Begun | Stage::Started(_) | Stage::Streaming(_) if self.state.lock().left => Ok(None),
             Stage::Begun => wrong("the ASGI app returned without an http.response.start".to_string()),
             Stage::Started(_) | Stage::Streaming(_) => {
                 wrong("the ASGI app returned before its last http.response.body".to_string())
             }
             Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
-            Stage::Complete(response) => response.map(|response| to_dict(py, &response)).transpose(),
+            Stage::Complete(response) => response.map(|response| to_dict(py, response)).transpose(),
         }
     }
 
@@ -247,8 +280,13 @@ impl Exchange {
 
     /// The client has left while the response was being sent.
     fn client_left(&self, py: Python<'_>) -> PyResult<()> {
-        self.state.lock().left = true;
-        self.wake(py)
+        leave(&self.state, py)
+    }
+
+    /// Whether the client has left before the response was complete.
+    #[getter]
+    fn left(&self) -> bool {
+        self.state.lock().left
     }
 
     /// An `asyncio.Event` that is set when the response is complete, or cannot be any more.
@@ -279,8 +317,12 @@ impl Exchange {
         }
         response.check().map_err(crate::errors::to_python)?;
         let mut state = self.state.lock();
-        if !matches!(state.stage, Stage::Begun) {
-            return wrong("send: a second http.response.start".to_string());
+        match state.stage {
+            // Nobody hears it any more, and the specification has what follows the end ignored.
+            Stage::Complete(_) => return Ok(()),
+            Stage::Begun if state.left => return Err(BodySender::gone()),
+            Stage::Begun => {}
+            _ => return wrong("send: a second http.response.start".to_string()),
         }
         state.stage = Stage::Started(response);
         Ok(())
@@ -301,29 +343,72 @@ impl Exchange {
         // Whatever goes wrong from here on, the response cannot go on.
         let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Failed);
         match stage {
+            Stage::Started(_) if self.state.lock().left => {
+                self.state.lock().stage = Stage::Begun;
+                Err(BodySender::gone())
+            }
             Stage::Started(response) if more => self.begin_streaming(slf, response, body),
-            Stage::Started(response) => self.complete(py, response, body).map(|()| None),
+            Stage::Started(mut response) => {
+                let mut parts = std::mem::take(&mut self.state.lock().parts);
+                response.body = if parts.is_empty() {
+                    body.into()
+                } else {
+                    parts.extend_from_slice(&body);
+                    parts.into()
+                };
+                self.complete(py, response).map(|()| None)
+            }
             Stage::Streaming(sender) => self.stream(py, sender, body, more),
+            other => self.out_of_turn(other, "http.response.body").map(|()| None),
+        }
+    }
+
+    /// Takes a file as the body, whole, whatever part of it the request asks for: that is the app's business (the
+    /// specification's extension Path Send).
+    fn path(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = message.py();
+        let path: PathBuf = match message.get_item(intern!(py, "path"))? {
+            Some(path) if path.is_instance_of::<PyString>() => path.extract()?,
+            _ => return wrong("http.response.pathsend: path: a str".to_string()),
+        };
+        if !path.is_absolute() {
+            return wrong(format!("http.response.pathsend: path: {} is not absolute", path.display()));
+        }
+        let body = crate::files::open(py, &path)?.into_body();
+        let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Failed);
+        match stage {
+            Stage::Started(_) if self.state.lock().left => {
+                self.state.lock().stage = Stage::Begun;
+                Err(BodySender::gone())
+            }
+            Stage::Started(mut response) if self.state.lock().parts.is_empty() => {
+                response.body = body;
+                self.complete(py, response)
+            }
+            Stage::Started(_) | Stage::Streaming(_) => {
+                wrong("send: http.response.pathsend after a part of the body".to_string())
+            }
+            other => self.out_of_turn(other, "http.response.pathsend"),
+        }
+    }
+
+    /// A body where none is due. What follows the end is ignored, as the specification has it.
+    fn out_of_turn(&self, stage: Stage, name: &str) -> PyResult<()> {
+        match stage {
             Stage::Begun => {
                 self.state.lock().stage = Stage::Begun;
-                wrong("send: http.response.body before http.response.start".to_string())
+                wrong(format!("send: {name} before http.response.start"))
             }
+            Stage::Failed => wrong(format!("send: {name} after an error of this response")),
             over => {
                 self.state.lock().stage = over;
-                wrong("send: http.response.body after the response was complete".to_string())
+                Ok(())
             }
         }
     }
 
-    /// Sends the response, whose body is whole with this part, or leaves it to be returned.
-    fn complete(&self, py: Python<'_>, mut response: Response, body: Bytes) -> PyResult<()> {
-        let mut parts = std::mem::take(&mut self.state.lock().parts);
-        response.body = if parts.is_empty() {
-            body.into()
-        } else {
-            parts.extend_from_slice(&body);
-            parts.into()
-        };
+    /// Sends the response, whose body is whole, or leaves it to be returned.
+    fn complete(&self, py: Python<'_>, mut response: Response) -> PyResult<()> {
         check_length(&mut response, &self.request.get().core().method)?;
         let to_return = match &self.way {
             // Where the server itself called the app, and took the reply back, nobody waits any more.
@@ -388,7 +473,7 @@ impl Exchange {
             sender.get().finish()?;
             self.state.lock().stage = Stage::Complete(None);
             self.wake(py)?;
-            return Ok(None);
+            return has_room.map(|_| None);
         }
         let full = matches!(has_room, Ok(false)).then(|| sender.clone_ref(py));
         self.state.lock().stage = Stage::Streaming(sender);
@@ -397,11 +482,20 @@ impl Exchange {
 
     /// Tells those who wait for the end.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let ended = self.state.lock().ended.take();
-        match ended {
-            None => Ok(()),
-            Some(ended) => ended.call_method0(py, intern!(py, "set")).map(drop),
-        }
+        wake(&self.state, py)
+    }
+}
+
+fn leave(state: &Mutex<State>, py: Python<'_>) -> PyResult<()> {
+    state.lock().left = true;
+    wake(state, py)
+}
+
+fn wake(state: &Mutex<State>, py: Python<'_>) -> PyResult<()> {
+    let ended = state.lock().ended.take();
+    match ended {
+        None => Ok(()),
+        Some(ended) => ended.call_method0(py, intern!(py, "set")).map(drop),
     }
 }
 
@@ -477,7 +571,8 @@ fn check_length(response: &mut Response, method: &Method) -> PyResult<()> {
     }
 }
 
-fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyDict>> {
+/// As a handler returns one.
+pub(crate) fn to_dict(py: Python<'_>, response: Response) -> PyResult<Bound<'_, PyDict>> {
     let headers = PyDict::new(py);
     for (name, value) in &response.headers {
         let value = latin1(py, value.as_bytes());
@@ -489,8 +584,9 @@ fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyD
     let dict = PyDict::new(py);
     dict.set_item(intern!(py, "statusCode"), response.status.as_u16())?;
     dict.set_item(intern!(py, "multiValueHeaders"), headers)?;
-    if let Body::Whole(body) = &response.body {
-        dict.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    match response.body {
+        Body::Whole(body) => dict.set_item(intern!(py, "body"), PyBytes::new(py, &body))?,
+        body => dict.set_item(intern!(py, "body"), FileBody::new(py, body)?)?,
     }
     Ok(dict)
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use portico_core::Pool;
 use portico_core::dispatch::Work;
 use portico_core::http::Response;
 use portico_core::http::body::{BodySender as Sender, Gone};
+use portico_core::locks::Mutex;
 use pyo3::exceptions::PyBrokenPipeError;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
@@ -174,7 +174,7 @@ impl BodySender {
         BodySender { sender: Mutex::default(), length: Mutex::default(), queue: Weak::new(), nowhere: true }
     }
 
-    fn gone() -> PyErr {
+    pub(crate) fn gone() -> PyErr {
         PyBrokenPipeError::new_err("the client has left, or the server has ended: nobody reads this body any more")
     }
 }

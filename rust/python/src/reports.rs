@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
 use portico_core::error::Stage;
+use portico_core::locks::{Condvar, Mutex};
 use portico_core::{Observer, Report};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -17,7 +17,7 @@ use crate::threads::try_attach;
 #[derive(Default)]
 pub(crate) struct Reporter {
     state: Mutex<Reported>,
-    more: parking_lot::Condvar,
+    more: Condvar,
 }
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Reporter {
     fn next(&self) -> Option<(VecDeque<Report>, u64)> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() && !state.closed {
-            self.more.wait(&mut state);
+            state = self.more.wait(state);
         }
         if state.waiting.is_empty() {
             return None;

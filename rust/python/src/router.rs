@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use portico_core::locks::Mutex;
 use portico_core::{Handler, routing};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use portico_core::Spawn;
+use portico_core::locks::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::locks::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::Job;
 

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::locks::{Condvar, Mutex, MutexGuard};
 
 use super::{Handler, Job, Reply, Turns, Work};
 use crate::http::Request;
@@ -109,8 +109,9 @@ impl<W: Work> Pool<W> {
         let mut state = self.state.lock();
         state.idle += 1;
         while state.queue.is_empty() && !state.closed {
-            let waited = self.work.wait_for(&mut state, IDLE).timed_out();
-            if waited && state.queue.is_empty() && state.threads > self.least {
+            let late;
+            (state, late) = self.work.wait_for(state, IDLE);
+            if late && state.queue.is_empty() && state.threads > self.least {
                 break;
             }
         }
@@ -153,5 +154,9 @@ pub struct Pooled {
 impl Handler for Pooled {
     fn call(&self, request: Request, reply: Reply) {
         self.pool.submit(Job { handler: self.handler.clone(), judge: None, request, reply });
+    }
+
+    fn streams_body(&self) -> bool {
+        self.handler.streams_body()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::locks::{Condvar, Mutex};
 
 use super::{EventLoop, EventLoops};
 use crate::metrics::Metrics;
@@ -82,12 +82,12 @@ impl EventLoops {
                 return;
             }
             if in_vain < LOOKS_IN_VAIN {
-                crew.look.wait_for(&mut state, LOOK);
+                state = crew.look.wait_for(state, LOOK).0;
             } else {
                 crew.watchdog_awake.store(false, Ordering::SeqCst);
                 // A handler that began just before is not missed; one that begins after this wakes us.
                 if self.loops.iter().all(|one| one.busy_since.load(Ordering::SeqCst) == 0) {
-                    crew.look.wait(&mut state);
+                    state = crew.look.wait(state);
                 }
                 crew.watchdog_awake.store(true, Ordering::SeqCst);
                 in_vain = 0;
@@ -197,7 +197,7 @@ impl Crew {
             }
             state.spares += 1;
             while state.orphans.is_empty() && !state.stopped {
-                self.relief.wait(&mut state);
+                state = self.relief.wait(state);
             }
             state.spares -= 1;
             let Some((one, turn)) = state.orphans.pop_front() else { return };

@@ -11,12 +11,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::locks::RwLock;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use matchit::Params;
-use parking_lot::RwLock;
 
+pub(crate) use self::path::match_path;
 use self::pattern::Kind;
 pub use self::pattern::Pattern;
 use crate::dispatch::{self, Admitted, Handler, Reply, Resolved};

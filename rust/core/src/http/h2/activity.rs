@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 use tokio::time::Instant;
 
 use super::watched::Seen;
@@ -121,6 +121,11 @@ impl Activity {
     /// A request was in order.
     pub(super) fn asked(&self) {
         self.seen.asked();
+    }
+
+    /// A frame of a WebSocket was sent.
+    pub(super) fn spoke(&self) {
+        self.seen.spoke();
     }
 
     /// When to look again: at the end of the client's patience, but never later than the shortest that it could get

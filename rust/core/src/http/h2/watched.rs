@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::credit::Credit;
@@ -69,6 +69,11 @@ impl Seen {
     /// A request was in order.
     pub(super) fn asked(&self) {
         self.0.lock().credit.asked();
+    }
+
+    /// A frame of a WebSocket was sent.
+    pub(super) fn spoke(&self) {
+        self.0.lock().credit.spoke();
     }
 
     /// Whether the client has sent more for nothing than it may.

@@ -52,6 +52,8 @@ pub struct Identity {
     pub serial: String,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
+    /// Whether no authority has signed it.
+    pub(super) self_signed: bool,
     /// What clients may mind, for people; each begins with the certificate's source and subject.
     pub warnings: Vec<String>,
 }
@@ -217,6 +219,7 @@ fn fit(
     let about = Certificate::from_der(leaf.der);
     let (serial, fingerprint) = about.map(|about| (about.serial, about.fingerprint)).unwrap_or_default();
     let (chain, left_over) = chain::order(leaf, parsed);
+    let self_signed = chain.first().is_some_and(chain::Parsed::is_self_signed);
     let mut warnings = Vec::new();
     if choices > 1 {
         warnings.push(format!("{choices} certificates in its source have their key; this one was taken"));
@@ -239,6 +242,7 @@ fn fit(
         not_after: validity.not_after.timestamp(),
         serial,
         fingerprint,
+        self_signed,
         warnings: warnings.into_iter().map(|warning| format!("{whose}: {warning}")).collect(),
     })
 }

@@ -1,6 +1,5 @@
 //! An identity out of a folder full of files: by what is in them, whatever their names are.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +51,7 @@ struct Candidate {
 }
 
 /// Looks through the files of a folder and of the folders in it, but not deeper, for certificates with their keys: PFX,
-/// both in one file, or in two. Takes one with the fewest warnings, of those the one that is valid longest.
+/// both in one file, or in two. Takes the one that is valid longest, a self-signed one only where no other will do.
 ///
 /// # Errors
 /// [`Error::Certificate`], saying what was looked at and why nothing will do.
@@ -77,12 +76,12 @@ pub fn find_certificate(folder: &Path, wanted: &Wanted) -> Result<Found, Error> 
         }
     }
     reasons.dedup();
-    // The last is taken: of those of which there is least to warn, such as that they are self-signed, the one that is
-    // valid longest; with the same end and chain, the one in a file of its own wins over two files.
+    // The last is taken: the one that is valid longest, but a self-signed one of ten years does not hide that of an authority;
+    // with the same end and chain, the one in a file of its own wins over two files.
     found.sort_by_key(|found| {
         let one_file = !matches!(found.credentials.form, Form::Pair { key: Some(_), .. });
         let identity = &found.identity;
-        (Reverse(identity.warnings.len()), identity.not_after, identity.chain_length(), one_file)
+        (!identity.self_signed, identity.not_after, identity.chain_length(), one_file)
     });
     let Some(mut best) = found.pop() else {
         let listed = if reasons.is_empty() {
