@@ -90,7 +90,7 @@ def test_scope(scope_of):
         "client": addresses[0],
         "server": addresses[1],
         "state": {},
-        "extensions": {},
+        "extensions": {"http.response.pathsend": {}},
     }
 
 

@@ -181,3 +181,62 @@ def test_wsgi_file_wrapper_of_anything_else_is_read(serve, file, tmp_path):
     length = [("Content-Length", str(file.stat().st_size))]
     opening = functools.partial(gzip.open, packed)
     assert serve(wrapped(opening, length, block_size=1000)).get().body == file.read_bytes()
+
+
+class TestPathSend:
+    """ASGI's extension: an app names a file, and the core sends it."""
+
+    @staticmethod
+    def app(path, headers=(), before=()):
+        async def app(scope, receive, send):
+            assert scope["extensions"]["http.response.pathsend"] == {}
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            for message in before:
+                await send(message)
+            await send({"type": "http.response.pathsend", "path": str(path)})
+
+        return portico.asgi(app, lifespan="off")
+
+    @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+    def test_the_file_is_sent_as_the_app_says(self, serve, file, http2):
+        app = self.app(file, [(b"content-type", b"text/plain"), (b"content-length", b"%d" % file.stat().st_size)])
+        with serve(app).httpx(http2=http2) as client:
+            answer = client.get("/", headers={"range": "bytes=1-2"})
+            assert (answer.status_code, answer.content) == (200, file.read_bytes())
+            assert answer.headers["content-type"] == "text/plain"
+            assert client.head("/").headers["content-length"] == str(file.stat().st_size)
+
+    def test_also_where_middleware_sees_the_response(self, serve, file):
+        router = portico.Router()
+        router.add_middleware(leave=lambda request, response: portico.add_header(response, "x-seen", "1"))
+        router.mount("/", self.app(file))
+        with serve(router).httpx() as client:
+            answer = client.get("/")
+            assert (answer.content, answer.headers["x-seen"]) == (file.read_bytes(), "1")
+
+    @pytest.mark.parametrize(
+        ("path", "before", "told"),
+        [
+            ("relative", (), "not absolute"),
+            ("/nowhere/at/all", (), "No such file"),
+            ("/dev/null", (), "no regular file"),
+            (__file__, ({"type": "http.response.body", "body": b"x", "more_body": True},), "after a part of the body"),
+        ],
+    )
+    def test_what_cannot_be_sent_is_told(self, serve, path, before, told):
+        served = serve(self.app(path, before=before))
+        with served.wire() as wire:
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            # Nothing had left by then.
+            assert wire.cut().startswith(b"HTTP/1.1 500")
+        assert told in str(served.errors.next(portico.ResponseError)[0])
+
+    def test_starlette_uses_it(self, serve, file):
+        from starlette.applications import Starlette
+        from starlette.responses import FileResponse
+        from starlette.routing import Route
+
+        app = Starlette(routes=[Route("/", lambda request: FileResponse(file))])
+        with serve(portico.asgi(app)).httpx() as client:
+            assert client.get("/").content == file.read_bytes()
+            assert client.get("/", headers={"range": "bytes=4-9"}).content == b"visits"

@@ -186,9 +186,15 @@ class _FileWrapper:
         self.file = file
         self._block_size = block_size
 
+    # Its own iterator, as that of wsgiref: closing what `iter` gave, as werkzeug does for ranges, closes the file.
     def __iter__(self) -> Iterator[bytes]:
-        while part := self.file.read(self._block_size):
-            yield part
+        return self
+
+    def __next__(self) -> bytes:
+        part: bytes = self.file.read(self._block_size)
+        if not part:
+            raise StopIteration
+        return part
 
     def close(self) -> None:
         _close(self.file)

@@ -1,6 +1,7 @@
 //! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): the scope of a request, and its `receive` and `send`.
 //! The rest is `python/portico/_asgi.py`.
 
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -60,7 +61,9 @@ pub(crate) fn asgi_scope<'py>(
         }
     }
     scope.set_item(intern!(py, "state"), state.copy()?)?;
-    scope.set_item(intern!(py, "extensions"), PyDict::new(py))?;
+    let extensions = PyDict::new(py);
+    extensions.set_item(intern!(py, "http.response.pathsend"), PyDict::new(py))?;
+    scope.set_item(intern!(py, "extensions"), extensions)?;
     Ok(scope)
 }
 
@@ -227,7 +230,7 @@ impl Exchange {
         Ok(Bound::new(py, Ready(Some(message.into_any().unbind())))?.into_any())
     }
 
-    /// Takes `http.response.start` and `http.response.body`.
+    /// Takes `http.response.start`, `http.response.body` and `http.response.pathsend`.
     ///
     /// Raises `ResponseError` for what is none, and for what comes out of turn.
     fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -245,6 +248,7 @@ impl Exchange {
                     return ROOM.import(py, "portico._bodies", "room")?.call1((full,));
                 }
             }
+            Some("http.response.pathsend") => exchange.path(message)?,
             Some(other) => return wrong(format!("send: no message {other:?} belongs to a request")),
             None => return wrong("send: a message has a type, which is a str".to_string()),
         }
@@ -344,29 +348,67 @@ impl Exchange {
                 Err(BodySender::gone())
             }
             Stage::Started(response) if more => self.begin_streaming(slf, response, body),
-            Stage::Started(response) => self.complete(py, response, body).map(|()| None),
+            Stage::Started(mut response) => {
+                let mut parts = std::mem::take(&mut self.state.lock().parts);
+                response.body = if parts.is_empty() {
+                    body.into()
+                } else {
+                    parts.extend_from_slice(&body);
+                    parts.into()
+                };
+                self.complete(py, response).map(|()| None)
+            }
             Stage::Streaming(sender) => self.stream(py, sender, body, more),
-            Stage::Begun => {
-                self.state.lock().stage = Stage::Begun;
-                wrong("send: http.response.body before http.response.start".to_string())
-            }
-            Stage::Complete(response) => {
-                self.state.lock().stage = Stage::Complete(response);
-                Ok(None)
-            }
-            Stage::Failed => wrong("send: http.response.body after an error of this response".to_string()),
+            other => self.out_of_turn(other, "http.response.body").map(|()| None),
         }
     }
 
-    /// Sends the response, whose body is whole with this part, or leaves it to be returned.
-    fn complete(&self, py: Python<'_>, mut response: Response, body: Bytes) -> PyResult<()> {
-        let mut parts = std::mem::take(&mut self.state.lock().parts);
-        response.body = if parts.is_empty() {
-            body.into()
-        } else {
-            parts.extend_from_slice(&body);
-            parts.into()
+    /// Takes a file as the body, whole, whatever part of it the request asks for: that is the app's business (the
+    /// specification's extension Path Send).
+    fn path(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = message.py();
+        let path: PathBuf = match message.get_item(intern!(py, "path"))? {
+            Some(path) if path.is_instance_of::<PyString>() => path.extract()?,
+            _ => return wrong("http.response.pathsend: path: a str".to_string()),
         };
+        if !path.is_absolute() {
+            return wrong(format!("http.response.pathsend: path: {} is not absolute", path.display()));
+        }
+        let body = crate::files::open(py, &path)?.into_body();
+        let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Failed);
+        match stage {
+            Stage::Started(_) if self.state.lock().left => {
+                self.state.lock().stage = Stage::Begun;
+                Err(BodySender::gone())
+            }
+            Stage::Started(mut response) if self.state.lock().parts.is_empty() => {
+                response.body = body;
+                self.complete(py, response)
+            }
+            Stage::Started(_) | Stage::Streaming(_) => {
+                wrong("send: http.response.pathsend after a part of the body".to_string())
+            }
+            other => self.out_of_turn(other, "http.response.pathsend"),
+        }
+    }
+
+    /// A body where none is due. What follows the end is ignored, as the specification has it.
+    fn out_of_turn(&self, stage: Stage, name: &str) -> PyResult<()> {
+        match stage {
+            Stage::Begun => {
+                self.state.lock().stage = Stage::Begun;
+                wrong(format!("send: {name} before http.response.start"))
+            }
+            Stage::Failed => wrong(format!("send: {name} after an error of this response")),
+            over => {
+                self.state.lock().stage = over;
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends the response, whose body is whole, or leaves it to be returned.
+    fn complete(&self, py: Python<'_>, mut response: Response) -> PyResult<()> {
         check_length(&mut response, &self.request.get().core().method)?;
         let to_return = match &self.way {
             // Where the server itself called the app, and took the reply back, nobody waits any more.

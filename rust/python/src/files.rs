@@ -139,7 +139,7 @@ pub(crate) fn take(body: &Bound<'_, PyAny>, response: &mut Response) -> PyResult
 /// Opens the regular file at a path.
 ///
 /// Raises `ResponseError`.
-fn open(py: Python<'_>, path: &Path) -> PyResult<OpenFile> {
+pub(crate) fn open(py: Python<'_>, path: &Path) -> PyResult<OpenFile> {
     detach(py, || OpenFile::open(path)).or_else(|error| {
         let text = error.to_string();
         wrong(format!("body: {}: {}", path.display(), text.split(" (os error").next().unwrap_or_default()))
