@@ -191,8 +191,11 @@ def test_header_values_are_latin_1(ask):
         ('a="q r"; b=', {"a": "q r", "b": ""}),
         ("a=first; a=second", {"a": "first"}),
         ("a=x=y", {"a": "x=y"}),
-        ("junk; a=1", {"a": "1"}),
+        ("alone; a=1", {"": "alone", "a": "1"}),
+        ("=alone; other", {"": "alone"}),
+        ('"a=1', {'"a': "1"}),
         ("", {}),
+        ("; ;", {}),
     ],
 )
 def test_cookies(ask, sent, expected):

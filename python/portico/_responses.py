@@ -6,7 +6,7 @@ import email.utils
 import http
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +22,11 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What RFC 6265 section 4.1.1 calls a cookie-octet.
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
+# What clients keep: RFC 6265bis sections 5.5 and 5.6. Longer cookies and attributes they drop without a word.
+_LONGEST_AGE = timedelta(days=400)
+_LONGEST_COOKIE = 4096
+_LONGEST_ATTRIBUTE = 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def response(status: int = 200, body: str | bytes | None = None, content_type: str | None = None) -> Response:
@@ -137,8 +142,13 @@ def set_cookie(
     """Adds a `Set-Cookie` header (RFC 6265bis) in place; returns the response.
 
     The defaults are the safe ones: over HTTPS only (`secure`), out of scripts' reach (`http_only`), not sent from
-    other sites but by links (`same_site="Lax"`; `"Strict"`, `"None"` or None). `max_age` is in seconds. Raises
-    `ResponseError` for what cannot stand in a cookie; percent-encode such values with `urllib.parse.quote`.
+    other sites but by links (`same_site="Lax"`; `"Strict"`, `"None"` or None). `max_age` is in seconds. It and
+    `expires`, UTC where it has no zone, are no more than 400 days, as clients have it.
+
+    Raises `ResponseError` for what clients would drop: characters that cannot stand in a cookie (percent-encode such
+    values with `urllib.parse.quote`), more than 4096 bytes of name and value or 1024 of an attribute,
+    `same_site="None"` or `partitioned` without `secure`, a name with `__Secure-` without it, one with `__Host-` with a
+    `domain` or another path than `/` too.
 
     >>> set_cookie({"statusCode": 200}, "a", "1", max_age=60)["multiValueHeaders"]["set-cookie"]
     ['a=1; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax']
@@ -149,17 +159,13 @@ def set_cookie(
         raise ResponseError(f"cookie {name}: the value has characters that need quoting (urllib.parse.quote)")
     if same_site not in ("Lax", "Strict", "None", None):
         raise ResponseError(f"cookie {name}: same_site is 'Lax', 'Strict', 'None' or None, not {same_site!r}")
+    _check_cookie(name, value, path, domain, secure, same_site, partitioned)
     parts = [f"{name}={value}"]
     if expires is not None:
-        moment = expires if expires.tzinfo else expires.replace(tzinfo=timezone.utc)
-        parts.append("Expires=" + email.utils.format_datetime(moment.astimezone(timezone.utc), usegmt=True))
+        parts.append("Expires=" + _written_date(name, expires))
     if max_age is not None:
-        parts.append(f"Max-Age={int(max_age)}")
-    for attribute, text in (("Domain", domain), ("Path", path)):
-        if text is not None:
-            if not _ATTRIBUTE.fullmatch(text):
-                raise ResponseError(f"cookie {name}: {attribute} has characters that cannot stand in it")
-            parts.append(f"{attribute}={text}")
+        parts.append(f"Max-Age={_bounded_age(name, max_age)}")
+    parts += [f"{attribute}={text}" for attribute, text in (("Domain", domain), ("Path", path)) if text is not None]
     parts += ["Secure"] * secure + ["HttpOnly"] * http_only
     if same_site is not None:
         parts.append(f"SameSite={same_site}")
@@ -167,11 +173,68 @@ def set_cookie(
     return add_header(response, "set-cookie", "; ".join(parts))
 
 
-def delete_cookie(response: Response, name: str, *, path: str | None = "/", domain: str | None = None) -> Response:
-    """Tells the client to forget a cookie, in place; `path` and `domain` must be those it was set with.
+def _check_cookie(
+    name: str, value: str, path: str | None, domain: str | None, secure: bool, same_site: str | None, partitioned: bool
+) -> None:
+    """What RFC 6265bis sections 5.6 and 5.7 have clients drop; `Partitioned` is of CHIPS."""
+    if len(name) + len(value) > _LONGEST_COOKIE:
+        raise ResponseError(f"cookie {name[:40]}: name and value are over {_LONGEST_COOKIE} bytes")
+    for attribute, text in (("Domain", domain), ("Path", path)):
+        if text is not None:
+            if not _ATTRIBUTE.fullmatch(text):
+                raise ResponseError(f"cookie {name}: {attribute} has characters that cannot stand in it")
+            if len(text) > _LONGEST_ATTRIBUTE:
+                raise ResponseError(f"cookie {name}: {attribute} is over {_LONGEST_ATTRIBUTE} bytes")
+    if path is not None and not path.startswith("/"):
+        raise ResponseError(f"cookie {name}: the path begins with a slash, unlike {path!r}")
+    # Clients compare the prefixes without regard to case.
+    is_host, is_secure = name.lower().startswith("__host-"), name.lower().startswith("__secure-")
+    if is_host and (path != "/" or domain is not None):
+        raise ResponseError(f"cookie {name}: with __Host- the path is / and there is no domain")
+    needs = {
+        "__Host-": is_host,
+        "__Secure-": is_secure,
+        "same_site None": same_site == "None",
+        "partitioned": partitioned,
+    }
+    for what, needed in needs.items():
+        if needed and not secure:
+            raise ResponseError(f"cookie {name}: {what} needs secure")
+
+
+def _written_date(name: str, moment: datetime) -> str:
+    if not isinstance(moment, datetime):
+        raise ResponseError(f"cookie {name}: expires is a datetime, not {type(moment).__name__}")
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    latest = datetime.now(timezone.utc) + _LONGEST_AGE
+    # What is long past is the same to clients as the epoch, but not to the calendars of all of them.
+    return email.utils.format_datetime(max(_EPOCH, min(moment, latest)).astimezone(timezone.utc), usegmt=True)
+
+
+def _bounded_age(name: str, seconds: float) -> int:
+    if not isinstance(seconds, (int, float)) or seconds != seconds:
+        raise ResponseError(f"cookie {name}: max_age is a number of seconds, not {seconds!r}")
+    return int(max(0, min(seconds, _LONGEST_AGE.total_seconds())))
+
+
+def delete_cookie(
+    response: Response,
+    name: str,
+    *,
+    path: str | None = "/",
+    domain: str | None = None,
+    secure: bool = True,
+    same_site: str | None = "Lax",
+    partitioned: bool = False,
+) -> Response:
+    """Tells the client to forget a cookie, in place; returns the response. `path`, `domain` and `partitioned` must be
+    those it was set with; `secure=False` is for cookies without TLS, `same_site="None"` for those in pages of other
+    sites.
+
+    Raises `ResponseError` as `set_cookie` does.
 
     >>> delete_cookie({"statusCode": 200}, "a")["multiValueHeaders"]["set-cookie"][0][:17]
     'a=; Expires=Thu, '
     """
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return set_cookie(response, name, "", max_age=0, expires=epoch, path=path, domain=domain)
+    attributes: dict[str, Any] = {"path": path, "domain": domain, "secure": secure, "same_site": same_site}
+    return set_cookie(response, name, "", max_age=0, expires=_EPOCH, partitioned=partitioned, **attributes)

@@ -284,7 +284,8 @@ impl Request {
         self.value(py, const { position("multiValueHeaders") })
     }
 
-    /// The cookies by name (RFC 6265); of a repeated name the first, which is the most specific.
+    /// The cookies by name (RFC 6265); of a repeated name the first, which is the most specific. One that came without a
+    /// name is that of the empty name (RFC 6265bis).
     #[getter]
     fn cookies<'py>(&self, py: Python<'py>) -> Value<'py> {
         self.value(py, const { position("cookies") })

@@ -158,15 +158,18 @@ impl Request {
         }
     }
 
-    /// Names and values of the `Cookie` header (RFC 6265 section 5.4), quotes around a value removed.
+    /// Names and values of the `Cookie` header (RFC 6265 section 5.4), quotes around a value removed. One without `=` is the
+    /// value of a cookie without a name (RFC 6265bis section 5.8.3).
     pub fn cookies(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let pairs = self.headers.get_all("cookie").flat_map(|value| value.split(|&byte| byte == b';'));
         pairs.filter_map(|pair| {
             let pair = pair.trim_ascii();
-            let at = memchr::memchr(b'=', pair)?;
-            let value = pair[at + 1..].trim_ascii();
-            let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-            Some((pair[..at].trim_ascii(), value))
+            let (name, value) = match memchr::memchr(b'=', pair) {
+                Some(at) => (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()),
+                None if pair.is_empty() => return None,
+                None => (&b""[..], pair),
+            };
+            Some((name, value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value)))
         })
     }
 }
