@@ -32,11 +32,13 @@ _AFTER_FAILURE = 0.5
 def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
     """An ASGI 3 application as a handler: Starlette, FastAPI, Django, Quart, Litestar and the like.
 
-    It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. A request's body is read
-    before the app is called; the response is sent when its last `http.response.body` has come, and the app may go on
-    after that (background tasks do). `receive()` gives the body at once, and `http.disconnect` when the response is
-    complete or the client has left; in that case `send` raises `BrokenPipeError`. The app is not cancelled for it, but
-    when `handler_timeout` is over. WebSockets are not spoken.
+    It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. The app is called as
+    soon as the head of a request is read; the response is sent when its last `http.response.body` has come, and the
+    app may go on after that (background tasks do). `receive()` gives the body as it comes, in one message where it is
+    here already, and `http.disconnect` when the response is complete, the client has left, or its body was refused in
+    the middle (`max_request_read_bytes`, `body_timeout`: the server answers that itself); in the last two cases
+    `send` raises `BrokenPipeError`. The app is not cancelled for it, but when `handler_timeout` is over. WebSockets
+    are not spoken.
 
     `lifespan` is `"auto"`, `"on"` or `"off"`. The app's startup runs before the first request is served: in
     `Server.listen`, or on entering `async with`, which raise `ListenError` where it fails. Where it is added to a
@@ -69,6 +71,9 @@ def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
 
 class Application:
     """A handler that calls an ASGI application."""
+
+    # `receive()` gives a body as it comes.
+    stream_body = True
 
     def __init__(self, app: ASGIApplication, lifespan: str) -> None:
         self._app = app
@@ -113,6 +118,16 @@ def _is_of_leaving(exception: BaseException) -> bool:
             left += [other for other in (it.__cause__, it.__context__) if other is not None]
             left += getattr(it, "exceptions", ())
     return False
+
+
+async def piece(exchange: Exchange) -> dict[str, Any]:
+    """What `receive()` gives of a body of which nothing is here yet."""
+    while True:
+        future = asyncio.get_running_loop().create_future()
+        message = exchange.poll(future)
+        if message is not None:
+            return message
+        await future
 
 
 async def disconnect(exchange: Exchange) -> dict[str, str]:
