@@ -337,3 +337,17 @@ def test_a_body_over_the_limit_is_answered_413_for_an_asgi_app() -> None:
         client.sendall(b"1\r\nx\r\n")
         assert read_response(client)[0] == 413
         assert seen.get(timeout=20) == {"type": "http.disconnect"}
+
+
+@both
+def test_guards_and_middleware_leave_a_handler_its_stream(kind: str) -> None:
+    seen: queue.Queue[bytes] = queue.Queue()
+    router = portico.Router()
+    router.add_route("POST", "/", of_kind(kind, seen.put), guards=[lambda request: True])
+    router.add_middleware(leave=lambda request, response: None)
+    with serving(router) as (_, client):
+        client.sendall(POST + b"content-length: 6\r\n\r\n")
+        for piece in (b"one", b"two"):
+            client.sendall(piece)
+            assert seen.get(timeout=20) == piece
+        assert read_response(client)[2] == b"6"
