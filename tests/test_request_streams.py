@@ -273,3 +273,81 @@ def test_a_handler_without_the_attribute_gets_the_body_that_is_there() -> None:
         client.sendall(POST + b"content-length: 4\r\n\r\nab")
         client.sendall(b"cd")
         assert read_response(client)[2] == b"abcd,abcd"
+
+
+def test_an_asgi_app_receives_a_body_as_it_comes() -> None:
+    seen: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            seen.put(message)
+            if not message["more_body"]:
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+        seen.put(await receive())
+
+    with serving(portico.asgi(app, lifespan="off")) as (_, client):
+        client.sendall(POST + b"content-length: 6\r\n\r\n")
+        for piece in (b"one", b"two"):
+            client.sendall(piece)
+            assert seen.get(timeout=20) == {"type": "http.request", "body": piece, "more_body": True}
+        assert seen.get(timeout=20) == {"type": "http.request", "body": b"", "more_body": False}
+        assert read_response(client)[0] == 200
+        assert seen.get(timeout=20) == {"type": "http.disconnect"}
+        # What is here with its head is one message.
+        client.sendall(POST + b"content-length: 3\r\n\r\nall")
+        assert seen.get(timeout=20) == {"type": "http.request", "body": b"all", "more_body": False}
+        assert read_response(client)[0] == 200
+
+
+def test_an_asgi_app_whose_client_leaves_within_its_body_is_told() -> None:
+    seen: queue.Queue[Any] = queue.Queue()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.put(await receive())
+        seen.put(await receive())
+        try:
+            await send({"type": "http.response.start", "status": 200})
+        except OSError as error:
+            seen.put(error)
+
+    with serving(portico.asgi(app, lifespan="off")) as (_, client):
+        client.sendall(POST + b"content-length: 6\r\n\r\none")
+        assert seen.get(timeout=20)["body"] == b"one"
+        client.close()
+        assert seen.get(timeout=20) == {"type": "http.disconnect"}
+        assert isinstance(seen.get(timeout=20), BrokenPipeError)
+
+
+def test_a_body_over_the_limit_is_answered_413_for_an_asgi_app() -> None:
+    seen: queue.Queue[Any] = queue.Queue()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            seen.put(message)
+            if message["type"] == "http.disconnect":
+                return
+
+    with serving(portico.asgi(app, lifespan="off"), max_request_read_bytes=1000) as (_, client):
+        client.sendall(POST + b"transfer-encoding: chunked\r\n\r\n3e8\r\n" + bytes(1000) + b"\r\n")
+        assert seen.get(timeout=20)["more_body"] is True
+        client.sendall(b"1\r\nx\r\n")
+        assert read_response(client)[0] == 413
+        assert seen.get(timeout=20) == {"type": "http.disconnect"}
+
+
+@both
+def test_guards_and_middleware_leave_a_handler_its_stream(kind: str) -> None:
+    seen: queue.Queue[bytes] = queue.Queue()
+    router = portico.Router()
+    router.add_route("POST", "/", of_kind(kind, seen.put), guards=[lambda request: True])
+    router.add_middleware(leave=lambda request, response: None)
+    with serving(router) as (_, client):
+        client.sendall(POST + b"content-length: 6\r\n\r\n")
+        for piece in (b"one", b"two"):
+            client.sendall(piece)
+            assert seen.get(timeout=20) == piece
+        assert read_response(client)[2] == b"6"

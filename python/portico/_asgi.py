@@ -40,11 +40,12 @@ def asgi(
 ) -> Function:
     """An ASGI 3 application as a handler: Starlette, FastAPI, Django, Quart, Litestar and the like.
 
-    It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. A request's body is read
-    before the app is called; the response is sent when its last `http.response.body` has come, and the app may go on
-    after that (background tasks do). `receive()` gives the body at once, and `http.disconnect` when the response is
-    complete or the client has left; in that case `send` raises `BrokenPipeError`. The app is not cancelled for it, but
-    when `handler_timeout` is over.
+    It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. The app is called as
+    soon as the head of a request is read; the response is sent when its last `http.response.body` has come, and the
+    app may go on after that (background tasks do). `receive()` gives the body as it comes, in one message where it is
+    here already, and `http.disconnect` when the response is complete, the client has left, or its body was refused in
+    the middle (`max_request_read_bytes`, `body_timeout`: the server answers that itself); in the last two cases
+    `send` raises `BrokenPipeError`. The app is not cancelled for it, but when `handler_timeout` is over.
 
     A request for a WebSocket has the scope `websocket`, where the setting `websocket` is on. Closing before accepting
     answers 403, and `websocket.http.response` whatever the app likes. When the client has left `send` raises
@@ -88,6 +89,9 @@ def asgi(
 class Application:
     """A handler that calls an ASGI application."""
 
+    # `receive()` gives a body as it comes.
+    stream_body = True
+
     def __init__(self, app: ASGIApplication, lifespan: str, websocket: tuple[int, float | None]) -> None:
         self._app = app
         # The largest message, and the interval of pings.
@@ -120,6 +124,16 @@ class Application:
 
     def __repr__(self) -> str:
         return f"portico.asgi({self._app!r})"
+
+
+async def piece(exchange: Exchange) -> dict[str, Any]:
+    """What `receive()` gives of a body of which nothing is here yet."""
+    while True:
+        future = asyncio.get_running_loop().create_future()
+        message = exchange.poll(future)
+        if message is not None:
+            return message
+        await future
 
 
 async def disconnect(exchange: Exchange) -> dict[str, str]:

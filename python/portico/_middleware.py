@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._asgi import Application
 from ._core import Failed, missed
 from ._errors import RequestError, ResponseError
 from ._handlers import Function, is_async
@@ -62,7 +63,19 @@ def compose(candidates: Sequence[Candidate], around: Sequence[Middleware], in_th
         all_async = any(map(is_async, [handler, *functions]))
         call = _awaited(handler, all_async and in_threads)
         handler = _joined(first, all_async, functools.partial(_surrounded, call, around))
+    if handler is not first and _streams(candidates, is_async(handler)):
+        handler.stream_body = True  # type: ignore[attr-defined]
     return handler
+
+
+def _streams(candidates: Sequence[Candidate], on_loop: bool) -> bool:
+    """Whether every handler of a chain takes bodies as they come, and is where it may wait for them: a `def` among
+    coroutines is not. ASGI applications are not asked: what stands around them may look at `request.body`."""
+    handlers = [one.handler for one in candidates if one.handler is not not_found]
+    return all(
+        getattr(handler, "stream_body", False) and not isinstance(handler, Application) and is_async(handler) is on_loop
+        for handler in handlers
+    ) and bool(handlers)
 
 
 def not_found(request: Request) -> Response:

@@ -3,15 +3,16 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use portico_core::http::body::channel;
+use portico_core::http::body::{Cut, channel};
 use portico_core::http::{Body, Response};
 use portico_core::locks::Mutex;
-use portico_core::{Address, Reply};
-use pyo3::exceptions::{PyOSError, PyStopIteration};
+use portico_core::{Address, Reply, RequestError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -19,9 +20,10 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, Py
 
 use crate::bodies::{BodySender, Length};
 use crate::connection;
+use crate::errors;
 use crate::files::FileBody;
 use crate::header_names;
-use crate::loops::Queue;
+use crate::loops::{Queue, Sleeper};
 use crate::request::{Request, latin1, position};
 use crate::response::{kind, to_body, to_status, wrong};
 
@@ -207,9 +209,17 @@ impl Exchange {
         Exchange { request, way, state }
     }
 
-    /// `http.request` with the whole body; then `http.disconnect`, once the response is complete.
+    /// `http.request` with the whole body, or one for each piece of a body that is still coming; then `http.disconnect`,
+    /// once the response is complete or the client has left.
     fn receive<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        if slf.get().is_coming() {
+            static PIECE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            return match slf.get().next_piece(py, Waker::noop())? {
+                Some(message) => Ok(Bound::new(py, Ready(Some(message.into_any().unbind())))?.into_any()),
+                None => PIECE.import(py, "portico._asgi", "piece")?.call1((slf,)),
+            };
+        }
         let (first, over) = {
             let mut state = slf.get().state.lock();
             let first = !std::mem::replace(&mut state.was_read, true);
@@ -228,6 +238,17 @@ impl Exchange {
             return WAIT.import(py, "portico._asgi", "disconnect")?.call1((slf,));
         }
         Ok(Bound::new(py, Ready(Some(message.into_any().unbind())))?.into_any())
+    }
+
+    /// The next message of a body that is still coming; None where there is none yet, and then `future` is done when to ask
+    /// again.
+    fn poll<'py>(&self, py: Python<'py>, future: Py<PyAny>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        match self.request.get().queue() {
+            Some(queue) => self.next_piece(py, &Sleeper::waker(queue, future)),
+            None => {
+                Err(PyRuntimeError::new_err("a body that is still coming is received on the server's event loop only"))
+            }
+        }
     }
 
     /// Takes `http.response.start`, `http.response.body` and `http.response.pathsend`.
@@ -306,6 +327,49 @@ impl Exchange {
 }
 
 impl Exchange {
+    /// Whether some of the body may not have been received, and need not be here.
+    fn is_coming(&self) -> bool {
+        self.request.get().coming().is_some() && !self.state.lock().was_read
+    }
+
+    fn next_piece<'py>(&self, py: Python<'py>, waker: &Waker) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let incoming = self.request.get().coming().filter(|_| !self.state.lock().is_over());
+        let piece = match incoming.map(|incoming| incoming.poll_piece(&mut Context::from_waker(waker))) {
+            Some(Poll::Pending) => return Ok(None),
+            Some(Poll::Ready(Ok(piece))) => Some(piece),
+            Some(Poll::Ready(Err(cut))) => {
+                if let Cut::Refused(error) = cut {
+                    self.refuse(&error)?;
+                }
+                leave(&self.state, py)?;
+                None
+            }
+            None => None,
+        };
+        let message = PyDict::new(py);
+        match piece {
+            None => message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?,
+            Some(piece) => {
+                message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+                message.set_item(intern!(py, "body"), PyBytes::new(py, piece.as_deref().unwrap_or_default()))?;
+                message.set_item(intern!(py, "more_body"), piece.is_some())?;
+                self.state.lock().was_read = piece.is_none();
+            }
+        }
+        Ok(Some(message))
+    }
+
+    /// Answers for an app whose request is refused in the middle: it has no message for that, and takes it for one whose
+    /// client has left.
+    fn refuse(&self, error: &RequestError) -> PyResult<()> {
+        let Some((reply, _)) = &self.way else { return Err(errors::refused_to_python(error)) };
+        let reply = reply.lock().take();
+        if let Some(reply) = reply {
+            reply.send(Response::refusal(error));
+        }
+        Ok(())
+    }
+
     fn start(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = message.py();
         let Some(status) = message.get_item(intern!(py, "status"))? else {

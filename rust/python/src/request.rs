@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use portico_core::http::body::Incoming;
 use portico_core::http::form::parse_form;
 use portico_core::http::target::parse_query;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError};
@@ -83,6 +84,11 @@ impl Request {
         }
         let rest = uploads::wait_for_rest(py, incoming)?;
         Ok(self.rest.get_or_init(|| rest).clone())
+    }
+
+    /// A body that is still coming, as far as nobody has read it whole.
+    pub(crate) fn coming(&self) -> Option<&Incoming> {
+        self.request.incoming.as_ref().filter(|_| self.rest.get().is_none())
     }
 
     /// Keeps the rest of a body that was read elsewhere.
@@ -338,9 +344,9 @@ impl Request {
 
     /// The body in pieces: for `def` handlers an iterator, for `async def` ones an async iterator.
     ///
-    /// A handler with the attribute `stream_body = True` gets them as they come (HTTP/1; a body that came over HTTP/2, or
-    /// was here with its head, is one piece). Raises `LimitError` or `RequestError` where the body is refused in the
-    /// middle, `ConnectionResetError` where the client left.
+    /// A handler with the attribute `stream_body = True` gets them as they come; a body that was here with its head
+    /// is one piece. Raises `LimitError` or `RequestError` where the body is refused in the middle, `ConnectionResetError`
+    /// where the client left.
     fn stream(slf: &Bound<'_, Self>) -> BodyStream {
         BodyStream::new(slf)
     }

@@ -9,13 +9,15 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
+use tokio::sync::oneshot;
 
 use super::read::{self, Unread};
 use super::tunnel::Tunnel;
+use super::upload::Upload;
 use super::{SEND_BUFFER, Shared};
 use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
 use crate::error::RequestError;
-use crate::http::body::Broken;
+use crate::http::body::{Broken, incoming};
 use crate::http::{Body, Pieces, Request, Response, date};
 use crate::websocket::Upgrade;
 
@@ -55,14 +57,47 @@ impl Exchange {
             Err(error) => exchange.refuse(&error),
             Ok(request) if whole => {
                 exchange.tunnel = tunnel.then(|| Box::new(body));
-                if connection.service.config.handler_timeout.is_none() {
-                    exchange.hand_on(request);
+                exchange.call(request);
+            }
+            Ok(mut request) => {
+                if dispatch::streams_body(connection, &mut request) {
+                    exchange.stream(request, body, declared);
                 } else {
-                    tokio::spawn(exchange.answer(request));
+                    tokio::spawn(exchange.follow(request, body, declared));
                 }
             }
-            Ok(request) => drop(tokio::spawn(exchange.follow(request, body, declared))),
         }
+    }
+
+    /// Has the request answered; by a task, where there is a deadline.
+    fn call(self, request: Request) {
+        if self.open.shared.connection.service.config.handler_timeout.is_none() {
+            self.hand_on(request);
+        } else {
+            tokio::spawn(self.answer(request));
+        }
+    }
+
+    /// Calls a handler that takes the body as it comes. One that is here whole needs no task.
+    fn stream(mut self, mut request: Request, body: RecvStream, declared: Option<u64>) {
+        let connection = self.open.shared.connection.clone();
+        match Upload::begin(body, declared, &connection.service.config) {
+            Ok((body, None)) => request.body = body,
+            Ok((here, Some(rest))) => {
+                let (feeder, incoming) = incoming();
+                let (exchange, over) = oneshot::channel();
+                feeder.push(here);
+                request.incoming = Some(incoming);
+                self.open.upload = Some(exchange);
+                tokio::spawn(rest.feed(feeder, over, connection));
+            }
+            Err(Unread::Refused(error)) => return self.refuse(&error),
+            Err(Unread::BrokenOff) => {
+                connection.service.metrics.requests_aborted.add();
+                return;
+            }
+        }
+        self.call(request);
     }
 
     /// Hands the request to its handler, which answers on the stream.
@@ -340,12 +375,14 @@ pub(super) struct Open {
     pub(super) shared: Arc<Shared>,
     answered: bool,
     headers: usize,
+    /// Its end tells whoever reads the request's body that nobody wants the rest.
+    upload: Option<oneshot::Sender<()>>,
 }
 
 impl Open {
     fn new(shared: &Arc<Shared>, headers: usize) -> Self {
         shared.activity.opened(headers);
-        Open { shared: shared.clone(), answered: false, headers }
+        Open { shared: shared.clone(), answered: false, headers, upload: None }
     }
 
     /// Some of the answer is there.

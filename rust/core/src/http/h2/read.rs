@@ -103,19 +103,16 @@ impl From<RequestError> for Unread {
 /// Reads a body whole.
 pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: &Config) -> Result<Bytes, Unread> {
     let limit = config.max_request_read_bytes;
-    let too_large =
-        || RequestError::new(Refusal::BodyBytes, format!("a body of over {limit} bytes (max_request_read_bytes)"));
     if declared.is_some_and(|length| length > limit as u64) {
         tokio::spawn(discard(stream));
-        return Err(too_large().into());
+        return Err(too_large(limit).into());
     }
     let mut collected = Collected::default();
     let mut pace = Pace::begin(Instant::now());
     while !stream.is_end_stream() {
-        let stalled = |_| RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)");
         let data = tokio::time::timeout_at((pace.since() + config.body_timeout).into(), stream.data())
             .await
-            .map_err(stalled)?;
+            .map_err(|_| stalled())?;
         // Trailers come after the last of it, and are dropped.
         let Some(data) = data else { break };
         let data = data.map_err(|_| Unread::BrokenOff)?;
@@ -123,22 +120,30 @@ pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: 
         pace.moved(data.len(), Instant::now());
         if collected.len() + data.len() > limit {
             tokio::spawn(discard(stream));
-            return Err(too_large().into());
+            return Err(too_large(limit).into());
         }
         collected.push(data);
     }
     Ok(collected.finish())
 }
 
+pub(super) fn too_large(limit: usize) -> RequestError {
+    RequestError::new(Refusal::BodyBytes, format!("a body of over {limit} bytes (max_request_read_bytes)"))
+}
+
+pub(super) fn stalled() -> RequestError {
+    RequestError::new(Refusal::BodyTimeout, "the body made no progress (body_timeout)")
+}
+
 /// Lets the client send as much again.
-fn release(stream: &mut RecvStream, taken: usize) {
+pub(super) fn release(stream: &mut RecvStream, taken: usize) {
     // An error would mean that more is given back than was taken.
     let _ = stream.flow_control().release_capacity(taken);
 }
 
 /// Reads what is left of a refused body, so that the client gets to the response: some take a reset instead of one for a
 /// failure, though RFC 9113 section 8.1 allows it.
-async fn discard(mut stream: RecvStream) {
+pub(super) async fn discard(mut stream: RecvStream) {
     let read = async {
         while let Ok(Some(Ok(data))) = tokio::time::timeout(DISCARD_IDLE, stream.data()).await {
             release(&mut stream, data.len());
