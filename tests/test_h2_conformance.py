@@ -396,6 +396,52 @@ CASES = [
     ("7541-6.3", "table size over the limit", COMPRESSION, table_too_large),
 ]  # fmt: skip
 
+# What h2spec does not ask.
+CASES += [
+    ("9113-6.1", "padded DATA without a length", PROTOCOL, post(), frame(DATA, 1, b"", PADDED)),
+    ("9113-6.2", "padded HEADERS without a length", PROTOCOL, block(b"", flags=END_HEADERS | PADDED)),
+    ("9113-6.5.2", "ENABLE_CONNECT_PROTOCOL of 2", PROTOCOL, settings((8, 2))),
+    ("9113-6.6", "PUSH_PROMISE on stream 0", PROTOCOL, frame(PUSH_PROMISE, 0, number(2), END_HEADERS)),
+    ("9113-6.9.2", "a setting that makes a window overflow", FLOW, post(), window(MOST - 65_535), initial_window(65_536)),
+    *(
+        ("9113-8.1.1", f"content-length of {length or 'nothing'} and 4 octets", STREAM_PROTOCOL,
+         post(("content-length", length)), data())
+        for length in ("5", "4, 4", "+4", "-4", "", "9" * 30)
+    ),
+    ("9113-8.1.1", "content-length twice, with two values", STREAM_PROTOCOL,
+     post(("content-length", "4"), ("content-length", "5")), data()),
+    ("9113-8.1.1", "content-length of 4 and no body", STREAM_PROTOCOL, request(1, ("content-length", "4"))),
+    ("9113-8.1.1", "content-length of 4 and trailers alone", STREAM_PROTOCOL,
+     post(("content-length", "4")), block(fields(("x-test", "ok")))),
+    *(
+        ("9113-8.2.1", f"name of {name!r}", STREAM_PROTOCOL, request(1, (name, "ok")))
+        for name in ("", "a b", "x\0", "x:y", "\xe9", ":")
+    ),
+    *(
+        ("9113-8.2.1", f"value of {value!r}", STREAM_PROTOCOL, request(1, ("x-test", value)))
+        for value in ("a\0b", "a\rb", "a\nb", "\x7f")
+    ),
+    *(
+        ("9113-8.2.2", name, STREAM_PROTOCOL, request(1, (name, value)))
+        for name, value in (
+            ("keep-alive", "timeout=5"), ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"), ("upgrade", "h2c"))
+    ),
+    ("9113-8.2.2", "te of trailers", RESPONSE, request(1, ("te", "trailers"))),
+    ("9113-8.2.2", "connection in trailers", STREAM_PROTOCOL,
+     post(), data(end=False), block(fields(("connection", "close")))),
+    *(
+        ("9113-8.3.1", f":path of {path!r}", STREAM_PROTOCOL, block(head(path, "GET")))
+        for path in ("no-slash", "http://localhost/", "/a b", "/a\0")
+    ),
+    *(("9113-8.3.1", f":method of {method!r}", STREAM_PROTOCOL, block(head("/", method))) for method in ("", "G ET")),
+    ("9113-8.3.1", ":authority twice", STREAM_PROTOCOL, request(1, (":authority", "localhost"))),
+    ("9113-8.5", "CONNECT with :path", STREAM_PROTOCOL, block(head("/", "CONNECT"))),
+    ("8441-4", ":protocol without CONNECT", STREAM_PROTOCOL, request(1, (":protocol", "websocket"))),
+    ("7541-5.1", "integer without end", COMPRESSION, block(BLOCK + b"\xff" * 13)),
+    ("7541-5.2", "string that breaks off", COMPRESSION, block(BLOCK + b"\x00\x05ab")),
+]  # fmt: skip
+
 # Where the server differs from what is expected, what it does instead. Also in docs/behaviour.md.
 # It says PROTOCOL_ERROR where another code is due, and closes. The code is the h2 crate's to choose: it has one for a frame that it
 # cannot parse, for a block that it cannot decode, and for a frame on a stream that has ended.
@@ -421,6 +467,8 @@ DIFFERENCES = {
     ("7541-5.2", "EOS within a string"): OTHER_CODE,
     ("7541-6.1", "index 0"): OTHER_CODE,
     ("7541-6.3", "table size over the limit"): OTHER_CODE,
+    ("7541-5.1", "integer without end"): OTHER_CODE,
+    ("7541-5.2", "string that breaks off"): OTHER_CODE,
     # The h2 crate drops them from trailers, and does not tell. Trailers are of no effect here.
     ("9113-8.3", "pseudo-header in trailers"): RESPONSE,
 }
