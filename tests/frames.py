@@ -6,6 +6,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+from hyperframe.frame import ExtensionFrame, HeadersFrame
 
 from clients import Reply
 
@@ -95,3 +96,42 @@ class H2:
             if not isinstance(event, h2.events.DataReceived):
                 return body
             body += event.data
+
+
+def head(path="/", method="POST", *more):
+    fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost"), *more]
+    # Without the dynamic table, so that every block stands for itself.
+    return b"".join(literal(name, value) for name, value in fields)
+
+
+def literal(name, value):
+    """A header that is not indexed (RFC 7541 section 6.2.2)."""
+    return b"\x00" + string(name) + string(value)
+
+
+def string(text):
+    data = text if isinstance(text, bytes) else text.encode()
+    return integer(len(data), 7) + data
+
+
+def integer(number, bits, flags=0):
+    """RFC 7541 section 5.1."""
+    most = (1 << bits) - 1
+    if number < most:
+        return bytes([flags | number])
+    out, number = bytearray([flags | most]), number - most
+    while number >= 128:
+        out.append(number % 128 | 128)
+        number //= 128
+    return bytes([*out, number])
+
+
+def opens(stream, path="/", method="POST", end=False, *more):
+    return HeadersFrame(stream, data=head(path, method, *more), flags=["END_HEADERS", *(["END_STREAM"] if end else [])])
+
+
+def raw(kind, stream, body, flags=0):
+    """A frame of any kind."""
+    frame = ExtensionFrame(kind, stream, flag_byte=flags, body=body)
+    frame.body_len = len(body)
+    return frame

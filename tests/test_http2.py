@@ -223,6 +223,15 @@ def test_cookie_crumbs_are_joined(serve, h2_of):
     assert reply.json() == ["a=1; b=2; c=3", {"a": "1", "b": "2", "c": "3"}]
 
 
+@pytest.mark.parametrize("value", [" a b", "a b ", "\ta b\t ", "a b"])
+def test_white_space_around_a_value_is_taken_off(serve, h2_of, value):
+    def handler(request):
+        return {"statusCode": 200, "body": json.dumps([request.headers["x-test"], request.headers["x-empty"]])}
+
+    client = h2_of(serve(handler))
+    assert client.reply(client.open(("x-test", value), ("x-empty", " \t"))).json() == ["a b", ""]
+
+
 def test_connect_is_refused(serve, h2_of):
     client = h2_of(serve())
     client.connection.send_headers(1, [(":method", "CONNECT"), (":authority", "localhost:443")], end_stream=True)

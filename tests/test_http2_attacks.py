@@ -13,7 +13,6 @@ import pytest
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
-    ExtensionFrame,
     Frame,
     GoAwayFrame,
     HeadersFrame,
@@ -25,7 +24,7 @@ from hyperframe.frame import (
 )
 
 from apart import Apart, Neighbour
-from frames import H2
+from frames import H2, head, integer, literal, opens, raw, string
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # What an attack may send before it must have been stopped: "about a thousand".
@@ -46,45 +45,6 @@ def apart():
         for attack in (settings_flood, opens_only, header_bomb):
             Attacker(apart).run(attack())
         yield apart
-
-
-def head(path="/", method="POST", *more):
-    fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost"), *more]
-    # Without the dynamic table, so that every block stands for itself.
-    return b"".join(literal(name, value) for name, value in fields)
-
-
-def literal(name, value):
-    """A header that is not indexed (RFC 7541 section 6.2.2)."""
-    return b"\x00" + string(name) + string(value)
-
-
-def string(text):
-    data = text if isinstance(text, bytes) else text.encode()
-    return integer(len(data), 7) + data
-
-
-def integer(number, bits, flags=0):
-    """RFC 7541 section 5.1."""
-    most = (1 << bits) - 1
-    if number < most:
-        return bytes([flags | number])
-    out, number = bytearray([flags | most]), number - most
-    while number >= 128:
-        out.append(number % 128 | 128)
-        number //= 128
-    return bytes([*out, number])
-
-
-def opens(stream, path="/", method="POST", end=False, *more):
-    return HeadersFrame(stream, data=head(path, method, *more), flags=["END_HEADERS", *(["END_STREAM"] if end else [])])
-
-
-def raw(kind, stream, body, flags=0):
-    """A frame of any kind."""
-    frame = ExtensionFrame(kind, stream, flag_byte=flags, body=body)
-    frame.length = len(body)
-    return frame
 
 
 def streams():
