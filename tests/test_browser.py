@@ -1,4 +1,4 @@
-"""A real browser, Chromium without a window: pages over HTTP/2, events, uploads, streams, cookies.
+"""A real browser, Chromium without a window: pages over HTTP/2, events, uploads, streams, cookies, WebSockets.
 
 Needs playwright, which drives it, and a Chromium of the system's: `apt-get install chromium`.
 """
@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 import portico
+from clients import wait_until
 from frameworks import LARGE, of_file
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -41,6 +42,8 @@ class Site:
     def __init__(self):
         self.left = asyncio.Event()
         self.versions = []
+        self.socket = portico.websocket(self.echo, subprotocols=["shout"])
+        self.closed = []
 
     async def __call__(self, request):
         self.versions.append((request.path, request.version))
@@ -52,12 +55,19 @@ class Site:
                 return portico.event_stream(self.events())
             case "/stream":
                 return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": self.pieces()}
+            case "/socket":
+                return await self.socket(request)
             case "/echo":
                 return {"statusCode": 200, "body": request.body}
             case "/cookies":
                 response = portico.response(200, request.headers.get("cookie", "none"))
                 return portico.set_cookie(response, "seen", "yes", http_only=True)
         return portico.response(200, PAGE, "text/html; charset=utf-8")
+
+    async def echo(self, ws):
+        async for message in ws:
+            await ws.send(message.upper())
+        self.closed.append((ws.close_code, ws.close_reason))
 
     async def events(self):
         try:
@@ -155,3 +165,34 @@ def test_cookies(page):
     assert page.evaluate("() => fetch('/cookies').then(answer => answer.text())") == "none"
     assert page.evaluate("() => fetch('/cookies').then(answer => answer.text())") == "seen=yes"
     assert page.evaluate("document.cookie") == "", "it is for the server alone"
+
+
+def test_a_websocket(page, site):
+    seen = page.evaluate(
+        """() => new Promise((resolve, reject) => {
+            const url = location.origin.replace('http', 'ws') + '/socket', seen = [];
+            const socket = new WebSocket(url, ['whisper', 'shout']);
+            const sent = ['h\u00e4llo', new Uint8Array([97, 0, 255]), 'x'.repeat(200000)];
+            socket.binaryType = 'arraybuffer';
+            socket.onerror = reject;
+            socket.onopen = () => { seen.push(socket.protocol, socket.extensions); sent.forEach(it => socket.send(it)); };
+            socket.onmessage = ({data}) => {
+                seen.push(data instanceof ArrayBuffer ? [...new Uint8Array(data)] : data);
+                if (seen.length === 2 + sent.length) socket.close(3000, 'enough');
+            };
+            socket.onclose = ({code, reason, wasClean}) => { seen.push(code, reason, wasClean); resolve(seen); };
+        })"""
+    )
+    assert seen == ["shout", "", "H\u00c4LLO", [65, 0, 255], "X" * 200_000, 3000, "enough", True]
+    wait_until(lambda: site.closed == [(3000, "enough")])
+    # In a stream of the connection on which the page came (RFC 8441).
+    assert site.versions[-1] == ("/socket", "2")
+
+
+def test_a_websocket_that_is_refused(page, site):
+    code = page.evaluate(
+        """() => new Promise(resolve => {
+            new WebSocket(location.origin.replace('http', 'ws') + '/').onclose = event => resolve(event.code);
+        })"""
+    )
+    assert code == 1006

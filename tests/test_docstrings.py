@@ -7,7 +7,19 @@ import pytest
 
 import portico
 import portico.testing
-from portico import _asgi, _connection, _event_loop, _responses, _router, _server, _websocket, _worker, _workers, _wsgi
+from portico import (
+    _asgi,
+    _connection,
+    _event_loop,
+    _lambda,
+    _responses,
+    _router,
+    _server,
+    _websocket,
+    _worker,
+    _workers,
+    _wsgi,
+)
 
 PUBLIC = [
     getattr(portico, name)
@@ -43,6 +55,7 @@ def test_every_public_member_has_a_docstring(owner, name):
         _asgi,
         _connection,
         _event_loop,
+        _lambda,
         _responses,
         _router,
         _server,

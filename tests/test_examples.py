@@ -51,6 +51,11 @@ ANSWERS = {
         f'{{"name":"note.txt","sha256":"{SHA256}","size":9}}',
         "line 0\nline 1\nline 2\n",
     ],
+<<<<<<< HEAD
+    "chat.py": ["<!doctype html>\n<title>chat</title>"],
+=======
+    "lambda_app.py": ["hello Ada, GET /greet", "3 bytes"],
+>>>>>>> frameworks
     "streams.py": ["request 1 on this connection: /one\nrequest 2 on this connection: /two\n"],
 }
 
@@ -67,9 +72,11 @@ def test_example_answers_as_it_says(name, tmp_path):
             program.wait_for("^curl ")
         answers = [shell(line.replace("curl ", "curl --noproxy '*' ", 1), tmp_path) for line in program.curls()]
         assert len(answers) == len(ANSWERS[name])
+        clients = [line.strip() for line in program.printed if line.startswith("python ")]
+        shown = [shell(re.sub("^python", sys.executable, line), tmp_path) for line in clients]
+        if name == "chat.py":
+            assert re.fullmatch(r"(guest \d+) is here, with 0 others\n\1: hello\n\1: anybody there\?\n", "".join(shown))
         if name == "streams.py":
-            clients = [line.strip() for line in program.printed if line.startswith("python ")]
-            shown = [shell(re.sub("^python", sys.executable, line), tmp_path) for line in clients]
             counted = "apples is 3\napples is 7\npears is 0\ncommands: add NAME NUMBER, get NAME, quit\n"
             assert shown == ["hello\nagain\n", counted]
         for answer, expected in zip(answers, ANSWERS[name], strict=True):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import queue
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -239,6 +241,28 @@ def test_an_echo_goes_both_ways_at_once() -> None:
             tail = (tail + more)[-5:]
         rest.join()
         assert received > size
+
+
+@both
+def test_the_stream_itself_is_a_body(kind: str) -> None:
+    def plain(request: portico.Request) -> Any:
+        return {"statusCode": 200, "body": request.stream()}
+
+    async def coroutine(request: portico.Request) -> Any:
+        return {"statusCode": 200, "body": request.stream()}
+
+    handler: Any = plain if kind == "def" else coroutine
+    handler.stream_body = True
+    sent = random.Random(1).randbytes(10 * 2**20)
+    with serving(handler) as (_, client):
+        post = POST + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(sent)
+        sending = threading.Thread(target=client.sendall, args=(post + sent,))
+        sending.start()
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        assert response.status == 200
+        assert response.read() == sent
+        sending.join()
 
 
 def test_a_handler_without_the_attribute_gets_the_body_that_is_there() -> None:

@@ -39,6 +39,7 @@ from ._errors import (
 from ._event_loop import new_event_loop
 from ._files import StaticFiles
 from ._forms import Form, FormFile
+from ._lambda import aws_lambda
 from ._responses import (
     Response,
     add_header,
@@ -97,6 +98,7 @@ __all__ = [
     "__version__",
     "add_header",
     "asgi",
+    "aws_lambda",
     "delete_cookie",
     "error",
     "event_stream",

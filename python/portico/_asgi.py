@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
-from ._core import Exchange, asgi_scope
+from . import _websocket
+from ._asgi_websocket import Conversation, is_of_leaving
+from ._core import Exchange, asgi_scope, is_websocket
 from ._errors import ClosedError, ConfigError, ListenError, ResponseError
 
 if TYPE_CHECKING:
@@ -29,14 +31,25 @@ _LAST_STEPS = 5.0
 _AFTER_FAILURE = 0.5
 
 
-def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
+def asgi(
+    app: ASGIApplication,
+    *,
+    lifespan: str = "auto",
+    max_message_bytes: int = _websocket.MAX_MESSAGE,
+    ping_interval: float | None = _websocket.PING_INTERVAL,
+) -> Function:
     """An ASGI 3 application as a handler: Starlette, FastAPI, Django, Quart, Litestar and the like.
 
     It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. A request's body is read
     before the app is called; the response is sent when its last `http.response.body` has come, and the app may go on
     after that (background tasks do). `receive()` gives the body at once, and `http.disconnect` when the response is
     complete or the client has left; in that case `send` raises `BrokenPipeError`. The app is not cancelled for it, but
-    when `handler_timeout` is over. WebSockets are not spoken.
+    when `handler_timeout` is over.
+
+    A request for a WebSocket has the scope `websocket`, where the setting `websocket` is on. Closing before accepting
+    answers 403, and `websocket.http.response` whatever the app likes. When the client has left `send` raises
+    `BrokenPipeError`. The socket ends with 1000 when the app returns, with 1011 when it raises. `max_message_bytes` (1
+    MiB) and `ping_interval` (20 seconds) are those of `portico.websocket`.
 
     `lifespan` is `"auto"`, `"on"` or `"off"`. The app's startup runs before the first request is served: in
     `Server.listen`, or on entering `async with`, which raise `ListenError` where it fails. Where it is added to a
@@ -45,9 +58,10 @@ def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
     failure. What the app leaves in the lifespan's `state` is in the `state` of each request, as a shallow copy. Each
     server to which a handler is given runs a lifespan of its own.
 
-    Raises `ConfigError` where `app` cannot be called, and for another `lifespan`. Messages that are wrong or come out
-    of turn raise `ResponseError` in the app; an app that does not complete its response is one in the log, and a 500
-    for the client. Source: the ASGI specification 3.0 (HTTP 2.4, Lifespan 2.0), https://asgi.readthedocs.io.
+    Raises `ConfigError` where `app` cannot be called, and for options out of their range. Messages that are wrong or
+    come out of turn raise `ResponseError` in the app; an app that does not complete its response is one in the log, and
+    a 500 for the client. Source: the ASGI specification 3.0 (HTTP 2.4, WebSocket 2.5, Lifespan 2.0),
+    https://asgi.readthedocs.io.
 
     >>> import urllib.request
     >>> from portico import testing
@@ -64,14 +78,20 @@ def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
         )
     if lifespan not in ("auto", "on", "off"):
         raise ConfigError(f'asgi: lifespan is "auto", "on" or "off", not {lifespan!r}')
-    return Application(app, lifespan)
+    options = (
+        _websocket.checked_size(max_message_bytes, "asgi"),
+        _websocket.checked_seconds(ping_interval, "ping_interval", "asgi"),
+    )
+    return Application(app, lifespan, options)
 
 
 class Application:
     """A handler that calls an ASGI application."""
 
-    def __init__(self, app: ASGIApplication, lifespan: str) -> None:
+    def __init__(self, app: ASGIApplication, lifespan: str, websocket: tuple[int, float | None]) -> None:
         self._app = app
+        # The largest message, and the interval of pings.
+        self._websocket = websocket
         self._mode = lifespan
         self.given: Application = self
         self.lifespan = Lifespan(app, lifespan)
@@ -80,39 +100,26 @@ class Application:
         lifespan = self.lifespan
         if not lifespan.ready:
             await lifespan.startup()
+        if is_websocket(request):
+            return await Conversation(self._app, self, request, self._websocket).hold(lifespan.state)
         exchange = Exchange(request, self)
         try:
             await self._app(asgi_scope(request, lifespan.state), exchange.receive, exchange.send)
         except BaseException as exception:
             exchange.abandon()
-            if exchange.left and isinstance(exception, Exception) and _is_of_leaving(exception):
+            if exchange.left and is_of_leaving(exception):
                 return None
             raise
         return exchange.end()
 
     def for_another_server(self) -> Application:
         """The same with a lifespan of its own."""
-        other = Application(self._app, self._mode)
+        other = Application(self._app, self._mode, self._websocket)
         other.given = self
         return other
 
     def __repr__(self) -> str:
         return f"portico.asgi({self._app!r})"
-
-
-def _is_of_leaving(exception: BaseException) -> bool:
-    """Whether it comes of what `send` raises when the client has left: that is no error of the app, however it was
-    wrapped on its way (Starlette's ClientDisconnect, a group of a task group)."""
-    known: set[int] = set()
-    left = [exception]
-    while left:
-        if isinstance(it := left.pop(), BrokenPipeError):
-            return True
-        if id(it) not in known:
-            known.add(id(it))
-            left += [other for other in (it.__cause__, it.__context__) if other is not None]
-            left += getattr(it, "exceptions", ())
-    return False
 
 
 async def disconnect(exchange: Exchange) -> dict[str, str]:

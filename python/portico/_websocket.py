@@ -23,8 +23,8 @@ _logger = logging.getLogger("portico.error")
 _T = TypeVar("_T")
 
 # After how long without a word from the client it is asked for one, in seconds: proxies drop what is quiet for long.
-_PING_INTERVAL = 20.0
-_MAX_MESSAGE = 2**20
+PING_INTERVAL = 20.0
+MAX_MESSAGE = 2**20
 _NORMAL = 1000
 _ABNORMAL = 1006
 _FAILED = 1011
@@ -212,8 +212,8 @@ def websocket(
     handler: WebSocketCallback,
     *,
     subprotocols: Iterable[str] = (),
-    max_message_bytes: int = _MAX_MESSAGE,
-    ping_interval: float | None = _PING_INTERVAL,
+    max_message_bytes: int = MAX_MESSAGE,
+    ping_interval: float | None = PING_INTERVAL,
     idle_timeout: float | None = None,
     origins: Iterable[str | None] | None = None,
 ) -> Function:
@@ -255,9 +255,9 @@ def websocket(
         )
     options = (
         _names(subprotocols, "subprotocols"),
-        _size(max_message_bytes),
-        _seconds(ping_interval, "ping_interval"),
-        _seconds(idle_timeout, "idle_timeout"),
+        checked_size(max_message_bytes),
+        checked_seconds(ping_interval, "ping_interval"),
+        checked_seconds(idle_timeout, "idle_timeout"),
         None if origins is None else _names(origins, "origins"),
     )
     return _AsyncHandler(handler, options) if is_async(handler) else _Handler(handler, options)
@@ -274,17 +274,17 @@ def _names(names: Iterable[Any], what: str) -> list[Any]:
     return listed
 
 
-def _size(size: int) -> int:
+def checked_size(size: int, of: str = "websocket") -> int:
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 2**40:
-        raise ConfigError(f"websocket: max_message_bytes: a whole number of bytes from 1 to {2**40}, not {size!r}")
+        raise ConfigError(f"{of}: max_message_bytes: a whole number of bytes from 1 to {2**40}, not {size!r}")
     return size
 
 
-def _seconds(seconds: float | None, what: str) -> float | None:
+def checked_seconds(seconds: float | None, what: str, of: str = "websocket") -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.001 <= seconds <= 10**9:
-        raise ConfigError(f"websocket: {what}: a number of seconds from 0.001 on, or None, not {seconds!r}")
+        raise ConfigError(f"{of}: {what}: a number of seconds from 0.001 on, or None, not {seconds!r}")
     return float(seconds)
 
 

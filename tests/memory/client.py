@@ -29,6 +29,10 @@ CHUNKED = (
     b"PUT /everything HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"3\r\nabc\r\n4\r\ndefg\r\n0\r\nTrailer: x\r\n\r\n"
 )
+UPGRADE = (
+    b"GET /socket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class Worker:
@@ -103,6 +107,43 @@ class Worker:
                         sock.sendall(b"e")
                     case 4:
                         sock.sendall(b"hGET / HT")
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
+
+    def websockets(self, count: int) -> None:
+        """WebSockets: closed by the client and by the server, broken rules, handlers that raise, clients that leave."""
+        for number in range(count):
+            with self.connect_tls() as sock:
+                sock.sendall(UPGRADE)
+                data = b""
+                while not data.endswith(b"\r\n\r\n"):
+                    data += more(sock)
+                if not data.startswith(b"HTTP/1.1 101 "):
+                    raise AssertionError(f"no WebSocket: {data!r}")
+                sock.sendall(masked(0x81, b"hello"))
+                if more(sock) != b"\x81\x05hello":
+                    raise AssertionError("no echo")
+                match number % 6:
+                    case 0:
+                        sock.sendall(masked(0x88, b"\x03\xe8bye"))
+                        drain(sock)
+                    case 1:
+                        sock.sendall(masked(0x81, b"close"))
+                        more(sock)
+                        sock.sendall(masked(0x88, b""))
+                        drain(sock)
+                    case 2:
+                        sock.sendall(masked(0x81, b"raise"))
+                        more(sock)
+                        sock.sendall(masked(0x88, b""))
+                        drain(sock)
+                    case 3:
+                        sock.sendall(masked(0x01, b"\xff"))
+                        more(sock)
+                        drain(sock)
+                    case 4:
+                        sock.sendall(masked(0x01, b"half of a mess"))
+                    case 5:
+                        sock.sendall(masked(0x89, b"?") + masked(0x82, bytes(1000))[:500])
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
 
     def handshakes(self, count: int) -> None:
@@ -242,6 +283,12 @@ def drain(sock: socket.socket) -> None:
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """An HTTP/2 frame (RFC 9113 section 4.1)."""
     return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    """A WebSocket's frame of up to 64 KiB (RFC 6455 section 5.2), with a mask that changes nothing."""
+    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+    return bytes([first]) + length + bytes(4) + payload
 
 
 def literal(index: int, value: bytes) -> bytes:

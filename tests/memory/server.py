@@ -122,13 +122,14 @@ async def pieces_async(request: portico.Request) -> dict[str, Any]:
     return {"statusCode": 200, "body": made()}
 
 
-ROUTES = {
+ROUTES: dict[str, Any] = {
     "/pieces": pieces,
     "/": lambda request: HELLO,
     "/everything": everything,
     "/raise": fail,
     "/empty": lambda request: {},
     "/junk": lambda request: next(JUNK),
+    "/socket": lambda request: SOCKET(request),
     "/large": lambda request: {"statusCode": 200, "body": LARGE},
     "/leak/native": leak_native,
     "/leak/objects": leak_objects,
@@ -144,6 +145,8 @@ def handle(request: portico.Request) -> Any:
 async def handle_async(request: portico.Request) -> Any:
     if request.path == "/pieces":
         return await pieces_async(request)
+    if request.path == "/socket":
+        return await SOCKET_ASYNC(request)
     return ROUTES[request.path](request)
 
 
@@ -168,6 +171,32 @@ async def echo_or_answer_async(conn: portico.AsyncConnection) -> None:
             await conn.respond(everything(request))
     else:
         raise ValueError(f"no luck with {conn!r}")
+
+
+def talk(ws: portico.WebSocket) -> None:
+    """An echo, but for two words."""
+    for message in ws:
+        if message == "raise":
+            raise ValueError(f"no luck with {ws!r}")
+        if message == "close":
+            return
+        ws.send(message)
+
+
+async def talk_asgi(scope: Any, receive: Any, send: Any) -> None:
+    """The same as an ASGI application."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "raise":
+            raise ValueError("no luck")
+        if message.get("text") == "close":
+            return
+        await send({**message, "type": "websocket.send"})
+
+
+SOCKET = portico.websocket(talk)
+SOCKET_ASYNC = portico.asgi(talk_asgi, lifespan="off")
 
 
 class Discard(logging.Handler):

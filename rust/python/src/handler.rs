@@ -50,7 +50,7 @@ impl Site {
         if let Some(failed) = result.as_ref().ok().and_then(|value| value.cast::<Failed>().ok()) {
             return self.answer_failed(reply, request, failed);
         }
-        let (response, making) = match result.and_then(|value| response::from_python(&value)) {
+        let (response, making) = match result.and_then(|value| response::from_python(&value, bridge.is_some())) {
             Ok(answer) => answer,
             Err(error) => return self.fail(reply, request, &error),
         };
@@ -84,7 +84,7 @@ impl Site {
         let py = request.py();
         let Failed { exception, response } = failed.get();
         let status = self.report(request, &PyErr::from_value(exception.bind(py).clone()));
-        match response::from_python(response.bind(py)) {
+        match response::from_python(response.bind(py), false) {
             Ok((response, None)) if status.is_some() => reply.send(response),
             Ok((response, None)) => reply.fail_with(response),
             // What a middleware says of a failure is short.

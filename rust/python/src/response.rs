@@ -22,8 +22,9 @@ pub(crate) const KEYS: [&str; 5] = ["statusCode", "headers", "multiValueHeaders"
 /// Larger bodies are sent from the Python object's own memory: a copy costs less than keeping a reference below this.
 const SHARE: usize = 32 * 1024;
 
-/// Checks and converts; with what is still to be made of a body that comes in pieces.
-pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Response, Option<Making<'py>>)> {
+/// Checks and converts; with what is still to be made of a body that comes in pieces. What can be iterated either way, as
+/// `request.stream()`, is an async iterable on a loop, and else an iterable.
+pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>, on_loop: bool) -> PyResult<(Response, Option<Making<'py>>)> {
     let Ok(dict) = value.cast::<PyDict>() else {
         let coroutine = kind(value) == "coroutine";
         if coroutine {
@@ -68,7 +69,9 @@ pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Response,
             Some(whole) => response.body = whole.into(),
             None if files::take(&body, &mut response)? => {}
             None => {
-                let is_async = has(&body, intern!(body.py(), "__aiter__"))?;
+                let py = body.py();
+                let is_async =
+                    has(&body, intern!(py, "__aiter__"))? && (on_loop || !has(&body, intern!(py, "__iter__"))?);
                 // A client that has closed its half has left, as far as coroutines are concerned.
                 let (sender, pieces) = channel(None, is_async);
                 response.body = Body::Pieces(pieces);

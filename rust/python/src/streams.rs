@@ -217,7 +217,7 @@ impl Stream {
     }
 
     fn respond(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Operation> {
-        let response = match response::from_python(value) {
+        let response = match response::from_python(value, false) {
             Ok((response, _)) => response,
             Err(error) => {
                 self.connection.respond_failed();

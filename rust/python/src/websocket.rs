@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use portico_core::http::{Request as CoreRequest, Response};
 use portico_core::locks::Mutex;
 use portico_core::raw::{self, StreamError, Timeout};
@@ -223,6 +223,8 @@ impl Socket {
 }
 
 /// Header lines as ASGI has them, as a response dict has them.
+///
+/// Raises `ResponseError` for what cannot be sent.
 #[pyfunction]
 pub(crate) fn asgi_headers<'py>(py: Python<'py>, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let headers = PyDict::new(py);
@@ -231,7 +233,10 @@ pub(crate) fn asgi_headers<'py>(py: Python<'py>, given: &Bound<'py, PyAny>) -> P
         let Ok((name, value)) = pair.extract::<(Vec<u8>, Vec<u8>)>() else {
             return wrong(format!("headers: pairs of bytes, not {}", kind(&pair)));
         };
-        let (name, value) = (latin1(py, &name.to_ascii_lowercase()), latin1(py, &value));
+        let (Ok(name), Ok(_)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) else {
+            return wrong(format!("headers: {} is no header (RFC 9110 section 5.1)", pair.repr()?));
+        };
+        let (name, value) = (PyString::new(py, name.as_str()), latin1(py, &value));
         match headers.get_item(&name)? {
             Some(list) => list.cast::<PyList>()?.append(value)?,
             None => headers.set_item(name, PyList::new(py, [value])?)?,
