@@ -31,6 +31,19 @@ struct State {
     close: Option<Close>,
     /// What went wrong, where that is how it ended.
     failure: Option<String>,
+    /// Bytes that were given to the pipe.
+    written: u64,
+    /// How many those were at the end of the last message.
+    messages_end: u64,
+}
+
+impl State {
+    fn write<const N: usize>(&mut self, pipe: &Pipe, frame: [Bytes; N]) -> Result<(), StreamError> {
+        let length = frame.iter().map(|part| part.len() as u64).sum::<u64>();
+        pipe.write(frame)?;
+        self.written += length;
+        Ok(())
+    }
 }
 
 impl Session {
@@ -56,19 +69,25 @@ impl Session {
 
     /// Sends something that is no message.
     pub(super) fn control(&self, frame: Bytes) -> Result<(), StreamError> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if state.said {
             return Err(StreamError::Closed("the WebSocket is closed"));
         }
-        self.pipe.write([frame])
+        state.write(&self.pipe, [frame])
+    }
+
+    /// Whether there is some of a message in what follows so many bytes that were sent: pings and pongs are none.
+    pub(super) fn has_message_after(&self, sent: u64) -> bool {
+        sent < self.state.lock().messages_end
     }
 
     fn send(&self, kind: Kind, payload: Bytes) -> Result<(), StreamError> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if state.said || self.pipe.orders().heard {
             return Err(StreamError::Closed("the WebSocket is closed"));
         }
-        self.pipe.write(machine::message(kind, payload))?;
+        state.write(&self.pipe, machine::message(kind, payload))?;
+        state.messages_end = state.written;
         self.metrics.websocket_messages_sent.add();
         Ok(())
     }

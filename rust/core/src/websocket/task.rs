@@ -47,6 +47,7 @@ pub(crate) async fn serve<W: Wire>(
         machine,
         pong: None,
         sending: Bytes::new(),
+        sent: 0,
         unflushed: false,
         blocked: false,
         pace: Pace::begin(now),
@@ -89,6 +90,8 @@ struct Task<'a, W> {
     pong: Option<Bytes>,
     /// Taken from the pipe and not sent yet.
     sending: Bytes,
+    /// How many bytes were sent of what came from the pipe.
+    sent: u64,
     /// Sent as far as TLS goes, which may hold some of it.
     unflushed: bool,
     /// Waiting for the client to take something.
@@ -264,7 +267,11 @@ impl<W: Wire> Task<'_, W> {
             session.pipe.sent(sent);
             let now = Instant::now();
             self.pace.moved(sent, now);
-            (self.unflushed, self.active) = (true, now);
+            self.unflushed = true;
+            if session.has_message_after(self.sent) {
+                self.active = now;
+            }
+            self.sent += sent as u64;
             return Ok(true);
         }
         if self.unflushed

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::locks::Mutex;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::channel::Unpark;
 use crate::error::RequestError;
 
 /// The connection is not read further while more than this waits for the handler.
 const HIGH_WATER: usize = 64 * 1024;
+/// What is shorter is copied: a client that sends byte by byte must not have us keep what each of them was read into.
+const COPIED: usize = 4 * 1024;
 
 /// Why a body ended before it was whole.
 #[derive(Debug, Clone)]
@@ -33,12 +35,15 @@ pub(crate) struct Feeder(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Bytes>,
-    /// Bytes in `waiting`.
+    /// What was copied, behind those.
+    copied: BytesMut,
+    /// Bytes in both.
     queued: usize,
     ended: Option<Result<(), Cut>>,
     /// The handler has asked for the body.
     asked: bool,
-    reader: Option<Waker>,
+    /// Mostly one; any number of threads may read.
+    readers: Vec<Waker>,
     feeder: Option<Waker>,
 }
 
@@ -46,6 +51,22 @@ struct State {
 pub(crate) fn incoming() -> (Feeder, Incoming) {
     let state = Arc::<Mutex<State>>::default();
     (Feeder(state.clone()), Incoming(state))
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Bytes> {
+        if self.waiting.is_empty() {
+            self.flush();
+        }
+        self.waiting.pop_front()
+    }
+
+    /// Puts what was copied behind what waits.
+    fn flush(&mut self) {
+        if !self.copied.is_empty() {
+            self.waiting.push_back(std::mem::take(&mut self.copied).freeze());
+        }
+    }
 }
 
 impl Incoming {
@@ -57,14 +78,16 @@ impl Incoming {
         let (result, feeder) = {
             let mut state = self.0.lock();
             let first = !std::mem::replace(&mut state.asked, true);
-            let result = match (state.waiting.pop_front(), &state.ended) {
+            let result = match (state.pop(), &state.ended) {
                 (Some(piece), _) => {
                     state.queued -= piece.len();
                     Poll::Ready(Ok(Some(piece)))
                 }
                 (None, Some(end)) => Poll::Ready(end.clone().map(|()| None)),
                 (None, None) => {
-                    state.reader = Some(cx.waker().clone());
+                    if !state.readers.iter().any(|known| known.will_wake(cx.waker())) {
+                        state.readers.push(cx.waker().clone());
+                    }
                     Poll::Pending
                 }
             };
@@ -116,23 +139,28 @@ impl Feeder {
         if piece.is_empty() {
             return;
         }
-        let reader = {
+        let readers = {
             let mut state = self.0.lock();
             state.queued += piece.len();
-            state.waiting.push_back(piece);
-            state.reader.take()
+            if piece.len() < COPIED {
+                state.copied.extend_from_slice(&piece);
+            } else {
+                state.flush();
+                state.waiting.push_back(piece);
+            }
+            std::mem::take(&mut state.readers)
         };
-        reader.into_iter().for_each(Waker::wake);
+        readers.into_iter().for_each(Waker::wake);
     }
 
     /// Nothing more comes. What was said first counts.
     pub(crate) fn end(&self, end: Result<(), Cut>) {
-        let reader = {
+        let readers = {
             let mut state = self.0.lock();
             state.ended.get_or_insert(end);
-            state.reader.take()
+            std::mem::take(&mut state.readers)
         };
-        reader.into_iter().for_each(Waker::wake);
+        readers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -157,5 +185,35 @@ mod tests {
         assert!(feeder.poll_wanted(true, &mut cx).is_ready());
         drop(feeder);
         assert!(matches!(body.wait_for_piece(), Err(Cut::Left)));
+    }
+
+    #[test]
+    fn small_pieces_are_joined_between_large_ones() {
+        let (feeder, body) = incoming();
+        let large = Bytes::from(vec![b'x'; COPIED]);
+        for piece in [&b"a"[..], b"b", &large, b"c", b""] {
+            feeder.push(Bytes::copy_from_slice(piece));
+        }
+        feeder.end(Ok(()));
+        let next = || body.wait_for_piece().unwrap();
+        assert_eq!(next().unwrap(), "ab");
+        assert_eq!(next().unwrap(), large);
+        assert_eq!(next().unwrap(), "c");
+        assert_eq!(next(), None);
+        assert!(feeder.has_room());
+    }
+
+    #[test]
+    fn everyone_who_waits_hears_of_the_end() {
+        let (feeder, body) = incoming();
+        let readers = [(); 3].map(|()| {
+            let body = body.clone();
+            std::thread::spawn(move || body.wait_for_piece().is_ok())
+        });
+        while feeder.0.lock().readers.len() < readers.len() {
+            std::thread::yield_now();
+        }
+        drop(feeder);
+        assert!(readers.into_iter().all(|reader| !reader.join().unwrap()));
     }
 }

@@ -17,7 +17,7 @@ use super::upload::{Pumped, Upload};
 use super::{CONTINUE, Event, Head, Limits, Machine, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Outcome};
-use crate::error::RequestError;
+use crate::error::{Refusal, RequestError};
 use crate::farewell;
 use crate::http::body::{Broken, Collected, incoming};
 use crate::http::pace::Pace;
@@ -85,6 +85,12 @@ impl Io {
             }
             let draining = *self.phase.borrow() != Phase::Serving;
             if let Some(upgrade) = response.upgrade.take() {
+                if self.upload.take().is_some() {
+                    // What is left of the body would be taken for frames. It is not read: it may never end.
+                    drop(upgrade);
+                    let why = "a WebSocket is asked for with a body that its handler has not read";
+                    return self.refuse(&RequestError::new(Refusal::Framing, why)).await;
+                }
                 self.write(response, &method, version, Persist::Open).await?;
                 // Boxed, so that a connection has no room for it while it has no use for it.
                 return Box::pin(self.go_on(*upgrade)).await;
