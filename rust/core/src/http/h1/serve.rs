@@ -19,6 +19,7 @@ use crate::dispatch::{self, Outcome};
 use crate::error::RequestError;
 use crate::farewell;
 use crate::http::body::{Broken, Collected};
+use crate::http::coding::Choice;
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
@@ -72,10 +73,13 @@ impl Io {
             };
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
+            let choice = Choice::new(&self.connection.service.config.compression, &head.headers);
             let mut response = self.answer(head, body).await?;
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
             }
+            let service = &self.connection.service;
+            response.encode(choice, service.config.compression_min_bytes, &service.encoders);
             let draining = *self.phase.borrow() != Phase::Serving;
             let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(response, &method, version, persist).await?;

@@ -15,6 +15,7 @@ use super::{SEND_BUFFER, Shared};
 use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
 use crate::error::RequestError;
 use crate::http::body::Broken;
+use crate::http::coding::Choice;
 use crate::http::{Body, Pieces, Request, Response, date};
 
 /// The most of a response that is handed over at once: the size of a frame and of a TLS record.
@@ -25,6 +26,7 @@ const PIECE: usize = 16 * 1024;
 pub(crate) struct Exchange {
     respond: SendResponse<Bytes>,
     method: Method,
+    choice: Choice,
     open: Open,
     /// Somebody is to be woken when the stream is reset.
     watched: bool,
@@ -35,9 +37,10 @@ impl Exchange {
     /// task.
     pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             respond,
             method: parts.method.clone(),
+            choice: Choice::default(),
             open: Open::new(shared, read::header_bytes(&parts)),
             watched: false,
         };
@@ -45,6 +48,9 @@ impl Exchange {
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let connection = &shared.connection;
         let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
+        if let Ok(request) = &head {
+            exchange.choice = Choice::new(&connection.service.config.compression, &request.headers);
+        }
         match head {
             Err(error) => exchange.refuse(&error),
             Ok(request) if whole && connection.service.config.handler_timeout.is_none() => {
@@ -124,6 +130,8 @@ impl Exchange {
         if response.settle(&self.method).is_err() {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
+        let service = &self.open.shared.connection.service;
+        response.encode(self.choice, service.config.compression_min_bytes, &service.encoders);
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
