@@ -300,23 +300,6 @@ def test_an_app_may_mend_a_wrong_start(serve):
     assert serve(off(app)).get().text == "mended"
 
 
-def test_nothing_may_follow_the_end(serve):
-    async def app(scope, receive, send):
-        await answer(send, b"first")
-        for message in (START, BODY):
-            with pytest.raises(portico.ResponseError) as raised:
-                await send(message)
-            told.append(str(raised.value))
-        done.set()
-
-    told, done = [], threading.Event()
-    served = serve(off(app))
-    assert served.get().text == "first"
-    assert done.wait(GENEROUS)
-    assert "a second http.response.start" in told[0]
-    assert "after the response was complete" in told[1]
-
-
 # ---- errors and ends
 
 

@@ -124,8 +124,46 @@ def test_a_piece_arrives_before_the_next_is_made(serve):
 
 
 def test_event_streams_are_not_compressed(serve):
-    served = serve(lambda request: portico.event_stream(["x" * 2000]))
-    assert ask(served).header("content-encoding") is None
+    with serve(lambda request: portico.event_stream(["x" * 2000])).httpx() as client:
+        reply = client.get("/", headers={"accept-encoding": "gzip"})
+        assert "content-encoding" not in reply.headers
+        assert reply.text == "data: " + "x" * 2000 + "\n\n"
+
+
+@pytest.mark.parametrize("text", [TEXT, LARGE])
+def test_files_are_compressed_and_lose_their_ranges(serve, tmp_path, text):
+    (tmp_path / "a.txt").write_text(text)
+    with serve(portico.StaticFiles(tmp_path)).httpx() as client:
+        for method in ("GET", "HEAD"):
+            reply = client.request(method, "/a.txt", headers={"accept-encoding": "gzip"})
+            assert reply.headers["content-encoding"] == "gzip"
+            assert reply.headers["vary"] == "accept-encoding"
+            assert "accept-ranges" not in reply.headers
+            assert reply.text == (text if method == "GET" else "")
+        tag = reply.headers["etag"]
+        assert tag.startswith('W/"')
+        assert client.get("/a.txt", headers={"if-none-match": tag}).status_code == 304
+        part = client.get("/a.txt", headers={"accept-encoding": "gzip", "range": "bytes=2-9"})
+        assert (part.status_code, part.text) == (206, text[2:10])
+        assert "content-encoding" not in part.headers
+        whole = client.get("/a.txt", headers={"accept-encoding": "gzip", "range": "bytes=2-9", "if-range": tag})
+        assert (whole.status_code, whole.text) == (200, text)
+
+
+@pytest.mark.parametrize("text", [TEXT, LARGE])
+def test_http_1_0_ends_with_the_connection(serve, text):
+    with serve(answer(text)).wire() as wire:
+        wire.send(b"GET / HTTP/1.0\r\naccept-encoding: gzip\r\n\r\n")
+        head, _, body = wire.file.read().partition(b"\r\n\r\n")
+    assert b"content-encoding: gzip" in head
+    assert b"transfer-encoding" not in head
+    assert gzip.decompress(body).decode() == text
+
+
+def test_vary_stands_once_however_it_is_written(serve):
+    for said in ("Accept-Encoding", "cookie, ACCEPT-ENCODING", "*"):
+        reply = ask(serve(answer(vary=said)))
+        assert [value for name, value in reply.headers if name == "vary"] == [said]
 
 
 @pytest.mark.parametrize("off", [(), None, []])

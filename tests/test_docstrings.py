@@ -7,7 +7,7 @@ import pytest
 
 import portico
 import portico.testing
-from portico import _asgi, _connection, _event_loop, _responses, _router, _server, _worker, _workers, _wsgi
+from portico import _asgi, _connection, _event_loop, _responses, _router, _server, _websocket, _worker, _workers, _wsgi
 
 PUBLIC = [
     getattr(portico, name)
@@ -39,7 +39,19 @@ def test_every_public_member_has_a_docstring(owner, name):
 
 @pytest.mark.parametrize(
     "module",
-    [_asgi, _connection, _event_loop, _responses, _router, _server, _worker, _workers, _wsgi, portico.testing],
+    [
+        _asgi,
+        _connection,
+        _event_loop,
+        _responses,
+        _router,
+        _server,
+        _websocket,
+        _worker,
+        _workers,
+        _wsgi,
+        portico.testing,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_examples_in_docstrings(module):

@@ -12,6 +12,9 @@ from programs import Program, shell
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
+SHA256 = "b94f6f125c79e3a5ffaa826f584c10d52ada669e6762051b826b55776d05aed2"  # of "some text"
+TICKS = "data: tick 0\n\ndata: tick 1\n\ndata: tick 2\n\n"
+
 # What the curl lines of each print, in their order.
 ANSWERS = {
     "hello.py": ["hello /world"],
@@ -31,8 +34,23 @@ ANSWERS = {
         "/old has /page",
         "405 Method Not Allowed",
     ],
+    "files.py": ["<p>home", "0\n1\n", "<!DOCTYPE html>", "day,visits\n1,12"],
     "workers.py": ["hello /one", "hello /another"],
     "async_app.py": ["hello /async at tick "],
+    "starlette_app.py": ["hello world", f'{{"name":"note.txt","size":9,"sha256":"{SHA256}"}}', TICKS],
+    "fastapi_app.py": [
+        '{"name":"bread","price":2.5}',
+        '{"name":"bread","price":2.5}',
+        '{"detail":"no item 2"}',
+        f'{{"name":"note.txt","size":9,"sha256":"{SHA256}"}}',
+        "0\n1\n2\n",
+    ],
+    "django_app.py": ["hello world", "done", f'{{"name": "note.txt", "size": 9, "sha256": "{SHA256}"}}', TICKS],
+    "flask_app.py": [
+        "hello world, visit 1",
+        f'{{"name":"note.txt","sha256":"{SHA256}","size":9}}',
+        "line 0\nline 1\nline 2\n",
+    ],
     "streams.py": ["request 1 on this connection: /one\nrequest 2 on this connection: /two\n"],
 }
 

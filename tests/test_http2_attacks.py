@@ -450,6 +450,13 @@ def test_an_attack_is_stopped(apart, attack):
     assert slowest < SLOWEST
 
 
+def data_of(client):
+    """What the next frame brings of a response, unlike by `wait_for` not acknowledged."""
+    frame = client.frame()
+    assert frame, "the server has closed"
+    return [event for event in client.connection.receive_data(frame) if isinstance(event, h2.events.DataReceived)]
+
+
 def test_busy_clients_are_no_flood(apart):
     with apart.tls_wire(alpn=["h2"]) as wire:
         client = H2(wire)
@@ -458,15 +465,15 @@ def test_busy_clients_are_no_flood(apart):
             client.connection.prioritize(stream, weight=10)
             client.connection.increment_flow_control_window(1)
             assert client.reply(stream).status == 200
-        # A large response, of which every frame opens both windows again, beside what `H2` does.
+        # A large response, of which every frame opens both windows again.
         stream, received = client.open(path="/large"), 0
         while received < 10_000_000:
-            event = client.wait_for(h2.events.DataReceived, stream)
-            assert event, "the server has closed"
-            received += len(event.data)
-            if not event.stream_ended:
-                client.connection.increment_flow_control_window(len(event.data))
-                client.connection.increment_flow_control_window(len(event.data), stream)
+            for event in data_of(client):
+                received += len(event.data)
+                if not event.stream_ended:
+                    client.connection.increment_flow_control_window(len(event.data))
+                    client.connection.increment_flow_control_window(len(event.data), stream)
+            client.flush()
         # As a browser does that goes to another page.
         # As many as the credit bears in one burst, with the windows that they open.
         many = [client.open(path="/large") for _ in range(30)]
@@ -475,4 +482,22 @@ def test_busy_clients_are_no_flood(apart):
         for stream in many:
             client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         client.flush()
+        assert client.reply(client.open()).status == 200
+
+
+def test_a_client_with_large_windows_opens_them_when_it_likes(apart):
+    with apart.tls_wire(alpn=["h2"]) as wire:
+        client = H2(wire)
+        client.windows(2**24)
+        client.connection.increment_flow_control_window(2**24)
+        client.open(path="/large")
+        sizes = []
+        while sum(sizes) < 10_000_000:
+            sizes += [event.flow_controlled_length for event in data_of(client)]
+        for size in sizes:
+            # The second stands for that of the stream, which has ended by now.
+            client.connection.increment_flow_control_window(size)
+            client.connection.increment_flow_control_window(1)
+        client.flush()
+        assert len(sizes) > 500
         assert client.reply(client.open()).status == 200

@@ -5,6 +5,7 @@ request leaves a file `NAME.PID` there when it has come in, for `/slow/NAME`.
 """
 
 import asyncio
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -115,3 +116,24 @@ def two_servers(worker):
 
 def run_async(worker):
     asyncio.run(serve_async(worker))
+
+
+def serve_starlette(worker, cert, key):
+    """Tells the process, and what its lifespan has left there."""
+    # Here, because the others would have to wait for it too.
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        yield {"told": "begun"}
+
+    async def tell(request):
+        return JSONResponse([str(os.getpid()), request.state.told])
+
+    app = Starlette(routes=[Route("/", tell)], lifespan=lifespan)
+    with portico.Server(portico.asgi(app)) as server:
+        server.add_context("localhost", cert=cert, key=key)
+        worker.listen(server)
+        server.serve_forever()

@@ -113,7 +113,48 @@ def asgi() -> Callable[[dict[str, Any], Receive, Send], Awaitable[None]]:
         assert scope["type"] == "http"
         await reply(send, await slow_async(scope["path"]))
 
-    return {"hello": hello, "suspend": suspend, "large": large, "upload": upload, "isolation": isolation}[NAME]
+    async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            return await hello(scope, receive, send)
+        headers = [(b"content-length", dict(scope["headers"])[b"content-length"])]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        more = True
+        while more:
+            message = await receive()
+            more = message.get("more_body", False)
+            await send({"type": "http.response.body", "body": message.get("body", b""), "more_body": more})
+
+    async def websocket(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            return await hello(scope, receive, send)
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+    if NAME == "starlette":
+        return starlette()
+    return {
+        "hello": hello,
+        "suspend": suspend,
+        "large": large,
+        "upload": upload,
+        "isolation": isolation,
+        "echo": echo,
+        "websocket": websocket,
+    }[NAME]
+
+
+def starlette() -> Any:
+    """The same greeting by a framework, with a route."""
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def hello(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("hello\n")
+
+    return Starlette(routes=[Route("/", hello)])
 
 
 def rsgi() -> Callable[[Any, Any], Awaitable[None]]:

@@ -43,6 +43,9 @@ BOUNDS = (
     Bound("Idle TLS connection, memory", idle.NAME, "portico-auto", ("nginx",), 0.95),
     Bound("1 MiB from Python `bytes`", "large", "portico-auto", GRANIAN, 0.85),
     Bound("1 MiB from Python `bytes`", "large", "portico-auto", ("nginx",), 0.5),
+    Bound("File of 1 KiB", "static_1k", "portico-static", ("nginx",), 1.0),
+    Bound("File of 100 KiB", "static_100k", "portico-static", ("nginx",), 0.8),
+    Bound("File of 10 MiB", "static_10m", "portico-static", ("nginx",), 0.7),
     *(
         Bound(f"{summary.TITLES[load]}, `def`", load, "portico-auto", ("limit",), 1.15)
         for load in ("h1", "h2", "headers", "resumed", "full", "upload", "large")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,11 +157,37 @@ def reconnect(kind: str) -> Client:
     return client
 
 
+def talk(kind: str) -> Client:
+    """A conversation: `websocket` or `echo`, by `talk.py`."""
+
+    def client(target: Target) -> Counted:
+        arguments = [kind, str(target.port), str(target.seconds), str(target.connections)]
+        said = json.loads(run(target, [sys.executable, str(HERE / "talk.py"), *arguments]))
+        errors = {"connection": said["errors"]} if said["errors"] else {}
+        return Counted(said["requests"], said["seconds"], errors)
+
+    return client
+
+
+WRK = {
+    "h1",
+    "headers",
+    "suspend",
+    "upload",
+    "large",
+    "starlette",
+    "static_1k",
+    "static_100k",
+    "static_10m",
+    "h2-beside",
+}
+
+
 def missing_clients(loads: set[str]) -> dict[str, str]:
     """Programs that chosen loads want, and that are not here: each with how to get it."""
     needed = {
         "taskset": ("apt install util-linux", bool(loads)),
-        "wrk": ("apt install wrk", bool(loads & {"h1", "headers", "suspend", "upload", "large", "h2-beside"})),
+        "wrk": ("apt install wrk", bool(loads & WRK)),
         "h2load": ("apt install nghttp2-client", bool(loads & {"h2", "h2-beside"})),
     }
     return {name: how for name, (how, wanted) in needed.items() if wanted and not shutil.which(name)}

@@ -23,8 +23,12 @@ KEEP_ALIVE = "75"
 H1 = frozenset({"h1"})
 BOTH = frozenset({"h1", "h2"})
 BARE = frozenset({"hello", "large", "upload"})
+STATIC = frozenset({"static"})
+# Files that are served, in bytes.
+FILES = {"1k.txt": 2**10, "100k.txt": 100 * 2**10, "10m.txt": 10 * 2**20}
 BLOCKING = BARE | {"isolation"}
-ASYNCHRONOUS = BLOCKING | {"suspend"}
+ASYNCHRONOUS = BLOCKING | {"suspend", "echo", "websocket"}
+ASGI = ASYNCHRONOUS | {"starlette"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,16 @@ class Site:
     @property
     def key(self) -> str:
         return str(self.folder / "key.pem")
+
+
+def static_files(site: Site) -> Path:
+    """A folder with the files that are served; its parent has them too, as `static/`."""
+    folder = site.folder / "static"
+    folder.mkdir(exist_ok=True)
+    for name, size in FILES.items():
+        if not (folder / name).exists():
+            (folder / name).write_bytes((apps.LARGE * 10)[:size])
+    return folder
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,8 @@ def ours(kind: str, answers: frozenset[str] = BLOCKING) -> Contender:
         return f"this portico has no portico.{kind}" if wanted else None
 
     def command(site: Site) -> list[str]:
+        if kind == "static":
+            static_files(site)
         return [sys.executable, str(HERE / "portico_server.py"), kind, str(site.port), site.certificate, site.key]
 
     return Contender(f"portico-{kind}", command, installed("portico"), apps=answers, missing=missing)
@@ -95,6 +111,7 @@ def limit(site: Site) -> list[str]:
 
 
 def nginx(site: Site) -> list[str]:
+    static_files(site)
     large = site.folder / "large"
     if not large.exists():
         large.write_bytes(apps.LARGE)
@@ -127,7 +144,7 @@ def granian(interface: str) -> Contender:
             *(threads if interface == "wsgi" else ()),
         ]
 
-    answers = BLOCKING if interface == "wsgi" else ASYNCHRONOUS
+    answers = {"wsgi": BLOCKING, "asgi": ASGI, "rsgi": BLOCKING | {"suspend"}}[interface]
     return Contender(f"granian-{interface}", command, installed("granian"), apps=answers, missing=needs("granian"))
 
 
@@ -156,20 +173,23 @@ def script(name: str) -> Callable[[Site], list[str]]:
 
 
 CONTENDERS = (
-    ours("auto"),
+    ours("auto", BLOCKING | {"echo", "websocket"}),
     ours("inline", BARE),
     ours("threads"),
     ours("async", ASYNCHRONOUS),
-    ours("asgi", ASYNCHRONOUS),
+    ours("asgi", ASGI),
     ours("wsgi"),
+    ours("static", STATIC),
     Contender("limit", limit, limit_version, apps=BARE),
-    Contender("nginx", nginx, nginx_version, apps=BARE),
+    Contender("nginx", nginx, nginx_version, apps=BARE | STATIC),
     granian("wsgi"),
     granian("asgi"),
     granian("rsgi"),
-    Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASYNCHRONOUS, needs("uvicorn")),
-    Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASYNCHRONOUS, needs("hypercorn")),
-    Contender("aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, ASYNCHRONOUS, needs("aiohttp")),
+    Contender("uvicorn", uvicorn, installed("uvicorn"), H1, ASGI, needs("uvicorn")),
+    Contender("hypercorn", hypercorn, installed("hypercorn"), BOTH, ASGI, needs("hypercorn")),
+    Contender(
+        "aiohttp", script("aiohttp_server.py"), installed("aiohttp"), H1, BLOCKING | {"suspend"}, needs("aiohttp")
+    ),
     Contender("cheroot", script("cheroot_server.py"), installed("cheroot"), H1, BLOCKING, needs("cheroot")),
 )
 

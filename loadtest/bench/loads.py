@@ -52,10 +52,16 @@ LOADS = (
     Load("h2", "HTTP/2, 8 connections of 32 streams", clients.h2load, protocol="h2", connections=8),
     Load("headers", "HTTP/1.1 with 20 headers of a browser", clients.wrk_with(HEADERS)),
     Load("suspend", "HTTP/1.1, a coroutine that awaits sleep(0)", clients.wrk, app="suspend"),
+    Load("starlette", "HTTP/1.1, ASGI through Starlette", clients.wrk, app="starlette"),
+    Load("websocket", "WebSocket echo, 64 bytes", clients.talk("websocket"), app="websocket", kept=False),
+    Load("echo", "10 MiB echoed while they come", clients.talk("echo"), app="echo", connections=2, kept=False),
     Load("resumed", "A new connection each, resumed", clients.reconnect("resumed"), connections=16, kept=False),
     Load("full", "A new connection each, full handshake", clients.reconnect("full"), connections=16, kept=False),
     Load("upload", "Uploads of 64 KiB", clients.wrk_upload, app="upload", path="/upload"),
     Load("large", "Responses of 1 MiB", clients.wrk, app="large", path="/large", connections=16),
+    Load("static_1k", "A file of 1 KiB", clients.wrk, app="static", path="/static/1k.txt"),
+    Load("static_100k", "A file of 100 KiB", clients.wrk, app="static", path="/static/100k.txt", connections=16),
+    Load("static_10m", "A file of 10 MiB", clients.wrk, app="static", path="/static/10m.txt", connections=8),
 )
 
 

@@ -1,12 +1,13 @@
 """portico as a contender: `python portico_server.py KIND PORT CERTIFICATE KEY`, with default settings.
 
-KIND is `auto`, `inline` or `threads` for a `def` handler, `async`, `asgi` or `wsgi`.
+KIND is `auto`, `inline` or `threads` for a `def` handler, `async`, `asgi` or `wsgi`, `static` for files.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import apps
@@ -33,7 +34,7 @@ def plain() -> portico.Handler:
     def isolation(request: portico.Request) -> dict[str, Any]:
         return answer(apps.slow(request.path))
 
-    return {"hello": hello, "large": large, "upload": upload, "isolation": isolation}[apps.NAME]
+    return {"hello": hello, "static": hello, "large": large, "upload": upload, "isolation": isolation}[apps.NAME]
 
 
 def asynchronous() -> portico.Handler:
@@ -72,6 +73,11 @@ def main() -> None:
             handler = portico.asgi(apps.asgi())
         case "wsgi":
             handler = portico.wsgi(apps.wsgi())
+        case "static":
+            router = portico.Router()
+            router.mount("/static", portico.StaticFiles(Path(certificate).parent / "static"))
+            router.mount("/", plain())
+            handler = router
         case _:
             handler = plain()
     with portico.Server(handler, **settings) as server:

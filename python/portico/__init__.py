@@ -33,9 +33,11 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    WebSocketError,
     WorkerError,
 )
 from ._event_loop import new_event_loop
+from ._files import StaticFiles
 from ._forms import Form, FormFile
 from ._responses import (
     Response,
@@ -49,6 +51,7 @@ from ._responses import (
 )
 from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
+from ._websocket import AsyncWebSocket, WebSocket, websocket
 from ._worker import Worker
 from ._workers import Workers, run_workers
 from ._wsgi import wsgi
@@ -58,6 +61,7 @@ Mapping.register(Request)
 
 __all__ = [
     "AsyncConnection",
+    "AsyncWebSocket",
     "CertificateError",
     "ClosedError",
     "ConfigError",
@@ -83,7 +87,10 @@ __all__ = [
     "Route",
     "Router",
     "Server",
+    "StaticFiles",
     "StreamCallback",
+    "WebSocket",
+    "WebSocketError",
     "Worker",
     "WorkerError",
     "Workers",
@@ -101,5 +108,6 @@ __all__ = [
     "run_workers",
     "set_cookie",
     "settings",
+    "websocket",
     "wsgi",
 ]

@@ -35,7 +35,8 @@ def asgi(app: ASGIApplication, *, lifespan: str = "auto") -> Function:
     It goes wherever a handler goes, and runs on the event loop, as every `async def` handler. A request's body is read
     before the app is called; the response is sent when its last `http.response.body` has come, and the app may go on
     after that (background tasks do). `receive()` gives the body at once, and `http.disconnect` when the response is
-    complete. WebSockets are not spoken.
+    complete or the client has left; in that case `send` raises `BrokenPipeError`. The app is not cancelled for it, but
+    when `handler_timeout` is over. WebSockets are not spoken.
 
     `lifespan` is `"auto"`, `"on"` or `"off"`. The app's startup runs before the first request is served: in
     `Server.listen`, or on entering `async with`, which raise `ListenError` where it fails. Where it is added to a
@@ -82,8 +83,10 @@ class Application:
         exchange = Exchange(request, self)
         try:
             await self._app(asgi_scope(request, lifespan.state), exchange.receive, exchange.send)
-        except BaseException:
+        except BaseException as exception:
             exchange.abandon()
+            if exchange.left and isinstance(exception, Exception) and _is_of_leaving(exception):
+                return None
             raise
         return exchange.end()
 
@@ -95,6 +98,21 @@ class Application:
 
     def __repr__(self) -> str:
         return f"portico.asgi({self._app!r})"
+
+
+def _is_of_leaving(exception: BaseException) -> bool:
+    """Whether it comes of what `send` raises when the client has left: that is no error of the app, however it was
+    wrapped on its way (Starlette's ClientDisconnect, a group of a task group)."""
+    known: set[int] = set()
+    left = [exception]
+    while left:
+        if isinstance(it := left.pop(), BrokenPipeError):
+            return True
+        if id(it) not in known:
+            known.add(id(it))
+            left += [other for other in (it.__cause__, it.__context__) if other is not None]
+            left += getattr(it, "exceptions", ())
+    return False
 
 
 async def disconnect(exchange: Exchange) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._core import BodySender
+    from ._core import BodySender, BodyStream, Request
 
 
 async def pump(body: AsyncIterable[bytes], sender: BodySender) -> None:
@@ -36,3 +36,19 @@ async def room(sender: BodySender) -> None:
         if sender.has_room(future):
             return
         await future
+
+
+async def next_piece(stream: BodyStream) -> bytes:
+    """The next piece of a request's body. Raises `StopAsyncIteration` at its end."""
+    while True:
+        future = asyncio.get_running_loop().create_future()
+        piece = stream.poll(future)
+        if piece is not None:
+            return piece
+        await future
+
+
+async def read_rest(request: Request, stream: BodyStream) -> bytes:
+    """The rest of a request's body, which the request keeps."""
+    stream.keep(b"".join([piece async for piece in stream]))
+    return request.body

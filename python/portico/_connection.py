@@ -160,7 +160,31 @@ class Connection(_Connection):
         self.close()
 
 
-class AsyncConnection(_Connection):
+class Waiting:
+    """What waits on an event loop for what the core does."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    async def _wait(self, operation: _core.Operation[_T]) -> _T:
+        loop = asyncio.get_running_loop()
+        self._calls += 1
+        if self._calls % _TURN == 0:
+            # A client that sends faster than it is read would have the loop to itself.
+            await asyncio.sleep(0)
+        while not operation.is_done(woken := loop.create_future()):
+            self._calls = 0
+            seconds = operation.seconds_left()
+            timer = None if seconds is None else loop.call_later(seconds, _wake, woken)
+            try:
+                await woken
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        return operation.wait()
+
+
+class AsyncConnection(_Connection, Waiting):
     """A connection in the hands of an `async def` callback of `Server.listen(stream=)`, on the event loop of the
     handlers: the methods of `Connection` as coroutines.
 
@@ -170,8 +194,8 @@ class AsyncConnection(_Connection):
     """
 
     def __init__(self, stream: _core.Stream) -> None:
-        super().__init__(stream)
-        self._calls = 0
+        _Connection.__init__(self, stream)
+        Waiting.__init__(self)
 
     async def read(self, n: int = -1, timeout: float | None = None) -> bytes:
         """As `Connection.read`."""
@@ -224,23 +248,6 @@ class AsyncConnection(_Connection):
     ) -> None:
         await self.close()
 
-    async def _wait(self, operation: _core.Operation[_T]) -> _T:
-        loop = asyncio.get_running_loop()
-        self._calls += 1
-        if self._calls % _TURN == 0:
-            # A client that sends faster than it is read would have the loop to itself.
-            await asyncio.sleep(0)
-        while not operation.is_done(woken := loop.create_future()):
-            self._calls = 0
-            seconds = operation.seconds_left()
-            timer = None if seconds is None else loop.call_later(seconds, _wake, woken)
-            try:
-                await woken
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        return operation.wait()
-
 
 def _wake(woken: asyncio.Future[None]) -> None:
     if not woken.done():
@@ -269,7 +276,7 @@ def target(callback: StreamCallback, reports: Reports) -> Callable[[_core.Stream
     """What the binding calls for each connection; for a callback that is `async def` it gives a coroutine."""
     if not callable(callback):
         raise ConfigError(f"stream: a function of a connection, not {type(callback).__name__}")
-    if _is_generator(callback):
+    if is_generator(callback):
         raise ConfigError(
             f"stream: {name_of(callback)} has a `yield`: calling it gives a generator, and runs nothing of it"
         )
@@ -278,7 +285,7 @@ def target(callback: StreamCallback, reports: Reports) -> Callable[[_core.Stream
     return functools.partial(_call, cast("Callable[[Connection], object]", callback), reports)
 
 
-def _is_generator(callback: Callable[..., object]) -> bool:
+def is_generator(callback: Callable[..., object]) -> bool:
     while isinstance(callback, functools.partial):
         callback = callback.func
     called = (callback, getattr(callback, "__call__", None))  # noqa: B004
@@ -296,7 +303,7 @@ def _call(callback: Callable[[Connection], object], reports: Reports, stream: _c
                 f"stream: {name_of(callback)} returned a coroutine that nothing awaits: declare it `async def`"
             )
     except BaseException as exception:
-        idle = _tell(exception, callback, connection, reports)
+        idle = tell(exception, callback, connection, reports)
     finally:
         stream.close(idle)
 
@@ -310,18 +317,23 @@ async def _call_async(
     try:
         await callback(connection)
     except BaseException as exception:
-        if isinstance(exception, (asyncio.CancelledError, GeneratorExit)) and _is_ended(task, exception):
+        if is_ended(task, exception) or raises_for_program(exception):
             raise
-        if isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise  # Ctrl-C is meant for the program.
-        idle = _tell(exception, callback, connection, reports)
+        idle = tell(exception, callback, connection, reports)
     finally:
         stream.close(idle)
 
 
-def _is_ended(task: asyncio.Task[Any] | None, exception: BaseException) -> bool:
+def raises_for_program(exception: BaseException) -> bool:
+    """Whether it is Ctrl-C, which is meant for the program."""
+    return isinstance(exception, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
+def is_ended(task: asyncio.Task[Any] | None, exception: BaseException) -> bool:
     """Whether the coroutine was cancelled, as at the end of the grace, or closed by whoever drops its task; False where
     the callback has raised such an exception itself."""
+    if not isinstance(exception, (asyncio.CancelledError, GeneratorExit)):
+        return False
     if asyncio._get_running_loop() is None or asyncio.current_task() is not task:
         return True
     if isinstance(exception, GeneratorExit):
@@ -331,7 +343,7 @@ def _is_ended(task: asyncio.Task[Any] | None, exception: BaseException) -> bool:
     return cancelling is None or cancelling() > 0
 
 
-def _tell(exception: BaseException, callback: Callable[..., object], connection: _Connection, reports: Reports) -> bool:
+def tell(exception: BaseException, callback: Callable[..., object], connection: Any, reports: Reports) -> bool:
     """Tells of what a callback let pass; whether that was a time-out of its client."""
     if isinstance(exception, InterpreterEnds):
         return False

@@ -10,7 +10,8 @@ Error
 ├── RequestError (ValueError)           a request was refused (given to `on_error`)
 │   ├── IncompleteRequest               more bytes are needed
 │   └── LimitError                      a limit or time-out was passed
-└── ResponseError (ValueError)          a handler returned what cannot be sent
+├── ResponseError (ValueError)          a handler returned what cannot be sent
+└── WebSocketError (ConnectionError)    a WebSocket has ended, and not in order
 """
 
 from __future__ import annotations
@@ -79,6 +80,16 @@ class LimitError(RequestError):
 
 class ResponseError(Error, ValueError):
     """A handler returned what cannot be sent as a response. Its client got a 500."""
+
+
+class WebSocketError(Error, ConnectionError):
+    """A WebSocket has ended: its client was lost or broke the rules, or something was to be sent after it was closed.
+
+    `code` and `reason` are how it ended (RFC 6455 section 7.4); 1006 where its connection was lost. A handler that lets
+    it pass is not taken for one that failed."""
+
+    code: int = 1006
+    reason: str = ""
 
 
 # What a traceback prints is what can be imported.

@@ -29,7 +29,8 @@ from ._signals import ending_signals
 from ._tables import Giving
 
 Handler: TypeAlias = Function | Router
-"""Who answers requests: a function from a request to a response dict, `def` or `async def`, or a `Router`."""
+"""Who answers requests: a function from a request to a response dict, `def` or `async def`, a `StaticFiles`, or a
+`Router`."""
 
 _logger = logging.getLogger("portico")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 from ._asgi import Application
 from ._errors import ConfigError
+from ._files import StaticFiles
 from ._handlers import check_handler, is_async
 from ._middleware import Candidate, Middleware, compose, not_found
 
@@ -41,6 +42,8 @@ class Giving:
 
         if isinstance(handler, Router):
             return self._table(handler, middleware).core, None
+        if isinstance(handler, StaticFiles) and not middleware:
+            return handler._core, None
         # Those of a router were checked when it got them.
         check_handler(handler)
         return self.call([Candidate((), handler)], middleware)

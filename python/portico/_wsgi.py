@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._core import __version__, wsgi_environ, wsgi_start
+from ._core import FileBody, __version__, wsgi_environ, wsgi_start
 from ._errors import ConfigError, ResponseError
 
 if TYPE_CHECKING:
@@ -68,20 +71,24 @@ class _Application:
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            "wsgi.file_wrapper": _FileWrapper,
             # Not of PEP 3333, but widely known: reading to the end of a body without a length is safe.
             "wsgi.input_terminated": True,
         }
 
     def __call__(self, request: Request) -> Response:
         answer = _Answer()
-        rest: _Rest | None = None
+        rest: _Rest | FileBody | None = None
+        # One for the whole response, whichever threads make it: what an app begins with its context variables, as
+        # Flask's `stream_with_context` does, it ends where they are known.
+        context = contextvars.copy_context()
         try:
-            result = self._app(wsgi_environ(request, self._base), answer.start_response)
+            result = context.run(self._app, wsgi_environ(request, self._base), answer.start_response)
             try:
-                rest = answer.take(result)
+                rest = answer.take_file(result) or answer.take(result, context)
             finally:
-                if rest is None:
-                    _close(result)
+                if rest is None or isinstance(rest, FileBody):
+                    context.run(_close, result)
         finally:
             if _errors.rest:
                 _errors.flush()
@@ -134,18 +141,32 @@ class _Answer:
         if data:
             self.parts.append(data)
 
-    def take(self, result: Iterable[bytes]) -> _Rest | None:
+    def take(self, result: Iterable[bytes], context: contextvars.Context) -> _Rest | None:
         """Takes what the app gives: all of it, or, where it is to be sent as it comes, the first part; then this
         returns the whole."""
-        parts = _parts(result)
         is_here = isinstance(result, (list, tuple))
+        parts = _parts(result, None if is_here else context)
         for part in parts:
             # Generators may call start_response as late as for their first part.
             self.check_started()
             self.parts.append(part)
             if not is_here and not self._is_short():
                 self.begun = True
-                return _Rest(self.parts, parts, result)
+                return _Rest(self.parts, parts, result, context)
+        return None
+
+    def take_file(self, result: Iterable[bytes]) -> FileBody | None:
+        """What the core sends from a file; None for what Python has to read."""
+        if not isinstance(result, _FileWrapper) or self.parts or not self.status:
+            return None
+        file, length = result.file, self.headers.get("content-length")
+        # Of others the descriptor may lead to something else than what they give, as with gzip.
+        raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
+        if not isinstance(raw, io.FileIO):
+            return None
+        with contextlib.suppress(OSError):  # it is no regular file
+            most = int(length) if isinstance(length, str) and length.isdecimal() else None
+            return FileBody(file.fileno(), file.tell(), most)
         return None
 
     def _is_short(self) -> bool:
@@ -157,14 +178,33 @@ class _Answer:
             raise ResponseError("a WSGI app has to call start_response before it gives a body")
 
 
+class _FileWrapper:
+    """`wsgi.file_wrapper`: a file as a body. A regular one is sent by the core, from where it stands; of any other file
+    `block_size` bytes are read at a time."""
+
+    def __init__(self, file: Any, block_size: int = 64 * 1024) -> None:
+        self.file = file
+        self._block_size = block_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while part := self.file.read(self._block_size):
+            yield part
+
+    def close(self) -> None:
+        _close(self.file)
+
+
 class _Rest:
     """A body that is sent as it comes. Not a generator: one that was never begun, as for HEAD, closes nothing."""
 
-    def __init__(self, first: list[bytes], parts: Iterator[bytes], result: Iterable[bytes]) -> None:
+    def __init__(
+        self, first: list[bytes], parts: Iterator[bytes], result: Iterable[bytes], context: contextvars.Context
+    ) -> None:
         # Those that are here, and what `write` adds to them.
         self._here = first
         self._parts = parts
         self._result = result
+        self._context = context
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -177,13 +217,13 @@ class _Rest:
         return part
 
     def close(self) -> None:
-        _close(self._result)
+        self._context.run(_close, self._result)
 
 
-def _parts(result: Iterable[object]) -> Iterator[bytes]:
-    """What it gives, without what is empty."""
+def _parts(result: Iterable[object], context: contextvars.Context | None) -> Iterator[bytes]:
+    """What it gives, without what is empty; each is made in `context`, where there is one."""
     try:
-        parts = iter(result)
+        parts = iter(result) if context is None else _within(context, context.run(iter, result))
     except TypeError:
         raise ResponseError(f"a WSGI app returns an iterable of bytes, not {type(result).__name__}") from None
     for part in parts:
@@ -191,6 +231,12 @@ def _parts(result: Iterable[object]) -> Iterator[bytes]:
             raise ResponseError(f"a WSGI app gives bytes, not {type(part).__name__}")
         if part:
             yield part
+
+
+def _within(context: contextvars.Context, parts: Iterator[object]) -> Iterator[object]:
+    end = object()
+    while (part := context.run(next, parts, end)) is not end:
+        yield part
 
 
 def _close(result: object) -> None:

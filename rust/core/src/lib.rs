@@ -6,11 +6,12 @@
 //! 2. [`tls`] does the handshake with the certificate for the host name that the client asks for.
 //! 3. [`connection`] finds out which protocol is spoken; [`http`] reads requests, by [`http::h1`] or HTTP/2.
 //! 4. [`dispatch`] hands a request to its host's [`Handler`], the seam to whoever embeds this; [`routing`] puts many of
-//!    them behind one.
+//!    them behind one, [`files`] is one that needs no language: what is below a folder.
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
-//! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself.
+//! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself. A response may end
+//! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
 //! `shutdown`, [`server`], which owns the threads, and what 3 and `raw` share: `stream` (a connection's bytes, with or
@@ -46,6 +47,7 @@ pub mod dispatch;
 pub mod error;
 mod event_loops;
 mod farewell;
+pub mod files;
 pub mod http;
 pub mod listener;
 pub mod locks;
@@ -57,12 +59,14 @@ mod shutdown;
 mod stream;
 mod timer;
 pub mod tls;
+pub mod websocket;
 
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
+pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Stat, statistics};
 pub use raw::{StreamHandler, Streams};

@@ -136,6 +136,10 @@ pub(crate) struct Metrics {
     refusals: [Counter; Refusal::ALL.len()],
     pub(crate) handler_failures: Counter,
     pub(crate) loop_takeovers: Counter,
+    pub(crate) websockets: Counter,
+    pub(crate) websockets_open: Counter,
+    pub(crate) websocket_messages_received: Counter,
+    pub(crate) websocket_messages_sent: Counter,
 }
 
 /// One entry of `stats()`.
@@ -243,6 +247,18 @@ impl Metrics {
                 "loop_takeovers",
                 "times a handler held an event loop too long, and a spare thread took the loop over",
                 number(&self.loop_takeovers),
+            ),
+            ("websockets", "WebSockets begun", number(&self.websockets)),
+            ("websockets_open", "WebSockets open now", number(&self.websockets_open)),
+            (
+                "websocket_messages_received",
+                "messages that WebSockets' clients have sent",
+                number(&self.websocket_messages_received),
+            ),
+            (
+                "websocket_messages_sent",
+                "messages that were given to WebSockets to send",
+                number(&self.websocket_messages_sent),
             ),
         ]
     }

@@ -296,6 +296,11 @@ impl Server {
         self.service.lifecycle.is_serving()
     }
 
+    /// What its connections share.
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
     /// Every counter: its name, what it counts, its value.
     pub fn stats(&self) -> Vec<(&'static str, &'static str, Stat)> {
         self.service.metrics.stats()

@@ -1,7 +1,7 @@
 //! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): the scope of a request, and its `receive` and `send`.
 //! The rest is `python/portico/_asgi.py`.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -18,6 +18,7 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, Py
 
 use crate::bodies::{BodySender, Length};
 use crate::connection;
+use crate::files::FileBody;
 use crate::header_names;
 use crate::loops::Queue;
 use crate::request::{Request, latin1, position};
@@ -124,25 +125,47 @@ fn headers<'py>(py: Python<'py>, request: &portico_core::http::Request) -> PyRes
 }
 
 /// Where the answer to a request goes, for a handler on an event loop that answers before it is done.
-pub(crate) type SharedReply = Arc<Mutex<Option<Reply>>>;
+pub(crate) struct SharedReply {
+    reply: Mutex<Option<Reply>>,
+    /// The exchange that is told when the client leaves, in place of its task being cancelled.
+    exchange: OnceLock<Weak<Mutex<State>>>,
+}
+
+impl SharedReply {
+    pub(crate) fn new(reply: Reply) -> Arc<Self> {
+        Arc::new(SharedReply { reply: Mutex::new(Some(reply)), exchange: OnceLock::new() })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Reply>> {
+        self.reply.lock()
+    }
+
+    /// Tells the app that nobody waits for its response any more; whether there is one to tell.
+    pub(crate) fn tell_left(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.exchange.get().and_then(Weak::upgrade) {
+            Some(state) => leave(&state, py).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
 
 /// One request and its response, as messages.
 #[pyclass(frozen)]
 pub(crate) struct Exchange {
     request: Py<Request>,
     /// None where the response is to be returned: between the server and this app is a handler that wants to see it.
-    way: Option<(SharedReply, Weak<Queue>)>,
+    way: Option<(Arc<SharedReply>, Weak<Queue>)>,
     /// No Python runs while this is locked.
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     stage: Stage,
     /// The parts of a body that comes in several.
     parts: Vec<u8>,
     was_read: bool,
-    /// The client has left in the middle of the response.
+    /// The client has left before the response was complete.
     left: bool,
     /// An `asyncio.Event` for those who wait for the end.
     ended: Option<Py<PyAny>>,
@@ -173,7 +196,12 @@ impl Exchange {
     #[new]
     fn new(request: Py<Request>, handler: &Bound<'_, PyAny>) -> Self {
         let way = request.get().called(handler).map(|called| (called.reply.clone(), called.queue.clone()));
-        Exchange { request, way, state: Mutex::default() }
+        let state = Arc::<Mutex<State>>::default();
+        if let Some((reply, _)) = &way {
+            // A second call of the app for the same request is one that a handler of its own makes; the first is told.
+            let _ = reply.exchange.set(Arc::downgrade(&state));
+        }
+        Exchange { request, way, state }
     }
 
     /// `http.request` with the whole body; then `http.disconnect`, once the response is complete.
@@ -230,12 +258,13 @@ impl Exchange {
         let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Complete(None));
         self.wake(py)?;
         match stage {
+            Stage::Begun | Stage::Started(_) | Stage::Streaming(_) if self.state.lock().left => Ok(None),
             Stage::Begun => wrong("the ASGI app returned without an http.response.start".to_string()),
             Stage::Started(_) | Stage::Streaming(_) => {
                 wrong("the ASGI app returned before its last http.response.body".to_string())
             }
             Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
-            Stage::Complete(response) => response.map(|response| to_dict(py, &response)).transpose(),
+            Stage::Complete(response) => response.map(|response| to_dict(py, response)).transpose(),
         }
     }
 
@@ -247,8 +276,13 @@ impl Exchange {
 
     /// The client has left while the response was being sent.
     fn client_left(&self, py: Python<'_>) -> PyResult<()> {
-        self.state.lock().left = true;
-        self.wake(py)
+        leave(&self.state, py)
+    }
+
+    /// Whether the client has left before the response was complete.
+    #[getter]
+    fn left(&self) -> bool {
+        self.state.lock().left
     }
 
     /// An `asyncio.Event` that is set when the response is complete, or cannot be any more.
@@ -279,8 +313,12 @@ impl Exchange {
         }
         response.check().map_err(crate::errors::to_python)?;
         let mut state = self.state.lock();
-        if !matches!(state.stage, Stage::Begun) {
-            return wrong("send: a second http.response.start".to_string());
+        match state.stage {
+            // Nobody hears it any more, and the specification has what follows the end ignored.
+            Stage::Complete(_) => return Ok(()),
+            Stage::Begun if state.left => return Err(BodySender::gone()),
+            Stage::Begun => {}
+            _ => return wrong("send: a second http.response.start".to_string()),
         }
         state.stage = Stage::Started(response);
         Ok(())
@@ -301,6 +339,10 @@ impl Exchange {
         // Whatever goes wrong from here on, the response cannot go on.
         let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Failed);
         match stage {
+            Stage::Started(_) if self.state.lock().left => {
+                self.state.lock().stage = Stage::Begun;
+                Err(BodySender::gone())
+            }
             Stage::Started(response) if more => self.begin_streaming(slf, response, body),
             Stage::Started(response) => self.complete(py, response, body).map(|()| None),
             Stage::Streaming(sender) => self.stream(py, sender, body, more),
@@ -308,10 +350,11 @@ impl Exchange {
                 self.state.lock().stage = Stage::Begun;
                 wrong("send: http.response.body before http.response.start".to_string())
             }
-            over => {
-                self.state.lock().stage = over;
-                wrong("send: http.response.body after the response was complete".to_string())
+            Stage::Complete(response) => {
+                self.state.lock().stage = Stage::Complete(response);
+                Ok(None)
             }
+            Stage::Failed => wrong("send: http.response.body after an error of this response".to_string()),
         }
     }
 
@@ -388,7 +431,7 @@ impl Exchange {
             sender.get().finish()?;
             self.state.lock().stage = Stage::Complete(None);
             self.wake(py)?;
-            return Ok(None);
+            return has_room.map(|_| None);
         }
         let full = matches!(has_room, Ok(false)).then(|| sender.clone_ref(py));
         self.state.lock().stage = Stage::Streaming(sender);
@@ -397,11 +440,20 @@ impl Exchange {
 
     /// Tells those who wait for the end.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let ended = self.state.lock().ended.take();
-        match ended {
-            None => Ok(()),
-            Some(ended) => ended.call_method0(py, intern!(py, "set")).map(drop),
-        }
+        wake(&self.state, py)
+    }
+}
+
+fn leave(state: &Mutex<State>, py: Python<'_>) -> PyResult<()> {
+    state.lock().left = true;
+    wake(state, py)
+}
+
+fn wake(state: &Mutex<State>, py: Python<'_>) -> PyResult<()> {
+    let ended = state.lock().ended.take();
+    match ended {
+        None => Ok(()),
+        Some(ended) => ended.call_method0(py, intern!(py, "set")).map(drop),
     }
 }
 
@@ -477,7 +529,8 @@ fn check_length(response: &mut Response, method: &Method) -> PyResult<()> {
     }
 }
 
-fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyDict>> {
+/// As a handler returns one.
+pub(crate) fn to_dict(py: Python<'_>, response: Response) -> PyResult<Bound<'_, PyDict>> {
     let headers = PyDict::new(py);
     for (name, value) in &response.headers {
         let value = latin1(py, value.as_bytes());
@@ -489,8 +542,9 @@ fn to_dict<'py>(py: Python<'py>, response: &Response) -> PyResult<Bound<'py, PyD
     let dict = PyDict::new(py);
     dict.set_item(intern!(py, "statusCode"), response.status.as_u16())?;
     dict.set_item(intern!(py, "multiValueHeaders"), headers)?;
-    if let Body::Whole(body) = &response.body {
-        dict.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    match response.body {
+        Body::Whole(body) => dict.set_item(intern!(py, "body"), PyBytes::new(py, &body))?,
+        body => dict.set_item(intern!(py, "body"), FileBody::new(py, body)?)?,
     }
     Ok(dict)
 }

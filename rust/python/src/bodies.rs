@@ -174,7 +174,7 @@ impl BodySender {
         BodySender { sender: Mutex::default(), length: Mutex::default(), queue: Weak::new(), nowhere: true }
     }
 
-    fn gone() -> PyErr {
+    pub(crate) fn gone() -> PyErr {
         PyBrokenPipeError::new_err("the client has left, or the server has ended: nobody reads this body any more")
     }
 }

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use crate::bodies::{self, Long, Pump};
 use crate::errors::{RequestError, ResponseError};
+use crate::files;
 use crate::loops::Bridge;
 use crate::request::{Called, Request};
 use crate::response;
@@ -53,6 +54,7 @@ impl Site {
             Ok(answer) => answer,
             Err(error) => return self.fail(reply, request, &error),
         };
+        let response = files::answer(request, response);
         match (making, bridge) {
             (None, _) => reply.send(response),
             (Some(making), None) if making.is_async => {
@@ -140,9 +142,15 @@ impl Failed {
 pub(crate) struct Function {
     pub(crate) callable: Arc<Slot>,
     pub(crate) site: Arc<Site>,
+    /// It takes bodies as they come: its attribute `stream_body`.
+    pub(crate) streams_body: bool,
 }
 
 impl Handler for Function {
+    fn streams_body(&self) -> bool {
+        self.streams_body
+    }
+
     fn hold(&self, work: &mut dyn FnMut()) {
         try_attach_for_long(|_| work());
     }

@@ -34,16 +34,24 @@ use crate::threads::detach;
 pub(crate) struct OnLoop {
     pub(crate) function: Arc<Function>,
     pub(crate) queue: Arc<Queue>,
+    /// The setting `handler_timeout`.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Handler for OnLoop {
     fn call(&self, request: portico_core::http::Request, reply: Reply) {
         // No attaching here: the loop's thread does that, once for all that came meanwhile.
-        self.queue.push(Job { function: self.function.clone(), request, reply });
+        // The core's own began before it, and so is over before it but for this.
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout.saturating_sub(Duration::from_millis(5)));
+        self.queue.push(Job { function: self.function.clone(), request, reply, deadline });
     }
 
     fn is_cancellable(&self) -> bool {
         true
+    }
+
+    fn streams_body(&self) -> bool {
+        self.function.streams_body
     }
 }
 
@@ -51,6 +59,7 @@ struct Job {
     function: Arc<Function>,
     request: portico_core::http::Request,
     reply: Reply,
+    deadline: Option<Instant>,
 }
 
 /// What waits for an event loop. The loop is woken by the first and takes all.
@@ -214,13 +223,24 @@ struct Left {
     queue: Weak<Queue>,
     task: u64,
     /// None for a task that has nothing else to do.
-    reply: Option<Weak<Mutex<Option<Reply>>>>,
+    reply: Option<Weak<SharedReply>>,
+    /// When `handler_timeout` is over: what has taken that long is cancelled, whoever else could be told.
+    deadline: Option<Instant>,
 }
 
 impl Left {
     /// One that was answered may go on.
     fn is_answered(&self) -> bool {
         self.reply.as_ref().is_some_and(|reply| reply.upgrade().is_none_or(|reply| reply.lock().is_none()))
+    }
+
+    /// Whether there is an ASGI app to tell; it decides what to do.
+    fn is_told(&self, py: Python<'_>) -> PyResult<bool> {
+        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        match self.reply.as_ref().and_then(Weak::upgrade) {
+            Some(reply) if !late => reply.tell_left(py),
+            _ => Ok(false),
+        }
     }
 }
 
@@ -287,9 +307,11 @@ impl Bridge {
         let began = Instant::now();
         let run = || {
             for left in bridge.queue.take_left().iter().filter(|left| !left.is_answered()) {
-                let cancelled =
-                    bridge.tasks.bind(py).get_item(left.task).and_then(|task| task.as_ref().map_or(Ok(()), cancel));
-                only_interrupts(py, cancelled)?;
+                let told = left.is_told(py).and_then(|told| match bridge.tasks.bind(py).get_item(left.task)? {
+                    Some(task) if !told => cancel(&task),
+                    _ => Ok(()),
+                });
+                only_interrupts(py, told)?;
             }
             for sleeper in bridge.queue.take_woken() {
                 only_interrupts(py, sleeper.wake_up(py))?;
@@ -366,19 +388,19 @@ impl Bridge {
 
     /// A waker that has the task of that number cancelled.
     pub(crate) fn leaving(&self, number: u64) -> Waker {
-        Waker::from(Arc::new(Left { queue: Arc::downgrade(&self.queue), task: number, reply: None }))
+        Waker::from(Arc::new(Left { queue: Arc::downgrade(&self.queue), task: number, reply: None, deadline: None }))
     }
 }
 
 /// Makes the task of one request, and its first step.
 fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
     let py = bridge.py();
-    let Job { function, request, mut reply } = job;
+    let Job { function, request, mut reply, deadline } = job;
     if reply.is_abandoned() {
         return Ok(());
     }
     let Some(loop_) = bridge.get().loop_.lock().clone() else { return Ok(()) };
-    let (handler, reply) = (function.callable.get(py), Arc::new(Mutex::new(Some(reply))));
+    let (handler, reply) = (function.callable.get(py), SharedReply::new(reply));
     let called = Called {
         handler: handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize),
         reply: reply.clone(),
@@ -407,7 +429,8 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
         Some(ready) if ready.len()? == before + 1 => first_step(ready, &task).err(),
         _ => None,
     };
-    let answer = Answer { bridge: bridge.clone().unbind(), number, function, request: request.unbind(), reply };
+    let answer =
+        Answer { bridge: bridge.clone().unbind(), number, function, request: request.unbind(), reply, deadline };
     if task.call_method0(intern!(py, "done"))?.is_truthy()? {
         answer.finish(&task)?;
     } else {
@@ -482,7 +505,8 @@ struct Answer {
     function: Arc<Function>,
     request: Py<Request>,
     /// Shared with the request, for a handler that answers before it is done.
-    reply: SharedReply,
+    reply: Arc<SharedReply>,
+    deadline: Option<Instant>,
 }
 
 impl Answer {
@@ -502,6 +526,7 @@ impl Answer {
         });
         let nobody_waits = reply.as_mut().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
         match (result, reply) {
+            (Ok(value), Some(_)) if nobody_waits && value.is_none() => {}
             (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value), Some(self.bridge.bind(py))),
             (Ok(_), None) => {}
             (Err(error), _) if error.is_instance_of::<CancelledError>(py) && nobody_waits => {}
@@ -517,7 +542,7 @@ impl Answer {
         let py = task.py();
         let bridge = self.bridge.get();
         let (queue, reply) = (Arc::downgrade(&bridge.queue), Some(Arc::downgrade(&self.reply)));
-        let waker = Waker::from(Arc::new(Left { queue, task: self.number, reply }));
+        let waker = Waker::from(Arc::new(Left { queue, task: self.number, reply, deadline: self.deadline }));
         let mut cx = Context::from_waker(&waker);
         let left = self.reply.lock().as_mut().map_or(Poll::Pending, |reply| reply.poll_abandoned(&mut cx));
         task.call_method1(intern!(py, "add_done_callback"), (Done(Mutex::new(Some(self))),))?;

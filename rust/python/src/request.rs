@@ -1,10 +1,11 @@
 //! `portico.Request`: the core's request, its values made when first asked for.
 
-use std::sync::Weak;
+use std::sync::{Arc, OnceLock, Weak};
 
+use bytes::Bytes;
 use portico_core::http::form::parse_form;
 use portico_core::http::target::parse_query;
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
@@ -14,6 +15,7 @@ use crate::asgi::SharedReply;
 use crate::connection::ConnectionInfo;
 use crate::errors;
 use crate::loops::Queue;
+use crate::uploads::{self, BodyStream};
 
 /// The keys of the mapping, in their order.
 pub(crate) const KEYS: [&str; 14] = [
@@ -42,6 +44,8 @@ pub(crate) struct Request {
     /// On an event loop: how it was called.
     called: Option<Called>,
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
+    /// Of a body that comes while the handler runs: its rest, once it was read whole.
+    rest: OnceLock<Bytes>,
 }
 
 /// A call of a handler on an event loop.
@@ -49,7 +53,7 @@ pub(crate) struct Called {
     /// The handler, by its address.
     pub(crate) handler: usize,
     /// Where the answer goes.
-    pub(crate) reply: SharedReply,
+    pub(crate) reply: Arc<SharedReply>,
     /// The way to the loop.
     pub(crate) queue: Weak<Queue>,
 }
@@ -58,12 +62,37 @@ type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
     pub(crate) fn new(request: portico_core::http::Request, server: Option<Py<PyAny>>, called: Option<Called>) -> Self {
-        Request { request, server, called, made: [const { PyOnceLock::new() }; KEYS.len()] }
+        Request { request, server, called, made: [const { PyOnceLock::new() }; KEYS.len()], rest: OnceLock::new() }
     }
 
     /// The core's request.
     pub(crate) fn core(&self) -> &portico_core::http::Request {
         &self.request
+    }
+
+    /// The whole body; one that is still coming is waited for.
+    fn body_bytes(&self, py: Python<'_>) -> PyResult<Bytes> {
+        let Some(incoming) = &self.request.incoming else { return Ok(self.request.body.clone()) };
+        if let Some(rest) = self.rest.get() {
+            return Ok(rest.clone());
+        }
+        if self.called.is_some() {
+            return Err(PyRuntimeError::new_err(
+                "the body is still coming, and waiting for it here would hold up the event loop: call `await request.read()` first",
+            ));
+        }
+        let rest = uploads::wait_for_rest(py, incoming)?;
+        Ok(self.rest.get_or_init(|| rest).clone())
+    }
+
+    /// Keeps the rest of a body that was read elsewhere.
+    pub(crate) fn keep_rest(&self, rest: Bytes) {
+        let _ = self.rest.set(rest);
+    }
+
+    /// The way to the event loop that it was called on.
+    pub(crate) fn queue(&self) -> Option<&Weak<Queue>> {
+        self.called.as_ref().map(|called| &called.queue)
     }
 
     /// How it was called, if it was this very handler that the server called on an event loop.
@@ -92,7 +121,7 @@ impl Request {
                 multiple(py, request.headers.iter().map(|(name, value)| (PyString::new(py, name), latin1(py, value))))
             }
             "cookies" => first(py, request.cookies().map(|(name, value)| (latin1(py, name), latin1(py, value)))),
-            "body" => Ok(PyBytes::new(py, &request.body).into_any()),
+            "body" => Ok(PyBytes::new(py, &self.body_bytes(py)?).into_any()),
             "isBase64Encoded" => Ok(PyBool::new(py, false).to_owned().into_any()),
             _ => {
                 let pairs = request.path_parameters();
@@ -289,7 +318,7 @@ impl Request {
     /// U+FFFD.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> Value<'py> {
-        self.request.text().into_bound_py_any(py)
+        self.request.decode(&self.body_bytes(py)?).into_bound_py_any(py)
     }
 
     /// The body parsed as JSON (RFC 8259).
@@ -306,12 +335,28 @@ impl Request {
         })
     }
 
+    /// The body in pieces: for `def` handlers an iterator, for `async def` ones an async iterator.
+    ///
+    /// A handler with the attribute `stream_body = True` gets them as they come (HTTP/1; a body that came over HTTP/2, or
+    /// was here with its head, is one piece). Raises `LimitError` or `RequestError` where the body is refused in the
+    /// middle, `ConnectionResetError` where the client left.
+    fn stream(slf: &Bound<'_, Self>) -> BodyStream {
+        BodyStream::new(slf)
+    }
+
+    /// Awaits the rest of the body and gives it whole; `body`, `text`, `json()` and `form()` have it from then on. For
+    /// `async def` handlers with `stream_body`; in any other it is here already.
+    fn read<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        let py = slf.py();
+        py.import(intern!(py, "portico._bodies"))?.getattr(intern!(py, "read_rest"))?.call1((slf, Self::stream(slf)))
+    }
+
     /// The fields of a form, `application/x-www-form-urlencoded` or `multipart/form-data` (RFC 7578), as a
     /// `portico.Form`; empty for any other content type.
     ///
     /// Raises `RequestError` with status 400 for a malformed one; a handler that lets it pass answers 400.
     fn form<'py>(&self, py: Python<'py>) -> Value<'py> {
-        let parts = parse_form(self.request.content_type(), self.request.body.clone())
+        let parts = parse_form(self.request.content_type(), self.body_bytes(py)?)
             .map_err(|error| errors::to_python(error.into()))?;
         let list = PyList::empty(py);
         for part in parts {

@@ -13,6 +13,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString
 
 use crate::bodies::{Length, Making};
 use crate::errors::{self, ResponseError};
+use crate::files;
+use crate::websocket::Upgrade;
 
 /// The keys that a response may have.
 pub(crate) const KEYS: [&str; 5] = ["statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"];
@@ -59,8 +61,12 @@ pub(crate) fn from_python<'py>(value: &Bound<'py, PyAny>) -> PyResult<(Response,
     match body {
         None => {}
         Some(body) if base64 => response.body = decode_base64(&body)?.into(),
+        Some(body) if body.is_instance_of::<Upgrade>() => {
+            response.upgrade = Some(body.cast::<Upgrade>()?.get().take()?);
+        }
         Some(body) => match whole(&body)? {
             Some(whole) => response.body = whole.into(),
+            None if files::take(&body, &mut response)? => {}
             None => {
                 let is_async = has(&body, intern!(body.py(), "__aiter__"))?;
                 // A client that has closed its half has left, as far as coroutines are concerned.
@@ -92,7 +98,7 @@ fn whole(body: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
     }
     let comes_in_pieces = PyMemoryView::from(body).is_err()
         && !body.is_instance_of::<PyDict>()
-        && (has(body, intern!(py, "__aiter__"))? || has(body, intern!(py, "__iter__"))?);
+        && (files::is_file(body)? || has(body, intern!(py, "__aiter__"))? || has(body, intern!(py, "__iter__"))?);
     if comes_in_pieces { Ok(None) } else { to_body(body).map(Some) }
 }
 
@@ -196,7 +202,7 @@ pub(crate) fn to_body(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(buffer) = PyBuffer::<u8>::get(body) {
         return Ok(Bytes::from(buffer.to_vec(body.py())?));
     }
-    wrong(format!("body: None, str, bytes, or an iterable of bytes, not {}", kind(body)))
+    wrong(format!("body: None, str, bytes, a pathlib.Path, or an iterable of bytes, not {}", kind(body)))
 }
 
 fn decode_base64(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {

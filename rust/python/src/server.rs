@@ -11,12 +11,14 @@ use portico_core::locks::Mutex;
 use portico_core::tls;
 use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::connection;
 use crate::contexts::{self, Context};
 use crate::errors::{self, ConfigError};
+use crate::files::StaticFiles;
 use crate::handler::{Function, Site};
 use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
@@ -345,6 +347,11 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// What WebSockets need of it, and whether it speaks them.
+    pub(crate) fn for_websockets(&self) -> (Arc<portico_core::Server>, Arc<Site>, bool) {
+        (self.server.clone(), self.site.clone(), self.config.websocket)
+    }
+
     /// A handler that is called where it belongs: on an event loop behind a bridge, else as the setting `dispatch` says. A
     /// router is one already.
     fn make_handler(
@@ -355,11 +362,21 @@ impl Server {
         if let Ok(router) = handler.cast::<Router>() {
             return router.get().handler();
         }
+        if let Ok(files) = handler.cast::<StaticFiles>() {
+            return Ok(files.get().handler());
+        }
+        let streams_body = match handler.getattr_opt(intern!(handler.py(), "stream_body"))? {
+            Some(streams) => streams.is_truthy()?,
+            None => false,
+        };
         let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);
-        let handler = Arc::new(Function { callable, site: self.site.clone() });
+        let handler = Arc::new(Function { callable, site: self.site.clone(), streams_body });
         let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
-            Some(bridge) => (Arc::new(OnLoop { function: handler, queue: bridge.get().queue.clone() }), Runs::Asyncio),
+            Some(bridge) => {
+                let (queue, timeout) = (bridge.get().queue.clone(), self.config.handler_timeout);
+                (Arc::new(OnLoop { function: handler, queue, timeout }), Runs::Asyncio)
+            }
             None => self.dispatch_function(handler),
         };
         let mut handlers = self.handlers.lock();
@@ -384,6 +401,11 @@ impl Server {
     /// A `def` handler that is called as the setting `dispatch` says.
     fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
         let mut wanted = self.wanted.lock();
+        if handler.streams_body {
+            // It waits for its client, which no thread that does I/O may.
+            wanted.pool.want();
+            return (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads);
+        }
         if self.config.dispatch != Dispatch::Inline {
             wanted.pool.want();
         }

@@ -18,7 +18,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 
 use crate::bodies::Long;
 use crate::connection::ConnectionInfo;
@@ -28,6 +28,7 @@ use crate::loops::{Bridge, Queue, Sleeper};
 use crate::response;
 use crate::slot::Slot;
 use crate::threads::{detach, try_attach_for_long};
+use crate::websocket::Socket;
 
 /// Larger writes are sent from the Python object's own memory: a copy costs less than keeping a reference below this.
 const SHARE: usize = 32 * 1024;
@@ -89,7 +90,8 @@ enum Way {
 
 impl StreamHandler for Callback {
     fn call(&self, connection: Connection) {
-        let visit = Visit { target: self.target.clone(), site: self.site.clone(), connection: Arc::new(connection) };
+        let connection = Arc::new(connection);
+        let visit = Visit { target: self.target.clone(), site: self.site.clone(), connection, socket: None };
         match &self.way {
             Way::Threads(pool) => pool.submit(Long::Visit(visit)),
             Way::Loop(queue) => queue.visit(visit),
@@ -102,6 +104,8 @@ pub(crate) struct Visit {
     target: Arc<Slot>,
     site: Arc<Site>,
     connection: Arc<Connection>,
+    /// What the target is called with, where that is a WebSocket.
+    socket: Option<Py<Socket>>,
 }
 
 impl Visit {
@@ -110,12 +114,25 @@ impl Visit {
         if !self.connection.begin() {
             return Ok(None);
         }
-        let stream = Stream { connection: self.connection, site: self.site, queue };
-        self.target.get(py)?.call1((stream,)).map(Some)
+        let target = self.target.get(py)?;
+        match self.socket {
+            Some(socket) => target.call1((socket,)),
+            None => target.call1((Stream { connection: self.connection, site: self.site, queue },)),
+        }
+        .map(Some)
     }
 }
 
 impl Visit {
+    pub(crate) fn of_socket(
+        target: Arc<Slot>,
+        site: Arc<Site>,
+        connection: Arc<Connection>,
+        socket: Py<Socket>,
+    ) -> Self {
+        Visit { target, site, connection, socket: Some(socket) }
+    }
+
     pub(crate) fn connection(&self) -> u64 {
         self.connection.info().id
     }
@@ -140,7 +157,7 @@ pub(crate) struct Stream {
 }
 
 /// None where the setting holds, else seconds; infinite for no limit.
-fn timeout(given: Option<f64>) -> PyResult<Timeout> {
+pub(crate) fn timeout(given: Option<f64>) -> PyResult<Timeout> {
     match given {
         None => Ok(Timeout::Default),
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
@@ -153,12 +170,7 @@ fn timeout(given: Option<f64>) -> PyResult<Timeout> {
 
 impl Stream {
     fn begin(&self, operation: raw::Operation) -> Operation {
-        Operation {
-            connection: self.connection.clone(),
-            site: self.site.clone(),
-            queue: self.queue.clone(),
-            state: Mutex::new(State::Pending(operation)),
-        }
+        Operation::new(self.connection.clone(), self.site.clone(), self.queue.clone(), operation)
     }
 
     fn writing(&self, py: Python<'_>, begun: Result<raw::Operation, StreamError>) -> PyResult<Operation> {
@@ -230,7 +242,7 @@ impl Stream {
     }
 }
 
-fn to_bytes(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+pub(crate) fn to_bytes(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(bytes) = data.cast::<PyBytes>() {
         return Ok(match bytes.as_bytes() {
             small if small.len() < SHARE => Bytes::copy_from_slice(small),
@@ -301,18 +313,30 @@ impl Operation {
 }
 
 impl Operation {
+    /// One whose waits end on the event loop behind `queue`, where there is one.
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        site: Arc<Site>,
+        queue: Option<Weak<Queue>>,
+        operation: raw::Operation,
+    ) -> Self {
+        Operation { connection, site, queue, state: Mutex::new(State::Pending(operation)) }
+    }
+
     fn give<'py>(&self, py: Python<'py>, done: Result<Done, StreamError>) -> PyResult<Bound<'py, PyAny>> {
         match done {
             Ok(Done::Bytes(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
+            Ok(Done::Message(Some((0, text)))) => Ok(PyString::from_bytes(py, &text)?.into_any()),
+            Ok(Done::Message(Some((_, bytes)))) => Ok(PyBytes::new(py, &bytes).into_any()),
             Ok(Done::Request(Some(request))) => Ok(self.site.wrap(py, *request, None)?.into_any()),
-            Ok(Done::Request(None) | Done::Written) => Ok(py.None().into_bound(py)),
+            Ok(Done::Message(None) | Done::Request(None) | Done::Written) => Ok(py.None().into_bound(py)),
             Err(error) => Err(to_python(py, &self.connection, error)),
         }
     }
 }
 
 /// The exception for what a call on a connection failed with.
-fn to_python(py: Python<'_>, connection: &Connection, error: StreamError) -> PyErr {
+pub(crate) fn to_python(py: Python<'_>, connection: &Connection, error: StreamError) -> PyErr {
     let business = error.is_daily_business();
     let text = format!("connection from {}: {error}", connection.info().peer);
     let error = match error {

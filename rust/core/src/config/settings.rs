@@ -142,6 +142,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.compression_min_bytes = v.count(),
     },
     Setting {
+        name: "websocket",
+        kind: Kind::Switch,
+        default: Value::Switch(true),
+        doc: "Whether WebSockets are spoken, over HTTP/1.1 and HTTP/2. Without them whoever asks for one gets 501.",
+        set: |c, v| c.websocket = v.switch(),
+    },
+    Setting {
         name: "nodelay",
         kind: Kind::Switch,
         default: Value::Switch(true),

@@ -48,6 +48,12 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// Whether it is to be called as soon as the head of a request is read, with a body that comes while it runs:
+    /// [`Request::incoming`]. One that is here by then is whole in [`Request::body`].
+    fn streams_body(&self) -> bool {
+        false
+    }
+
     /// Calls `work`, which calls handlers like this one, with whatever they all need, as a lock of their language: to take
     /// that once costs less than once for each.
     fn hold(&self, work: &mut dyn FnMut()) {
@@ -291,6 +297,15 @@ pub(crate) fn admit(connection: &Connection, request: &mut Request) -> Result<Ad
         return Err(RequestError::new(Refusal::InFlight, message));
     }
     Ok(Admitted::By(handler))
+}
+
+/// Whether who answers wants the body as it comes. Asked of a head whose body is not whole; what routers find on the way
+/// is forgotten, for they are followed again.
+pub(crate) fn streams_body(connection: &Connection, request: &mut Request) -> bool {
+    let Ok(handler) = connection.handler_for(request.host()) else { return false };
+    let found = follow(handler, request);
+    request.route = None;
+    matches!(found, Admitted::By(handler) if handler.streams_body())
 }
 
 /// Follows routers to who answers.

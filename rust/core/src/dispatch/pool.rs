@@ -155,4 +155,8 @@ impl Handler for Pooled {
     fn call(&self, request: Request, reply: Reply) {
         self.pool.submit(Job { handler: self.handler.clone(), judge: None, request, reply });
     }
+
+    fn streams_body(&self) -> bool {
+        self.handler.streams_body()
+    }
 }

@@ -58,6 +58,9 @@ pub(crate) struct EventLoop {
     case: Mutex<Option<Case>>,
 }
 
+/// How many threads read, for one loop, what a disk has to fetch.
+const FILE_THREADS: usize = 4;
+
 thread_local! {
     /// The loop that this thread turns, and the turn it has.
     static CURRENT: RefCell<Option<(Arc<EventLoop>, u64)>> = const { RefCell::new(None) };
@@ -67,7 +70,13 @@ thread_local! {
 
 impl EventLoop {
     fn new() -> io::Result<Arc<Self>> {
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            // They read what a disk has to fetch; more of them would only wait for the same one. None before there is such a file.
+            .max_blocking_threads(FILE_THREADS)
+            .thread_name("portico-files")
+            .build()?;
         Ok(Arc::new(EventLoop {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -216,7 +225,8 @@ impl EventLoop {
         let Some(runtime) = self.runtime.lock().take() else {
             return; // Another thread was faster.
         };
-        drop(runtime);
+        // Without waiting for a disk that does not answer.
+        runtime.shutdown_background();
         self.ended.store(true, Ordering::Release);
         // Requests that were left behind are answered, to nobody.
         drop(std::mem::take(&mut *self.jobs.lock()));

@@ -15,14 +15,15 @@ pub(crate) fn now() -> HeaderValue {
         let now = Instant::now();
         match &*cache {
             Some((made, date)) if now.duration_since(*made) < Duration::from_millis(500) => date.clone(),
-            _ => {
-                let date = httpdate::fmt_http_date(SystemTime::now());
-                // Such a date is plain ASCII; an empty one would be none.
-                let date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
-                cache.insert((now, date)).1.clone()
-            }
+            _ => cache.insert((now, of(SystemTime::now()))).1.clone(),
         }
     })
+}
+
+/// A date as headers have it (RFC 9110 section 5.6.7).
+pub(crate) fn of(time: SystemTime) -> HeaderValue {
+    // Such a date is plain ASCII; an empty one would be none.
+    HeaderValue::try_from(httpdate::fmt_http_date(time)).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

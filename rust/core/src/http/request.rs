@@ -7,6 +7,7 @@ use bytes::Bytes;
 use encoding_rs::{Encoding, UTF_8};
 use http::{Method, Version};
 
+use super::body::Incoming;
 use super::headers::Headers;
 use super::target::{self, Target};
 use crate::connection::ConnectionInfo;
@@ -22,12 +23,16 @@ pub struct Request {
     pub version: Version,
     /// The header lines.
     pub headers: Headers,
-    /// The whole body; empty where there was none.
+    /// The whole body; empty where there was none, and where it is still coming.
     pub body: Bytes,
+    /// The body that is still coming; only for handlers that take it so, see [`crate::Handler::streams_body`].
+    pub incoming: Option<Incoming>,
     /// The connection on which it came; none where only its bytes were parsed.
     pub connection: Option<Arc<ConnectionInfo>>,
     /// What routers found in the path; none where they found nothing.
     pub(crate) route: Option<Box<Route>>,
+    /// It is an extended CONNECT for a WebSocket (RFC 8441), which is a `GET` for everybody else.
+    pub(crate) tunnel: bool,
 }
 
 /// What routers found in the path of a request.
@@ -125,13 +130,18 @@ impl Request {
     /// The body as text, by the charset of its content type, else UTF-8 (WHATWG Encoding); what does not decode becomes
     /// U+FFFD.
     pub fn text(&self) -> Cow<'_, str> {
+        self.decode(&self.body)
+    }
+
+    /// The same of a body that has come since.
+    pub fn decode<'a>(&self, body: &'a [u8]) -> Cow<'a, str> {
         let named = self.content_type().split(';').skip(1).find_map(|parameter| {
             let (name, value) = parameter.split_once('=')?;
             name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
         });
         // An unknown charset is the client's mistake: UTF-8 shows most of what it meant.
         let encoding = named.and_then(|name| Encoding::for_label(name.as_bytes())).unwrap_or(UTF_8);
-        encoding.decode_with_bom_removal(&self.body).0
+        encoding.decode_with_bom_removal(body).0
     }
 
     /// The content type, empty where it is not given.

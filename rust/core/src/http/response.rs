@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 
 use super::body::{Body, Broken};
 use crate::error::{Error, RequestError};
+use crate::websocket::Upgrade;
 
 /// The most header lines of a response. No client takes as many; HTTP/2's header map ends at 24 000.
 const MAX_HEADERS: usize = 1_000;
@@ -18,12 +19,14 @@ pub struct Response {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Body,
+    /// What the connection goes on with after this response, which is a 101 then.
+    pub upgrade: Option<Box<Upgrade>>,
 }
 
 impl Response {
     /// A response without headers.
     pub fn new(status: StatusCode, body: impl Into<Body>) -> Self {
-        Response { status, headers: Vec::new(), body: body.into() }
+        Response { status, headers: Vec::new(), body: body.into(), upgrade: None }
     }
 
     /// The same with one more header.
@@ -81,7 +84,9 @@ impl Response {
     /// [`Error::Response`]: an interim status, which cannot end a request; a `Transfer-Encoding`, which is the
     /// server's business; a `Content-Length` that is not the body's.
     pub fn check(&mut self) -> Result<(), Error> {
-        if self.status.is_informational() {
+        if self.upgrade.is_some() {
+            self.check_upgrade()?;
+        } else if self.status.is_informational() {
             let status = self.status.as_u16();
             return Err(Error::Response(format!(
                 "statusCode {status}: an interim status (1xx) cannot end a request; use 200 to 599"
@@ -119,10 +124,18 @@ impl Response {
         Ok(())
     }
 
+    fn check_upgrade(&self) -> Result<(), Error> {
+        if self.status != StatusCode::SWITCHING_PROTOCOLS || !self.body.is_empty() {
+            let text = "a WebSocket's response has the statusCode 101 and no other body";
+            return Err(Error::Response(text.into()));
+        }
+        Ok(())
+    }
+
     /// The length to announce: the body's, or for an empty body the one the handler gave. None where RFC 9110
     /// section 8.6 forbids it, and where it is not known.
     pub fn content_length(&self, method: &Method) -> Option<u64> {
-        if self.status == StatusCode::NO_CONTENT {
+        if self.status == StatusCode::NO_CONTENT || self.status.is_informational() {
             return None;
         }
         let given = || self.headers.iter().find(|(name, _)| name == header::CONTENT_LENGTH);

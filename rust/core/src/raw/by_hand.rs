@@ -159,7 +159,17 @@ impl Connection {
         hand.asked = Some(Asked { method: method.clone(), version, keep_alive, by_bytes: false, failed: false });
         let body = std::mem::take(&mut hand.body).finish();
         let connection = Some(self.connection.info.clone());
-        let request = Box::new(Request { method, target, version, headers, body, connection, route: None });
+        let request = Box::new(Request {
+            method,
+            target,
+            version,
+            headers,
+            body,
+            incoming: None,
+            connection,
+            route: None,
+            tunnel: false,
+        });
         // Who answers is the callback's business; which hosts a connection is for is not: another one may ask for
         // certificates of clients.
         match self.connection.check_host(request.host()) {
@@ -239,8 +249,13 @@ impl Connection {
         encode::head(&mut head, response, method, persist, false);
         let body = match &response.body {
             _ if response.is_bodiless(method) => Bytes::new(),
+            _ if response.upgrade.is_some() => {
+                return Err(StreamError::Misuse("a WebSocket is no response by hand"));
+            }
             Body::Whole(body) => body.clone(),
-            Body::Pieces(_) => return Err(StreamError::Misuse("a response by hand has its body whole")),
+            Body::Pieces(_) | Body::File(_) => {
+                return Err(StreamError::Misuse("a response by hand has its body whole"));
+            }
         };
         self.pipe.write([head.freeze(), body])?;
         self.connection.service.metrics.response(response.status);

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::locks::Mutex;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::by_hand::ByHand;
 use super::error::StreamError;
 use super::operation::{Operation, What};
-use super::pipe::{Inbound, Pipe};
+use super::pipe::{Inbound, MESSAGE_HEAD, Pipe};
 use crate::config::Config;
 use crate::connection::ConnectionInfo;
 use crate::http::Response;
+use crate::locks::Mutex;
 
 /// A connection whose bytes are read and written by a callback. It ends when this is closed or dropped: what was written
 /// is sent, then the client is told that nothing more comes.
@@ -26,7 +26,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(pipe: Arc<Pipe>, connection: Arc<crate::connection::Connection>) -> Self {
+    pub(crate) fn new(pipe: Arc<Pipe>, connection: Arc<crate::connection::Connection>) -> Self {
         Connection { pipe, connection, by_hand: Mutex::default() }
     }
 
@@ -161,11 +161,17 @@ pub enum Timeout {
 
 /// What a read waits for.
 #[derive(Debug)]
-pub(super) enum Want {
+pub(crate) enum Want {
     UpTo(usize),
     All,
     Exactly(usize),
-    Until { separator: Bytes, most: usize, searched: usize },
+    Until {
+        separator: Bytes,
+        most: usize,
+        searched: usize,
+    },
+    /// A WebSocket message as [`Pipe::receive_message`] has put it there; with its kind before it.
+    Message,
 }
 
 impl Want {
@@ -195,6 +201,12 @@ impl Want {
                 let text = format!("{length} bytes at once are more than {most_of_all} (max_request_read_bytes)");
                 return Some(Err(StreamError::Limit(text)));
             }
+            // It was put there whole.
+            Want::Message if there >= MESSAGE_HEAD => {
+                let length = inbound.buffer.get_u64() as usize;
+                return Some(Ok(split(inbound.buffer, 1 + length)));
+            }
+            Want::Message => {}
             Want::Exactly(length) if there >= *length => return Some(Ok(split(inbound.buffer, *length))),
             Want::Exactly(length) => inbound.wanted = *length,
             Want::Until { separator, most, searched } => {

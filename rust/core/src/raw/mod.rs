@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 pub use connection::{Connection, Timeout};
 pub use error::StreamError;
+pub(crate) use operation::What;
 pub use operation::{Done, Operation};
+pub(crate) use pipe::{End, Pipe, Plan};
 pub(crate) use pump::serve;
 
 /// Takes connections, each with its bytes to read and to write. The seam to whoever embeds this, beside

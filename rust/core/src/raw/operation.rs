@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::connection::{Connection, Timeout, Want, deadline};
 use super::error::StreamError;
@@ -23,8 +23,9 @@ pub struct Operation {
     waker: Option<Waker>,
 }
 
-pub(super) enum What {
+pub(crate) enum What {
     Read(Want),
+    Message,
     Request,
     Written,
 }
@@ -34,6 +35,8 @@ pub(super) enum What {
 pub enum Done {
     /// What was read; nothing at the end.
     Bytes(Bytes),
+    /// A WebSocket message and its kind; none at the end.
+    Message(Option<(u8, Bytes)>),
     /// A request; none at the end.
     Request(Option<Box<Request>>),
     /// It was written.
@@ -41,7 +44,7 @@ pub enum Done {
 }
 
 impl Operation {
-    pub(super) fn new(connection: Arc<Connection>, what: What, timeout: Timeout) -> Self {
+    pub(crate) fn new(connection: Arc<Connection>, what: What, timeout: Timeout) -> Self {
         let by_setting = timeout == Timeout::Default;
         let timeout = connection.time(timeout);
         Operation { connection, what, timeout, by_setting, deadline: deadline(timeout), waker: None }
@@ -52,6 +55,14 @@ impl Operation {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Done, StreamError>> {
         let done = match &mut self.what {
             What::Read(want) => self.connection.poll_read(cx, want).map_ok(Done::Bytes),
+            What::Message => self.connection.poll_read(cx, &mut Want::Message).map_ok(|mut message| {
+                if message.is_empty() {
+                    self.connection.pipe.order(|orders| orders.heard = true);
+                    return Done::Message(None);
+                }
+                // One byte more than the message has, so that none is empty.
+                Done::Message(Some((message.get_u8(), message)))
+            }),
             What::Written => self.connection.pipe.poll_written(cx).map_ok(|()| Done::Written),
             What::Request => self.connection.poll_request(cx).map_ok(Done::Request),
         };

@@ -12,10 +12,12 @@ use super::error::StreamError;
 const HIGH_WATER: usize = 64 * 1024;
 /// Writes up to this size are gathered, so that they leave together.
 const SMALL: usize = 16 * 1024;
+/// What stands before a WebSocket message: its length and its kind.
+pub(crate) const MESSAGE_HEAD: usize = 9;
 
 /// How the client's side ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// As it should: by `close_notify`, or in the clear by FIN.
     Orderly,
     /// TLS without `close_notify`.
@@ -23,7 +25,7 @@ pub(super) enum End {
 }
 
 /// The two ends share this; it is locked for moments only, and never while anybody is woken.
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     state: Mutex<State>,
     /// The most that is read ahead of the callback.
     read_ahead: usize,
@@ -54,24 +56,26 @@ struct State {
 
 /// What the callback has asked for or done, as the task needs to know.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Orders {
+pub(crate) struct Orders {
     /// The callback has begun.
-    pub(super) begun: bool,
+    pub(crate) begun: bool,
     /// Nothing more will be written.
-    pub(super) eof: bool,
+    pub(crate) eof: bool,
     /// Nothing more will be read either: the callback is done.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// It was closed for a request that was refused.
-    pub(super) refused: bool,
+    pub(crate) refused: bool,
+    /// A WebSocket's callback has read to its end.
+    pub(crate) heard: bool,
     /// It was closed because nothing came in time.
-    pub(super) idle: bool,
+    pub(crate) idle: bool,
 }
 
 /// What the task is to do next.
-pub(super) struct Plan {
-    pub(super) piece: Option<Bytes>,
-    pub(super) may_read: bool,
-    pub(super) orders: Orders,
+pub(crate) struct Plan {
+    pub(crate) piece: Option<Bytes>,
+    pub(crate) may_read: bool,
+    pub(crate) orders: Orders,
 }
 
 /// Who waits for the same thing; usually one.
@@ -91,7 +95,7 @@ impl Wakers {
 }
 
 impl Pipe {
-    pub(super) fn new(read_ahead: usize) -> Self {
+    pub(crate) fn new(read_ahead: usize) -> Self {
         Pipe { state: Mutex::default(), read_ahead }
     }
 
@@ -99,7 +103,7 @@ impl Pipe {
 
     /// The next piece to send, where `idle` says that none is in hand, and what else there is to do. The task is woken
     /// when any of it changes.
-    pub(super) fn plan(&self, idle: bool, waker: &Waker) -> Plan {
+    pub(crate) fn plan(&self, idle: bool, waker: &Waker) -> Plan {
         let mut state = self.state.lock();
         if !state.task.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.task = Some(waker.clone());
@@ -111,7 +115,7 @@ impl Pipe {
         Plan { piece, may_read, orders: state.orders }
     }
 
-    pub(super) fn receive(&self, bytes: &[u8]) {
+    pub(crate) fn receive(&self, bytes: &[u8]) {
         self.wake_readers(|state| {
             if !state.orders.closed {
                 state.inbound.extend_from_slice(bytes);
@@ -119,12 +123,24 @@ impl Pipe {
         });
     }
 
-    pub(super) fn receive_end(&self, end: End) {
+    /// Takes a WebSocket message, for [`super::connection::Want::Message`]: its length, its kind, itself.
+    pub(crate) fn receive_message(&self, kind: u8, payload: &[u8]) {
+        self.wake_readers(|state| {
+            if !state.orders.closed {
+                state.inbound.reserve(MESSAGE_HEAD + payload.len());
+                state.inbound.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+                state.inbound.extend_from_slice(&[kind]);
+                state.inbound.extend_from_slice(payload);
+            }
+        });
+    }
+
+    pub(crate) fn receive_end(&self, end: End) {
         self.wake_readers(|state| state.end = Some(end));
     }
 
     /// Reads that find nothing end from now on.
-    pub(super) fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.wake_readers(|state| state.drained = true);
     }
 
@@ -138,7 +154,7 @@ impl Pipe {
     }
 
     /// Notes that so much was sent.
-    pub(super) fn sent(&self, length: usize) {
+    pub(crate) fn sent(&self, length: usize) {
         let writers = {
             let mut state = self.state.lock();
             state.unsent = state.unsent.saturating_sub(length);
@@ -151,7 +167,7 @@ impl Pipe {
     }
 
     /// Nothing can be read or written any more, for the first reason that is given.
-    pub(super) fn fail(&self, failure: StreamError) {
+    pub(crate) fn fail(&self, failure: StreamError) {
         let (waiting, unsent) = {
             let mut state = self.state.lock();
             state.failure.get_or_insert(failure);
@@ -165,30 +181,35 @@ impl Pipe {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn end(&self) -> Option<End> {
+    /// Whether little enough has not been sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state.lock().unsent <= HIGH_WATER
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
         self.state.lock().end
     }
 
-    pub(super) fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.state.lock().drained
     }
 
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.state.lock().failure.is_some()
     }
 
-    pub(super) fn failure(&self) -> Option<StreamError> {
+    pub(crate) fn failure(&self) -> Option<StreamError> {
         self.state.lock().failure.clone()
     }
 
-    pub(super) fn orders(&self) -> Orders {
+    pub(crate) fn orders(&self) -> Orders {
         self.state.lock().orders
     }
 
     // ---- the callback's end
 
     /// Changes what the task is to do.
-    pub(super) fn order(&self, order: impl FnOnce(&mut Orders)) {
+    pub(crate) fn order(&self, order: impl FnOnce(&mut Orders)) {
         let (task, waiting) = {
             let mut state = self.state.lock();
             let before = state.orders;
@@ -208,7 +229,7 @@ impl Pipe {
     }
 
     /// Calls `take` with what has come and whether nothing more will, until it gives something.
-    pub(super) fn poll_read<T>(
+    pub(crate) fn poll_read<T>(
         &self,
         cx: &mut Context<'_>,
         take: &mut dyn FnMut(&mut Inbound<'_>) -> Option<Result<T, StreamError>>,
@@ -245,7 +266,7 @@ impl Pipe {
     }
 
     /// Whoever has that waker waits no longer.
-    pub(super) fn forget(&self, waker: &Waker) {
+    pub(crate) fn forget(&self, waker: &Waker) {
         let forgotten: Vec<Waker> = {
             let mut state = self.state.lock();
             let State { readers, writers, .. } = &mut *state;
@@ -259,14 +280,14 @@ impl Pipe {
     }
 
     /// Puts bytes back before those that have not been read yet.
-    pub(super) fn unread(&self, mut bytes: BytesMut) {
+    pub(crate) fn unread(&self, mut bytes: BytesMut) {
         let mut state = self.state.lock();
         bytes.extend_from_slice(&state.inbound);
         state.inbound = bytes;
     }
 
     /// Adds to what is to be sent, however much waits already; see [`Pipe::poll_written`].
-    pub(super) fn write(&self, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), StreamError> {
+    pub(crate) fn write(&self, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), StreamError> {
         let task = {
             let mut state = self.state.lock();
             state.check_writable()?;
@@ -278,7 +299,7 @@ impl Pipe {
     }
 
     /// Waits until little enough has not been sent.
-    pub(super) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    pub(crate) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
             return Poll::Ready(Err(failure.for_writing()));
@@ -293,14 +314,14 @@ impl Pipe {
 }
 
 /// What a reader sees.
-pub(super) struct Inbound<'a> {
-    pub(super) buffer: &'a mut BytesMut,
+pub(crate) struct Inbound<'a> {
+    pub(crate) buffer: &'a mut BytesMut,
     /// Whether nothing more will come, and why where that is an error.
-    pub(super) over: Option<Option<&'a StreamError>>,
+    pub(crate) over: Option<Option<&'a StreamError>>,
     /// Whether that is only because the server ends.
-    pub(super) drained: bool,
+    pub(crate) drained: bool,
     /// To be set to how much has to come at once.
-    pub(super) wanted: usize,
+    pub(crate) wanted: usize,
 }
 
 impl State {

@@ -17,6 +17,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use matchit::Params;
 
+pub(crate) use self::path::match_path;
 use self::pattern::Kind;
 pub use self::pattern::Pattern;
 use crate::dispatch::{self, Admitted, Handler, Reply, Resolved};

@@ -11,7 +11,7 @@ use crate::http::target::decode_path;
 /// What stays percent-encoded is a slash, so that `%2F` does not split a segment, the `%` itself, and bytes that are no
 /// UTF-8: decoding once more gives [`crate::http::Request::path_bytes`]. A path that has a dot segment once it is decoded,
 /// as `..%2Fetc`, is resolved as that one is; there an encoded slash is a slash, and no parameter ever has a `..` in it.
-pub(super) fn match_path(raw: &str) -> Cow<'_, str> {
+pub(crate) fn match_path(raw: &str) -> Cow<'_, str> {
     let encoded = memchr::memchr(b'%', raw.as_bytes()).is_some();
     if !encoded && memchr::memmem::find(raw.as_bytes(), b"/.").is_none() {
         return Cow::Borrowed(raw);

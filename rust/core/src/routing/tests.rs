@@ -77,8 +77,10 @@ fn request(method: &str, target: &str) -> Request {
         version: Version::HTTP_11,
         headers: Headers::default(),
         body: Bytes::new(),
+        incoming: None,
         connection: Some(Arc::new(connection)),
         route: None,
+        tunnel: false,
     }
 }
 

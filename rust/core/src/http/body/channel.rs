@@ -109,7 +109,7 @@ impl BodySender {
     /// # Errors
     /// [`Gone`].
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<bool, Gone> {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = Waker::from(Arc::new(Unpark::this_thread()));
         let mut cx = Context::from_waker(&waker);
         loop {
             if let Poll::Ready(room) = self.poll_room(&mut cx) {
@@ -187,7 +187,14 @@ impl Drop for Receiver {
     }
 }
 
-struct Unpark(Thread);
+/// Wakes a thread that is parked.
+pub(super) struct Unpark(Thread);
+
+impl Unpark {
+    pub(super) fn this_thread() -> Self {
+        Unpark(std::thread::current())
+    }
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

@@ -2,6 +2,7 @@
 
 mod channel;
 mod collected;
+mod incoming;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,8 +11,12 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use crate::files::OpenFile;
+
 pub use channel::{BodySender, Gone, channel};
 pub(crate) use collected::Collected;
+pub use incoming::{Cut, Incoming};
+pub(crate) use incoming::{Feeder, incoming};
 
 /// How much of a body is looked at before its head is sent.
 const SMALL: usize = 16 * 1024;
@@ -23,6 +28,8 @@ pub enum Body {
     Whole(Bytes),
     /// It comes piece by piece.
     Pieces(Pieces),
+    /// It is a file.
+    File(Box<OpenFile>),
 }
 
 impl Body {
@@ -31,6 +38,7 @@ impl Body {
         match self {
             Body::Whole(bytes) => Some(bytes.len() as u64),
             Body::Pieces(pieces) => pieces.length,
+            Body::File(file) => Some(file.length()),
         }
     }
 
@@ -40,7 +48,13 @@ impl Body {
     /// # Errors
     /// [`Broken`]: it broke off already, and something else can be sent in its place.
     pub(crate) fn settle(&mut self) -> Result<(), Broken> {
+        if let Body::File(file) = self {
+            *self = file.body();
+        }
         let Body::Pieces(pieces) = self else { return Ok(()) };
+        if pieces.source.is_settled() {
+            return Ok(());
+        }
         let mut cx = Context::from_waker(Waker::noop());
         let (mut here, mut size) = (VecDeque::new(), 0);
         while size <= SMALL {
@@ -95,6 +109,12 @@ pub trait Source: Send + 'static {
     fn stops_at_half_close(&self) -> bool {
         false
     }
+
+    /// Whether there is nothing to be learned by looking at it before its head is sent: it is as long as was said, and not
+    /// likely to fail.
+    fn is_settled(&self) -> bool {
+        false
+    }
 }
 
 /// A body that comes piece by piece.
@@ -126,6 +146,11 @@ impl Pieces {
 
     pub(crate) fn stops_at_half_close(&self) -> bool {
         self.source.stops_at_half_close()
+    }
+
+    /// Whether it is known that nothing follows.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left == Some(0) && self.here.is_empty() && self.source.is_settled()
     }
 
     /// The next piece, none of which is empty. What does not keep to the length is broken.

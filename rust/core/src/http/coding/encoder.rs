@@ -14,11 +14,13 @@ use crate::http::Pieces;
 use crate::http::body::{Broken, Source};
 
 /// The most that is coded in one go.
-const SLICE: usize = 32 * 1024;
+const SLICE: usize = 16 * 1024;
 /// After so much of one body the event loop has a turn for others.
-const TURN: usize = 4 * SLICE;
+const TURN: usize = 2 * SLICE;
 /// The window of what comes in pieces, as a power of two: 64 KiB. By themselves the codings would keep megabytes.
 const WINDOW: u8 = 16;
+/// The tables of zstd, as a power of two; those of its level 3 are made for windows of megabytes.
+const TABLES: u32 = 14;
 
 /// One that writes into memory, so it cannot fail for reasons of the outside.
 enum Encoder {
@@ -33,10 +35,12 @@ impl Encoder {
             Coding::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3)?;
                 encoder.set_parameter(CParameter::WindowLog(WINDOW.into()))?;
+                encoder.set_parameter(CParameter::HashLog(TABLES))?;
+                encoder.set_parameter(CParameter::ChainLog(TABLES))?;
                 Encoder::Zstd(encoder)
             }
             Coding::Brotli => {
-                let parameters = BrotliEncoderParams { quality: 4, lgwin: WINDOW.into(), ..Default::default() };
+                let parameters = BrotliEncoderParams { quality: 3, lgwin: WINDOW.into(), ..Default::default() };
                 Encoder::Brotli(Box::new(brotli::CompressorWriter::with_params(Vec::new(), 4096, &parameters)))
             }
             Coding::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), Compression::new(4))),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 pub(crate) use accept::Choice;
 
-/// The most bodies of one server that are coded piece by piece at the same time. Each takes up to half a MiB for as long
-/// as its client stays; one more is sent as it is.
-const MAX_ENCODERS: usize = 256;
+/// The most bodies of one server that are coded piece by piece at the same time. Each takes up to a MiB for as long
+/// as its client takes to read it; one more is sent as it is.
+const MAX_ENCODERS: usize = 64;
 
 /// A content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! Which responses are coded, and what that changes of their heads.
 
-use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 
-use super::{Choice, Encoders, encoder};
+use super::{Choice, Coding, Encoders, encoder};
 use crate::http::{Body, Pieces, Response};
 
-/// Bodies up to this size are coded at once, in less than a millisecond; larger ones while they are sent.
-const AT_ONCE: usize = 64 * 1024;
+/// Bodies up to this size are coded at once, so that their length is known; larger ones while they are sent.
+const AT_ONCE: usize = 32 * 1024;
 /// How much of a larger one is tried, to see whether it shrinks.
 const TRIED: usize = 16 * 1024;
 
@@ -33,10 +33,11 @@ const SHRINKING: &[&str] = &[
 
 impl Response {
     /// Codes the body where client, server and handler want it, and where that makes it smaller.
-    pub(crate) fn encode(&mut self, choice: Choice, least: usize, encoders: &Encoders) {
-        let Some(may) = self.may_be_coded() else { return };
-        let large = self.body.length().is_none_or(|length| length >= least.max(1) as u64);
-        if !may || !large || !choice.offered {
+    pub(crate) fn encode(&mut self, choice: Choice, method: &Method, least: usize, encoders: &Encoders) {
+        if self.upgrade.is_some() || !self.may_be_coded() || !choice.offered {
+            return;
+        }
+        if self.body.length().is_some_and(|length| length < least.max(1) as u64) {
             return;
         }
         self.vary();
@@ -48,9 +49,11 @@ impl Response {
             Body::Whole(whole) if encoder::shrink(coding, &whole[..TRIED]).is_none() => Err(Body::Whole(whole)),
             Body::Whole(whole) => {
                 let here = Pieces::new(None, encoder::Here(Some(whole.clone())));
-                encoder::coded(coding, here, encoders).map(Body::Pieces).map_err(|_| Body::Whole(whole))
+                coded(coding, method, here, encoders).map_err(|_| Body::Whole(whole))
             }
-            Body::Pieces(pieces) => encoder::coded(coding, pieces, encoders).map(Body::Pieces).map_err(Body::Pieces),
+            Body::Pieces(pieces) => coded(coding, method, pieces, encoders).map_err(Body::Pieces),
+            // That of an answer to HEAD, which nobody reads.
+            Body::File(file) => coded(coding, method, file.pieces(), encoders).map_err(|_| Body::File(file)),
         };
         match body {
             Ok(coded) => {
@@ -61,9 +64,9 @@ impl Response {
         }
     }
 
-    /// Whether type, status and headers let it be coded. None for a handler that said no by `content-encoding: identity`,
-    /// which is no coding and stands in no response (RFC 9110 section 8.4).
-    fn may_be_coded(&mut self) -> Option<bool> {
+    /// Whether type, status and headers let it be coded. A handler may say no by `content-encoding: identity`, which is no
+    /// coding and stands in no response (RFC 9110 section 8.4).
+    fn may_be_coded(&mut self) -> bool {
         let mut shrinks = false;
         for at in 0..self.headers.len() {
             let (name, value) = &self.headers[at];
@@ -72,16 +75,16 @@ impl Response {
             } else if *name == header::CONTENT_ENCODING {
                 if value.as_bytes().eq_ignore_ascii_case(b"identity") {
                     self.headers.remove(at);
-                    return None;
                 }
-                return Some(false);
-            } else if *name == header::CONTENT_RANGE || is_digest(name) {
-                return Some(false);
-            } else if *name == header::CACHE_CONTROL && has_word(value, "no-transform") {
-                return Some(false);
+                return false;
+            } else if *name == header::CONTENT_RANGE
+                || is_digest(name)
+                || (*name == header::CACHE_CONTROL && has_word(value, "no-transform"))
+            {
+                return false;
             }
         }
-        Some(shrinks && !self.forbids_body() && self.status != StatusCode::PARTIAL_CONTENT)
+        shrinks && !self.forbids_body() && self.status != StatusCode::PARTIAL_CONTENT
     }
 
     /// Says that another client may get another form (RFC 9110 section 12.5.5).
@@ -105,7 +108,8 @@ impl Response {
     }
 
     fn coded_by(&mut self, coding: &'static str) {
-        self.headers.retain(|(name, _)| *name != header::CONTENT_LENGTH);
+        // Ranges would be those of the coded form, of which no two need be alike.
+        self.headers.retain(|(name, _)| *name != header::CONTENT_LENGTH && *name != header::ACCEPT_RANGES);
         for (name, value) in &mut self.headers {
             // Other bytes than those that a strong one stands for (RFC 9110 section 8.8.3.3).
             if *name == header::ETAG && value.as_bytes().starts_with(b"\"") {
@@ -119,9 +123,17 @@ impl Response {
     }
 }
 
+/// The coded body. That of an answer to HEAD is never sent, so it needs no encoder.
+fn coded(coding: Coding, method: &Method, from: Pieces, encoders: &Encoders) -> Result<Body, Pieces> {
+    if method == Method::HEAD {
+        return Ok(Body::Pieces(Pieces::new(None, encoder::Here(None))));
+    }
+    encoder::coded(coding, from, encoders).map(Body::Pieces)
+}
+
 /// Digests of the content as the handler gave it (RFC 9530), which coding would make wrong.
 fn is_digest(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "content-digest" | "content-md5" | "digest")
+    matches!(name.as_str(), "content-digest" | "content-md5" | "digest" | "repr-digest")
 }
 
 fn has_word(value: &HeaderValue, word: &str) -> bool {

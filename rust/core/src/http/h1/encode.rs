@@ -44,12 +44,13 @@ pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
     out.put_slice(b" ");
     out.put_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
     out.put_slice(b"\r\n");
-    let mut dated = false;
+    let (mut dated, mut upgrade) = (false, false);
     for (name, value) in &response.headers {
         if Response::is_framing(name) {
             continue;
         }
         dated |= name == header::DATE;
+        upgrade |= name == header::UPGRADE;
         out.put_slice(name.as_str().as_bytes());
         out.put_slice(b": ");
         out.put_slice(value.as_bytes());
@@ -69,7 +70,10 @@ pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
         out.put_slice(b"transfer-encoding: chunked\r\n");
     }
     match persist {
+        // `Upgrade` is for this connection alone, and says so (RFC 9110 section 7.8).
+        Persist::Open if upgrade => out.put_slice(b"connection: upgrade\r\n"),
         Persist::Open => {}
+        Persist::Close if upgrade => out.put_slice(b"connection: close, upgrade\r\n"),
         Persist::KeepAlive => out.put_slice(b"connection: keep-alive\r\n"),
         Persist::Close => out.put_slice(b"connection: close\r\n"),
     }

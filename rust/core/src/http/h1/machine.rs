@@ -115,6 +115,8 @@ pub struct Machine {
     /// Received and not yet understood. Without allocation while the connection is idle.
     buffer: BytesMut,
     ended: bool,
+    /// The body is handed out as it comes.
+    streamed: bool,
     /// Since when the peer is waited for without progress.
     pace: Pace,
 }
@@ -127,6 +129,7 @@ impl Machine {
             state: State::Idle { first: true, skipped: false },
             buffer: BytesMut::new(),
             ended: false,
+            streamed: false,
             pace: Pace::begin(now),
         }
     }
@@ -204,6 +207,11 @@ impl Machine {
                 self.state = State::Answering;
                 Ok(Event::EndOfBody)
             }
+            State::Length { left } if self.streamed && !self.buffer.is_empty() => {
+                let length = (*left).min(self.buffer.len() as u64);
+                *left -= length;
+                Ok(Event::Body(self.take(length as usize).freeze()))
+            }
             // It stays in the buffer until it is whole, so that nobody has to join its pieces.
             State::Length { left } if (self.buffer.len() as u64) < *left => Ok(self.more_or_end()),
             State::Length { left } => {
@@ -257,8 +265,28 @@ impl Machine {
 
     /// Notes that the request was answered and another may follow.
     pub fn answered(&mut self, now: Instant) {
+        self.streamed = false;
         self.state = State::Idle { first: false, skipped: false };
         self.pace = Pace::begin(now);
+    }
+
+    /// Has the body of this request handed out as it comes.
+    pub fn stream_body(&mut self) {
+        self.streamed = true;
+    }
+
+    /// Notes that the peer is waited for again, after a while in which nothing of its body was read.
+    pub fn resume(&mut self, now: Instant) {
+        self.pace = Pace::begin(now);
+    }
+
+    /// How much of the body is to come, as far as its length tells.
+    pub fn body_left(&self) -> Option<u64> {
+        match self.state {
+            State::Length { left } => Some(left),
+            State::Chunked { .. } => None,
+            State::Idle { .. } | State::Head(_) | State::Answering => Some(0),
+        }
     }
 
     /// Whether the connection is between requests, so that closing it loses nothing.

@@ -10,6 +10,7 @@ mod head;
 mod machine;
 mod parse;
 pub(crate) mod serve;
+mod upload;
 
 pub use head::{Framing, Head};
 pub use machine::{Event, Limits, Machine, Wait};

@@ -43,8 +43,10 @@ pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Request, Unparsed> 
                     version,
                     headers,
                     body: body.finish(),
+                    incoming: None,
                     connection: None,
                     route: None,
+                    tunnel: false,
                 });
             }
             Event::NeedMore | Event::End { .. } => return Err(Unparsed::Incomplete),

@@ -13,12 +13,13 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::encode::{self, Persist};
+use super::upload::{Pumped, Upload};
 use super::{CONTINUE, Event, Head, Limits, Machine, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Outcome};
 use crate::error::RequestError;
 use crate::farewell;
-use crate::http::body::{Broken, Collected};
+use crate::http::body::{Broken, Collected, incoming};
 use crate::http::coding::Choice;
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
@@ -26,11 +27,15 @@ use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::websocket::{self, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const SMALL_BODY: usize = 16 * 1024;
 /// Answers to pipelined requests gather up to this size before they are written.
 const GATHER: usize = 64 * 1024;
+
+/// The most of a body nobody wants that is read and dropped, to keep the connection for the next request.
+const DRAIN: u64 = 128 * 1024;
 
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
 pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
@@ -41,7 +46,7 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     drop(read);
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new() };
+    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None };
     io.run().await.unwrap_or_else(|close| close)
 }
 
@@ -53,13 +58,15 @@ struct Io {
     timer: Timer,
     /// Written and not yet sent.
     out: BytesMut,
+    /// A body that its handler takes as it comes.
+    upload: Option<Box<Upload>>,
 }
 
 impl Io {
     /// Request after request. `Err` is a connection that can do nothing more.
     async fn run(&mut self) -> Result<Close, Close> {
         loop {
-            let (head, body) = match self.request().await {
+            let (head, body, streams) = match self.request().await {
                 Ok(Some(request)) => request,
                 Ok(None) => return self.goodbye(Close::Client).await,
                 Err(Stop::Quiet(close)) => return self.goodbye(close).await,
@@ -74,16 +81,23 @@ impl Io {
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
             let choice = Choice::new(&self.connection.service.config.compression, &head.headers);
-            let mut response = self.answer(head, body).await?;
+            let mut response = self.answer(head, body, streams).await?;
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
             }
-            let service = &self.connection.service;
-            response.encode(choice, service.config.compression_min_bytes, &service.encoders);
             let draining = *self.phase.borrow() != Phase::Serving;
+            if let Some(upgrade) = response.upgrade.take() {
+                self.write(response, &method, version, Persist::Open).await?;
+                // Boxed, so that a connection has no room for it while it has no use for it.
+                return Box::pin(self.go_on(*upgrade)).await;
+            }
+            let keep_alive = keep_alive && self.may_keep(&response);
+            let service = &self.connection.service;
+            response.encode(choice, &method, service.config.compression_min_bytes, &service.encoders);
             let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(response, &method, version, persist).await?;
-            if persist == Persist::Close {
+            let drained = self.drain(persist).await?;
+            if persist == Persist::Close || !drained {
                 let why = if draining { Close::Shutdown } else { Close::Server };
                 return self.linger(why).await;
             }
@@ -91,26 +105,68 @@ impl Io {
         }
     }
 
-    /// Reads one request whole; none when the client is done.
-    async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes)>, Stop> {
+    /// Leaves the connection to a WebSocket.
+    async fn go_on(&mut self, upgrade: Upgrade) -> Result<Close, Close> {
+        self.flush().await?;
+        let unread = self.machine.take_unread();
+        let why = websocket::serve(&mut self.stream, &self.connection, upgrade, unread).await;
+        if matches!(why, Close::Refused | Close::Server | Close::Shutdown) {
+            farewell::linger(&mut self.stream, &mut self.timer).await;
+        }
+        Ok(why)
+    }
+
+    /// Reads one request whole, or as much as is here where its handler takes the body as it comes, which the last says; none
+    /// when the client is done.
+    async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes, Streams)>, Stop> {
         let mut head: Option<Box<Head>> = None;
         let mut body = Collected::default();
         let mut now = Instant::now();
+        // Until it is known who wants the body: whether its client waits for `100 Continue`.
+        let mut undecided = None;
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(new) => {
-                    if new.expects_continue && self.machine.buffered() == 0 {
-                        self.out.extend_from_slice(CONTINUE);
-                    }
+                    undecided = Some(new.expects_continue && self.machine.buffered() == 0);
                     head = Some(new);
                 }
                 Event::Body(data) => body.push(data),
-                Event::EndOfBody => return Ok(head.map(|head| (head, body.finish()))),
+                Event::EndOfBody => return Ok(head.map(|head| (head, body.finish(), None))),
                 Event::End { clean: true } => return Ok(None),
                 Event::End { clean: false } => return Err(Stop::Gone(Close::Aborted)),
-                Event::NeedMore => now = self.wait_for_more().await?,
+                Event::NeedMore => {
+                    // What is here whole by now needs no stream, and no question.
+                    if let (Some(expects), Some(new)) = (undecided.take(), &head) {
+                        if self.streams_body(new) {
+                            self.machine.stream_body();
+                            return Ok(head.map(|head| (head, body.finish(), Some(expects))));
+                        }
+                        if expects {
+                            self.out.extend_from_slice(CONTINUE);
+                        }
+                    }
+                    now = self.wait_for_more().await?;
+                }
             }
         }
+    }
+
+    /// Whether who answers takes the body as it comes.
+    fn streams_body(&self, head: &Head) -> bool {
+        let Head { method, target, version, headers, .. } = head.clone();
+        let body = Bytes::new();
+        let mut request = Request {
+            method,
+            target,
+            version,
+            headers,
+            body,
+            incoming: None,
+            connection: None,
+            route: None,
+            tunnel: false,
+        };
+        dispatch::streams_body(&self.connection, &mut request)
     }
 
     /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.
@@ -138,12 +194,19 @@ impl Io {
     }
 
     /// Has a request answered. Meanwhile the client may send more, up to a bound, and is noticed when it leaves.
-    async fn answer(&mut self, head: Box<Head>, body: Bytes) -> Result<Response, Close> {
+    async fn answer(&mut self, head: Box<Head>, mut body: Bytes, streams: Streams) -> Result<Response, Close> {
         let Head { method, target, version, headers, .. } = *head;
         let service = &self.connection.service;
         service.metrics.request(version);
         let connection = Some(self.connection.info.clone());
-        let request = Request { method, target, version, headers, body, connection, route: None };
+        let incoming = streams.map(|expects| {
+            let (feeder, incoming) = incoming();
+            feeder.push(std::mem::take(&mut body));
+            self.upload = Some(Box::new(Upload::new(feeder, expects)));
+            incoming
+        });
+        let request =
+            Request { method, target, version, headers, body, incoming, connection, route: None, tunnel: false };
         let outcome = dispatch::begin(&self.connection, request);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -166,17 +229,100 @@ impl Io {
         let room = self.connection.service.config.max_read_buffer_size;
         let mut awaited = pin!(awaited);
         loop {
+            let hungry = self.pump()?;
+            if hungry {
+                // `100 Continue`, where the client waits for it.
+                self.flush().await?;
+            }
             let machine = &mut self.machine;
-            if machine.ended() && cancellable {
+            let upload = self.upload.as_deref();
+            if machine.ended() && cancellable && upload.is_none() {
                 return Err(Close::Aborted);
             }
-            let may_read = !machine.ended() && machine.buffered() < room;
+            let may_read = hungry || (upload.is_none() && !machine.ended() && machine.buffered() < room);
+            let deadline = machine.deadline().filter(|_| hungry).map(|(deadline, _)| deadline);
             tokio::select! {
                 biased;
                 done = &mut awaited => return Ok(done),
                 read = self.stream.read_some(|bytes| receive(machine, bytes, Instant::now())), if may_read => {
-                    read.map_err(|_| Close::Aborted)?;
+                    if read.is_err() {
+                        if hungry {
+                            self.connection.service.metrics.requests_aborted.add();
+                        }
+                        return Err(Close::Aborted);
+                    }
                 }
+                () = wanted(upload), if !hungry && upload.is_some() => {}
+                () = self.timer.until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.late(),
+            }
+        }
+    }
+
+    /// Gives a handler what is here of the body that it takes as it comes. Whether more of it is to be read.
+    fn pump(&mut self) -> Result<bool, Close> {
+        let Some(upload) = &mut self.upload else { return Ok(false) };
+        match upload.pump(&mut self.machine, &mut self.out) {
+            Pumped::Hungry => Ok(true),
+            Pumped::Full => Ok(false),
+            Pumped::Whole => {
+                self.upload = None;
+                Ok(false)
+            }
+            Pumped::Left => {
+                self.connection.service.metrics.requests_aborted.add();
+                Err(Close::Aborted)
+            }
+            Pumped::Refused(error) => {
+                self.connection.refused(&error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A body that is taken as it comes makes no progress: its handler is told.
+    fn late(&mut self) {
+        if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
+            upload.refuse(&error);
+            self.connection.refused(&error);
+        }
+    }
+
+    /// Whether another request may follow this response, as far as the body of this one goes: what is left of it is short.
+    fn may_keep(&mut self, response: &Response) -> bool {
+        let Some(upload) = &mut self.upload else { return true };
+        // Never after a final status. Whether the body still comes then is the client's choice (RFC 9110 section 10.1.1).
+        let expects = std::mem::take(&mut upload.expects);
+        let short = match response.body {
+            Body::Whole(_) => self.machine.body_left().is_some_and(|left| left <= DRAIN),
+            // Its handler may go on reading.
+            Body::Pieces(_) | Body::File(_) => true,
+        };
+        short && !expects && !upload.broken
+    }
+
+    /// Reads and drops what is left of a body after its response; whether that was all of it.
+    async fn drain(&mut self, persist: Persist) -> Result<bool, Close> {
+        let Some(upload) = self.upload.take() else { return Ok(true) };
+        if persist == Persist::Close || upload.broken {
+            return Ok(false);
+        }
+        drop(upload);
+        let mut now = Instant::now();
+        self.machine.resume(now);
+        let mut left = DRAIN;
+        loop {
+            match self.machine.next_event(now) {
+                Ok(Event::Body(data)) => match left.checked_sub(data.len() as u64) {
+                    Some(less) => left = less,
+                    None => return Ok(false),
+                },
+                Ok(Event::EndOfBody) => return Ok(true),
+                Ok(Event::NeedMore | Event::Request(_)) => match self.wait_for_more().await {
+                    Ok(then) => now = then,
+                    Err(Stop::Gone(close)) => return Err(close),
+                    Err(_) => return Ok(false),
+                },
+                Ok(Event::End { .. }) | Err(_) => return Ok(false),
             }
         }
     }
@@ -198,6 +344,7 @@ impl Io {
             Body::Whole(body) => self.add(&body).await?,
             // Boxed, so that a connection has no room for it while it has no use for it.
             Body::Pieces(pieces) => Box::pin(self.write_pieces(pieces, chunked)).await?,
+            Body::File(file) => Box::pin(self.write_pieces(file.pieces(), chunked)).await?,
         }
         if self.out.len() >= GATHER || self.machine.buffered() == 0 {
             self.flush().await?;
@@ -315,6 +462,17 @@ impl Io {
         Ok(why)
     }
 }
+
+/// Until a handler wants more of its body.
+async fn wanted(upload: Option<&Upload>) {
+    match upload {
+        Some(upload) if !upload.broken => poll_fn(|cx| upload.feeder.poll_wanted(upload.expects, cx)).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// For a body that its handler takes as it comes: whether the client waits for `100 Continue`.
+type Streams = Option<bool>;
 
 fn receive(machine: &mut Machine, bytes: &[u8], now: Instant) {
     if bytes.is_empty() {

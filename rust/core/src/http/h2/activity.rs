@@ -123,6 +123,11 @@ impl Activity {
         self.seen.asked();
     }
 
+    /// A frame of a WebSocket was sent.
+    pub(super) fn spoke(&self) {
+        self.seen.spoke();
+    }
+
     /// When to look again: at the end of the client's patience, but never later than the shortest that it could get
     /// meanwhile, because streams that begin and end do not wake whoever looks.
     pub(super) fn next_look(&self, config: &Config, told: bool) -> Instant {

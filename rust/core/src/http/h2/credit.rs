@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::frames::{DATA, Frame, HEADERS, RST_STREAM};
+use super::frames::{DATA, Frame, HEADERS, RST_STREAM, WINDOW_UPDATE};
 
 /// What a client may owe at most, and has at the beginning.
 const MOST: u32 = 800;
@@ -19,6 +19,9 @@ const RESET: u32 = 3;
 const REQUEST: u32 = 4;
 /// What some of a response earns that was sent: a client opens two windows for each frame that it takes.
 const RESPONSE: u32 = 4;
+/// What a frame of a WebSocket earns that was sent, however small: its client opens two windows for it. A client that makes
+/// a handler or the server say something for each of its own gains nothing by it.
+const SPOKEN: u32 = 2;
 /// Frames of less than this earn nothing: a client that opens its window byte by byte shall not be paid for it (Data
 /// Dribble, CVE-2019-9511).
 const SMALL: usize = 256;
@@ -29,18 +32,25 @@ const END: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Credit {
     left: u32,
+    /// Earned beyond the most, for WINDOW_UPDATEs alone: to a client with a window of 16 MiB go a thousand frames before it
+    /// opens the windows for the first of them.
+    windows: u32,
     /// Up to when time has been paid for.
     paid: Instant,
 }
 
 impl Credit {
     pub(super) fn new(now: Instant) -> Self {
-        Credit { left: MOST, paid: now }
+        Credit { left: MOST, windows: 0, paid: now }
     }
 
     /// A frame came.
     pub(super) fn received(&mut self, frame: Frame, now: Instant) {
         let cost = match frame.kind {
+            WINDOW_UPDATE if self.windows > 0 => {
+                self.windows -= 1;
+                return;
+            }
             DATA => u32::from(frame.length == 0 && !frame.ends_stream()),
             HEADERS => HEAD,
             RST_STREAM => RESET,
@@ -55,7 +65,11 @@ impl Credit {
     /// A frame left.
     pub(super) fn sent(&mut self, frame: Frame) {
         match frame.kind {
-            DATA if frame.length >= SMALL => self.earn(RESPONSE),
+            DATA if frame.length >= SMALL => {
+                let beyond = (self.left + RESPONSE).saturating_sub(MOST);
+                self.windows = self.windows.saturating_add(beyond);
+                self.earn(RESPONSE);
+            }
             DATA if frame.ends_stream() => self.earn(END),
             _ => {}
         }
@@ -64,6 +78,11 @@ impl Credit {
     /// A request was in order.
     pub(super) fn asked(&mut self) {
         self.earn(REQUEST);
+    }
+
+    /// A frame of a WebSocket was sent.
+    pub(super) fn spoke(&mut self) {
+        self.earn(SPOKEN);
     }
 
     /// Whether it was too much.
@@ -97,7 +116,6 @@ mod tests {
     }
 
     const PING: u8 = 6;
-    const WINDOW_UPDATE: u8 = 8;
 
     #[test]
     fn a_flood_uses_it_up_and_a_ping_now_and_then_does_not() {
@@ -138,6 +156,23 @@ mod tests {
             credit.received(frame(RST_STREAM, 4), now);
         }
         assert!(credit.is_used_up());
+    }
+
+    #[test]
+    fn what_was_sent_in_one_burst_is_acknowledged_in_another() {
+        let now = Instant::now();
+        let mut credit = Credit::new(now);
+        let updates = 1_000 * RESPONSE;
+        (0..1_000).for_each(|_| credit.sent(frame(DATA, 16_384)));
+        (0..updates + MOST - 1).for_each(|_| credit.received(frame(WINDOW_UPDATE, 4), now));
+        assert!(!credit.is_used_up());
+        credit.received(frame(WINDOW_UPDATE, 4), now);
+        assert!(credit.is_used_up(), "and no more than that");
+
+        let mut credit = Credit::new(now);
+        (0..1_000).for_each(|_| credit.sent(frame(DATA, 16_384)));
+        (0..MOST).for_each(|_| credit.received(frame(PING, 8), now));
+        assert!(credit.is_used_up(), "it pays for nothing else");
     }
 
     #[test]

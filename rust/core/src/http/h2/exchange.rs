@@ -11,15 +11,17 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::read::{self, Unread};
+use super::tunnel::Tunnel;
 use super::{SEND_BUFFER, Shared};
 use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
 use crate::error::RequestError;
 use crate::http::body::Broken;
 use crate::http::coding::Choice;
 use crate::http::{Body, Pieces, Request, Response, date};
+use crate::websocket::Upgrade;
 
 /// The most of a response that is handed over at once: the size of a frame and of a TLS record.
-const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// A request whose answer goes straight to its stream, from any thread.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Exchange {
     method: Method,
     choice: Choice,
     open: Open,
+    /// What the client sends on where it wants a WebSocket.
+    tunnel: Option<Box<RecvStream>>,
     /// Somebody is to be woken when the stream is reset.
     watched: bool,
 }
@@ -42,20 +46,26 @@ impl Exchange {
             method: parts.method.clone(),
             choice: Choice::default(),
             open: Open::new(shared, read::header_bytes(&parts)),
+            tunnel: None,
             watched: false,
         };
-        let whole = body.is_end_stream();
-        let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let connection = &shared.connection;
+        let tunnel = read::is_tunnel(&parts, &connection.service.config);
+        let whole = tunnel || body.is_end_stream();
+        let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
         if let Ok(request) = &head {
             exchange.choice = Choice::new(&connection.service.config.compression, &request.headers);
         }
         match head {
             Err(error) => exchange.refuse(&error),
-            Ok(request) if whole && connection.service.config.handler_timeout.is_none() => {
-                drop(body);
-                exchange.hand_on(request);
+            Ok(request) if whole => {
+                exchange.tunnel = tunnel.then(|| Box::new(body));
+                if connection.service.config.handler_timeout.is_none() {
+                    exchange.hand_on(request);
+                } else {
+                    tokio::spawn(exchange.answer(request));
+                }
             }
             Ok(request) => drop(tokio::spawn(exchange.follow(request, body, declared))),
         }
@@ -75,8 +85,8 @@ impl Exchange {
         }
     }
 
-    /// Waits for a body, and for an answer that has a deadline.
-    async fn follow(mut self, mut request: Request, body: RecvStream, declared: Option<u64>) {
+    /// Waits for a body.
+    async fn follow(self, mut request: Request, body: RecvStream, declared: Option<u64>) {
         let shared = self.open.shared.clone();
         let connection = &shared.connection;
         let service = &connection.service;
@@ -91,6 +101,14 @@ impl Exchange {
         if service.config.handler_timeout.is_none() {
             return self.hand_on(request);
         }
+        self.answer(request).await;
+    }
+
+    /// Waits for an answer that has a deadline.
+    async fn answer(mut self, request: Request) {
+        let shared = self.open.shared.clone();
+        let connection = &shared.connection;
+        let service = &connection.service;
         service.metrics.request(Version::HTTP_2);
         let answer = match dispatch::begin(connection, request) {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -131,10 +149,13 @@ impl Exchange {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
         let service = &self.open.shared.connection.service;
-        response.encode(self.choice, service.config.compression_min_bytes, &service.encoders);
+        response.encode(self.choice, &self.method, service.config.compression_min_bytes, &service.encoders);
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
+        }
+        if self.tunnel.is_some() {
+            return self.send_in_tunnel(response);
         }
         let Exchange { mut respond, method, open, .. } = self;
         let status = response.status;
@@ -164,7 +185,33 @@ impl Exchange {
             body => body,
         };
         let shared = open.shared.clone();
-        shared.take_up(Sending { stream, body, open });
+        shared.take_up(Sending::Body(BodySending { stream, body, open }));
+    }
+}
+
+impl Exchange {
+    /// Answers whoever wants a WebSocket. To it any 2xx says that it has one (RFC 8441 section 5).
+    fn send_in_tunnel(mut self, mut response: Response) {
+        let Some(receiving) = self.tunnel.take() else { return };
+        let Some(upgrade) = response.upgrade.take() else {
+            if response.status.is_success() {
+                response = Response::plain(StatusCode::NOT_IMPLEMENTED);
+            }
+            return self.send(response);
+        };
+        let Exchange { mut respond, open, .. } = self;
+        let metrics = &open.shared.connection.service.metrics;
+        metrics.response(StatusCode::OK);
+        match respond.send_response(head(StatusCode::OK, response.headers, None), false) {
+            Ok(sending) => {
+                let tunnel = Tunnel { sending, receiving, open, ended: false };
+                tunnel.open.shared.clone().take_up(Sending::Tunnel(Box::new(tunnel), upgrade));
+            }
+            Err(_) => {
+                metrics.no_response(StatusCode::OK);
+                respond.send_reset(Reason::INTERNAL_ERROR);
+            }
+        }
     }
 }
 
@@ -199,14 +246,32 @@ fn head(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, length: Opt
 }
 
 fn is_of_http_1(name: &HeaderName) -> bool {
-    [header::TRANSFER_ENCODING, header::UPGRADE, header::TE].contains(name) || name.as_str() == "proxy-connection"
+    // The answer to a key that HTTP/2 has not (RFC 8441 section 5).
+    [header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::SEC_WEBSOCKET_ACCEPT].contains(name)
+        || name.as_str() == "proxy-connection"
+}
+
+/// What needs a task.
+#[derive(Debug)]
+pub(super) enum Sending {
+    Body(BodySending),
+    Tunnel(Box<Tunnel>, Box<Upgrade>),
+}
+
+impl Sending {
+    pub(super) async fn run(self) {
+        match self {
+            Sending::Body(body) => body.run().await,
+            Sending::Tunnel(tunnel, upgrade) => tunnel.run(*upgrade).await,
+        }
+    }
 }
 
 /// A response body that h2 does not take at once, because it is large, the client's windows are small, or it is still being
 /// made. What is whole is a reference to the handler's bytes: what a client that reads nothing can make a server hold is what
 /// its streams' handlers returned.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct BodySending {
     stream: SendStream<Bytes>,
     body: Body,
     open: Open,
@@ -215,9 +280,9 @@ pub(super) struct Sending {
 /// The client has left, or the connection is gone.
 struct Left;
 
-impl Sending {
+impl BodySending {
     /// Hands the body over, piece by piece, as the client takes it.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         // An error means that nobody wants the rest.
         let _ = match std::mem::take(&mut self.body) {
             Body::Whole(left) => {
@@ -225,6 +290,7 @@ impl Sending {
                 self.hand_over(left, true).await
             }
             Body::Pieces(pieces) => self.follow(pieces).await,
+            Body::File(file) => self.follow(file.pieces()).await,
         };
     }
 
@@ -259,7 +325,11 @@ impl Sending {
             match piece {
                 Some(Ok(piece)) => {
                     self.open.clients_turn();
-                    self.hand_over(piece, false).await?;
+                    let last = pieces.is_over();
+                    self.hand_over(piece, last).await?;
+                    if last {
+                        return Ok(());
+                    }
                     self.open.servers_turn();
                 }
                 Some(Err(Broken)) => {
@@ -274,8 +344,8 @@ impl Sending {
 }
 
 /// A stream that is open, as [`super::activity::Activity`] counts them.
-struct Open {
-    shared: Arc<Shared>,
+pub(super) struct Open {
+    pub(super) shared: Arc<Shared>,
     answered: bool,
     headers: usize,
 }

@@ -5,6 +5,7 @@ const HEAD: usize = 9;
 /// RFC 9113 section 6.
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 pub(super) const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 0x1;

@@ -8,6 +8,7 @@ mod credit;
 mod exchange;
 mod frames;
 mod read;
+mod tunnel;
 mod watched;
 
 use std::future::poll_fn;
@@ -171,5 +172,8 @@ fn builder(config: &Config) -> server::Builder {
             u32::try_from(config.max_read_buffer_size).unwrap_or(LARGEST_WINDOW).min(LARGEST_WINDOW),
         )
         .max_send_buffer_size(SEND_BUFFER);
+    if config.websocket {
+        builder.enable_connect_protocol();
+    }
     builder
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::RecvStream;
 use http::request::Parts;
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, Method, Version, header};
 
 use super::{MAX_HEADERS_HELD, Shared};
 use crate::config::Config;
@@ -37,17 +37,27 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
     }
     let host = host(&parts)?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let target = Target::parse(&parts.method, Bytes::copy_from_slice(path.as_bytes()))?;
+    let tunnel = is_tunnel(&parts, config);
+    let target =
+        Target::parse(if tunnel { &Method::GET } else { &parts.method }, Bytes::copy_from_slice(path.as_bytes()))?;
     let headers = Headers::from_map(host, &parts.headers);
     Ok(Request {
-        method: parts.method,
+        method: if tunnel { Method::GET } else { parts.method },
         target,
         version: Version::HTTP_2,
         headers,
         body: Bytes::new(),
+        incoming: None,
         connection: Some(connection.info.clone()),
         route: None,
+        tunnel,
     })
+}
+
+/// Whether it is an extended CONNECT for a WebSocket (RFC 8441 section 4). For everything else CONNECT is refused.
+pub(super) fn is_tunnel(parts: &Parts, config: &Config) -> bool {
+    let protocol = || parts.extensions.get::<h2::ext::Protocol>();
+    config.websocket && parts.method == Method::CONNECT && protocol().is_some_and(|it| it.as_str() == "websocket")
 }
 
 /// What a request's headers take.

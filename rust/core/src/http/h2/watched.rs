@@ -71,6 +71,11 @@ impl Seen {
         self.0.lock().credit.asked();
     }
 
+    /// A frame of a WebSocket was sent.
+    pub(super) fn spoke(&self) {
+        self.0.lock().credit.spoke();
+    }
+
     /// Whether the client has sent more for nothing than it may.
     pub(super) fn is_flooded(&self) -> bool {
         self.0.lock().credit.is_used_up()

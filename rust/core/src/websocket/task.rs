@@ -1,0 +1,375 @@
+//! The task of a WebSocket: it moves messages between the client and the pipe, answers pings, and sees to it that both ends
+//! keep to the closing handshake and to their time.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::close::{Close as Goodbye, Violation};
+use super::machine::{self, Event, Kind, Machine};
+use super::session::Upgrade;
+use super::wire::Wire;
+use crate::connection::Connection;
+use crate::error::{Report, Stage};
+use crate::farewell::LINGER_IDLE;
+use crate::http::pace::Pace;
+use crate::metrics::Close;
+use crate::raw::{End, Plan, StreamError};
+use crate::shutdown::draining_for;
+use crate::timer::Timer;
+
+/// How long a client that was told goodbye may take to say it too (RFC 6455 section 7.1.1).
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long a goodbye of the client waits for a callback that is busy with what came before it.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// Serves a WebSocket to its end, and until its callback is done. `unread` came behind the request.
+pub(crate) async fn serve<W: Wire>(
+    wire: &mut W,
+    connection: &Arc<Connection>,
+    upgrade: Upgrade,
+    unread: BytesMut,
+) -> Close {
+    let (metrics, now) = (&connection.service.metrics, Instant::now());
+    metrics.websockets.add();
+    metrics.websockets_open.add();
+    let mut machine = Machine::new(upgrade.options.max_message_bytes);
+    machine.receive(&unread);
+    drop(unread);
+    let turn = connection.service.config.stream_timeout.and_then(|timeout| now.checked_add(timeout));
+    let mut task = Task {
+        wire,
+        connection,
+        upgrade,
+        machine,
+        pong: None,
+        sending: Bytes::new(),
+        unflushed: false,
+        blocked: false,
+        pace: Pace::begin(now),
+        over: false,
+        shut: false,
+        reading: true,
+        heard: now,
+        pinged: false,
+        active: now,
+        waits_since: None,
+        answer_by: None,
+        turn,
+        why: None,
+    };
+    let mut phase = connection.service.lifecycle.subscribe();
+    let mut timer = Timer::new(now + connection.service.config.write_timeout);
+    let mut told = false;
+    loop {
+        let due = task.due();
+        let deadline = due.map_or(now, |(at, _)| at);
+        tokio::select! {
+            biased;
+            done = poll_fn(|cx| task.poll(cx)) => if done { return task.why.unwrap_or(Close::Server) },
+            () = timer.until(deadline), if due.is_some() => task.late(),
+            () = draining_for(&mut phase, Duration::ZERO), if !told => {
+                told = true;
+                task.end(Goodbye::new(Goodbye::GOING_AWAY, "the server ends"), Close::Shutdown);
+            }
+        }
+    }
+}
+
+struct Task<'a, W> {
+    wire: &'a mut W,
+    connection: &'a Arc<Connection>,
+    upgrade: Upgrade,
+    machine: Machine,
+    /// To be answered. The last one does for those before it (RFC 6455 section 5.5.3), so a client that sends pings and reads
+    /// nothing makes no heap.
+    pong: Option<Bytes>,
+    /// Taken from the pipe and not sent yet.
+    sending: Bytes,
+    /// Sent as far as TLS goes, which may hold some of it.
+    unflushed: bool,
+    /// Waiting for the client to take something.
+    blocked: bool,
+    pace: Pace,
+    /// Nothing more is waited for from the client.
+    over: bool,
+    /// The client was told that nothing more comes.
+    shut: bool,
+    /// Whether there is room for what the client sends.
+    reading: bool,
+    /// When the client was heard last.
+    heard: Instant,
+    /// It has been asked whether it is there.
+    pinged: bool,
+    /// When there was a message last.
+    active: Instant,
+    /// Since when its goodbye is waited for.
+    waits_since: Option<Instant>,
+    /// Until when the client's goodbye is answered at the latest.
+    answer_by: Option<Instant>,
+    /// Until when the callback has to begin.
+    turn: Option<Instant>,
+    /// Why it ends, where that is known.
+    why: Option<Close>,
+}
+
+/// What a time is over for.
+#[derive(Clone, Copy)]
+enum Due {
+    Write,
+    Goodbye,
+    Answer,
+    Ping,
+    Pong,
+    Idle,
+    Turn,
+}
+
+impl<W: Wire> Task<'_, W> {
+    /// Ready when what is waited for has changed; true where nothing is left to do.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let pipe = self.upgrade.session.pipe.clone();
+        let mut waits = false;
+        let orders = loop {
+            if pipe.has_failed() {
+                self.sending = Bytes::new();
+                self.blocked = false;
+                return if pipe.plan(false, cx.waker()).orders.closed { Poll::Ready(true) } else { Poll::Pending };
+            }
+            let Plan { piece, may_read, orders } = pipe.plan(self.sending.is_empty(), cx.waker());
+            if let Some(piece) = piece {
+                self.sending = piece;
+            }
+            if orders.heard && self.answer_by.take().is_some() {
+                self.upgrade.session.say_close();
+                continue;
+            }
+            // What comes after the last word is read for the client's, and thrown away.
+            let may_read = may_read || orders.eof;
+            if may_read && !self.reading {
+                // Its time begins now.
+                (self.heard, waits) = (Instant::now(), true);
+            }
+            self.reading = may_read;
+            let was_over = self.over;
+            let moved = self.poll_receive(cx, orders.eof).and_then(|received| Ok(self.poll_send(cx)? || received));
+            waits |= self.over != was_over;
+            match moved {
+                Ok(true) => {}
+                Ok(false) => break orders,
+                Err(why) => self.lost(why, Close::Aborted),
+            }
+        };
+        let sent = self.sending.is_empty() && !self.unflushed;
+        if orders.eof && sent && !self.over && self.waits_since.is_none() {
+            self.waits_since = Some(Instant::now());
+            waits = true;
+        }
+        let shutting = orders.eof && sent && self.over && !self.shut;
+        if shutting && self.wire.poll_shut_down(cx).is_ready() {
+            // Whatever came of it: there is no more to be told.
+            self.shut = true;
+        }
+        let blocked = !sent || (shutting && !self.shut);
+        if self.shut && orders.closed {
+            return Poll::Ready(true);
+        }
+        if blocked != self.blocked {
+            // Its time begins now.
+            (self.blocked, self.pace) = (blocked, Pace::begin(Instant::now()));
+            waits = true;
+        }
+        if waits { Poll::Ready(false) } else { Poll::Pending }
+    }
+
+    /// Whether something came.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, said: bool) -> Result<bool, String> {
+        if self.over || !self.reading {
+            return Ok(false);
+        }
+        match self.machine.next_event() {
+            Ok(Some(event)) => self.take(event, said),
+            Err(violation) => self.violated(violation),
+            Ok(None) => {
+                let machine = &mut self.machine;
+                match self.wire.poll_receive(cx, &mut |bytes| machine.receive(bytes)) {
+                    Poll::Pending => return Ok(false),
+                    Poll::Ready(Ok(0)) if said => self.over = true,
+                    Poll::Ready(Ok(0)) => return Err("the client's side ended without a close frame".into()),
+                    Poll::Ready(Ok(_)) => (self.heard, self.pinged) = (Instant::now(), false),
+                    Poll::Ready(Err(error)) => return Err(error.to_string()),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, event: Event, said: bool) {
+        let session = &self.upgrade.session;
+        match event {
+            Event::Message(kind, data) => {
+                self.active = Instant::now();
+                if !said {
+                    session.metrics.websocket_messages_received.add();
+                    session.pipe.receive_message(u8::from(kind == Kind::Binary), &data);
+                }
+            }
+            Event::Ping(data) => self.pong = Some(data).filter(|_| !said),
+            Event::Pong(_) => {}
+            Event::Close(close) => {
+                self.over = true;
+                self.answer_by = Some(Instant::now() + ANSWER_WAIT).filter(|_| !said);
+                self.end(close, Close::Client);
+            }
+        }
+    }
+
+    fn violated(&mut self, Violation { code, text }: Violation) {
+        self.over = true;
+        let close = Goodbye::new(code, text.clone());
+        self.upgrade.session.ended(close, Some(format!("the client was sent code {code}: {text}")));
+        self.upgrade.session.say_close();
+        self.upgrade.session.pipe.receive_end(End::Truncated);
+        self.why.get_or_insert(Close::Refused);
+    }
+
+    /// Ends it in order, by a goodbye of either side. That of the client is answered when the callback has heard it, so that
+    /// what it says to the messages before it gets there (RFC 6455 section 5.5.1).
+    fn end(&mut self, close: Goodbye, why: Close) {
+        let session = &self.upgrade.session;
+        session.ended(close, None);
+        if why != Close::Client {
+            session.say_close();
+        }
+        session.pipe.receive_end(End::Orderly);
+        self.why.get_or_insert(why);
+    }
+
+    /// Whether something was sent, or may be next.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, String> {
+        let session = &self.upgrade.session;
+        if self.pong.is_some() && session.pipe.has_room() {
+            if let Some(payload) = self.pong.take() {
+                // After the last word there are no pongs.
+                let _ = session.control(machine::pong(&payload));
+            }
+            return Ok(true);
+        }
+        if !self.sending.is_empty() {
+            let Poll::Ready(sent) = self.wire.poll_send(cx, &mut self.sending) else { return Ok(false) };
+            let sent = sent.map_err(|error| error.to_string())?;
+            session.pipe.sent(sent);
+            let now = Instant::now();
+            self.pace.moved(sent, now);
+            (self.unflushed, self.active) = (true, now);
+            return Ok(true);
+        }
+        if self.unflushed
+            && let Poll::Ready(flushed) = self.wire.poll_flush(cx)
+        {
+            flushed.map_err(|error| error.to_string())?;
+            self.unflushed = false;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The connection is of no use any more.
+    fn lost(&mut self, text: String, why: Close) {
+        let pipe = &self.upgrade.session.pipe;
+        self.upgrade.session.ended(Goodbye::new(Goodbye::ABNORMAL, ""), Some(text.clone()));
+        pipe.receive_end(End::Truncated);
+        pipe.fail(StreamError::Lost { why: text, writing: true });
+        self.why.get_or_insert(why);
+    }
+
+    /// When to look what next.
+    fn due(&self) -> Option<(Instant, Due)> {
+        let (config, options) = (&self.connection.service.config, &self.upgrade.options);
+        let pipe = &self.upgrade.session.pipe;
+        if pipe.has_failed() || (self.shut && !self.blocked) {
+            return None;
+        }
+        let orders = pipe.orders();
+        let goes_on = !orders.eof && !self.over;
+        // Shutting down needs no more than a moment.
+        let patience = if self.sending.is_empty() && !self.unflushed { LINGER_IDLE } else { config.write_timeout };
+        let ping = options.ping_interval.filter(|_| goes_on && self.reading).map(|interval| match self.pinged {
+            false => (self.heard + interval, Due::Ping),
+            true => (self.heard + 2 * interval, Due::Pong),
+        });
+        let idle = options.idle_timeout.filter(|_| goes_on).map(|idle| (self.active + idle, Due::Idle));
+        let turn = self.turn.filter(|_| !orders.begun).map(|turn| (turn, Due::Turn));
+        let write = self.blocked.then(|| (self.pace.since() + patience, Due::Write));
+        let goodbye = self.waits_since.filter(|_| !self.over).map(|since| (since + CLOSE_WAIT, Due::Goodbye));
+        let answer = self.answer_by.filter(|_| !orders.eof).map(|by| (by, Due::Answer));
+        [write, goodbye, answer, ping, idle, turn].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn late(&mut self) {
+        // What was waited for may have come meanwhile.
+        let Some((_, due)) = self.due().filter(|(at, _)| *at <= Instant::now()) else { return };
+        let interval = self.upgrade.options.ping_interval.unwrap_or_default().as_secs_f64();
+        match due {
+            Due::Write if self.sending.is_empty() && !self.unflushed => (self.shut, self.blocked) = (true, false),
+            Due::Write => {
+                let timeout = self.connection.service.config.write_timeout;
+                let failure = StreamError::WriteTimeout(timeout);
+                self.why.get_or_insert(Close::WriteTimeout);
+                self.upgrade.session.pipe.fail(failure.clone());
+                self.lost(failure.to_string(), Close::WriteTimeout);
+            }
+            Due::Goodbye => self.over = true,
+            Due::Answer => {
+                self.answer_by = None;
+                self.upgrade.session.say_close();
+            }
+            Due::Ping => {
+                self.pinged = true;
+                // Nobody is asked after the last word.
+                let _ = self.upgrade.session.control(machine::ping(b""));
+            }
+            Due::Pong => {
+                self.lost(format!("the client answered no ping for {interval} s (ping_interval)"), Close::Idle);
+            }
+            Due::Idle => self.end(Goodbye::new(Goodbye::GOING_AWAY, "idle"), Close::Idle),
+            Due::Turn => {
+                self.turn = None;
+                self.connection.service.observer.report(self.no_thread());
+                self.end(Goodbye::new(Goodbye::TRY_AGAIN, "busy"), Close::Server);
+                self.upgrade.session.pipe.order(|orders| orders.closed = true);
+            }
+        }
+    }
+
+    fn no_thread(&self) -> Report {
+        let (info, config) = (&self.connection.info, &self.connection.service.config);
+        Report {
+            stage: Stage::Admission,
+            reason: "stream_threads",
+            message: format!(
+                "WebSocket from {} on {} closed: none of the {} threads of its handler was free for {} s \
+                 (stream_threads, stream_timeout)",
+                info.peer,
+                info.local,
+                config.stream_threads,
+                config.stream_timeout.unwrap_or_default().as_secs_f64(),
+            ),
+            status: None,
+            connection: Some(info.clone()),
+        }
+    }
+}
+
+impl<W> Drop for Task<'_, W> {
+    fn drop(&mut self) {
+        // At the server's end, or within a panic; else it has ended already.
+        let session = &self.upgrade.session;
+        session.ended(Goodbye::new(Goodbye::ABNORMAL, ""), Some("the server has ended".into()));
+        session.pipe.fail(StreamError::ServerEnded);
+        session.metrics.websockets_open.remove();
+    }
+}

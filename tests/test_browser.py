@@ -1,0 +1,157 @@
+"""A real browser, Chromium without a window: pages over HTTP/2, events, uploads, streams, cookies.
+
+Needs playwright, which drives it, and a Chromium of the system's: `apt-get install chromium`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import pytest
+
+import portico
+from frameworks import LARGE, of_file
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+# No GPU and no sandbox, as in a container; and nothing that would ask anybody on the network.
+FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync""".split()  # noqa: SIM905
+
+PAGE = """<!doctype html><title>portico</title><link rel="icon" href="data:,">
+<form action="/upload" method="post" enctype="multipart/form-data">
+<input name="note"><input name="file" type="file"><button>send</button></form>"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Site:
+    """What the pages ask for."""
+
+    def __init__(self):
+        self.left = asyncio.Event()
+        self.versions = []
+
+    async def __call__(self, request):
+        self.versions.append((request.path, request.version))
+        match request.path:
+            case "/upload":
+                form = request.form()
+                return portico.response(200, repr((form["note"], of_file(form["file"].filename, form["file"].data))))
+            case "/events":
+                return portico.event_stream(self.events())
+            case "/stream":
+                return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": self.pieces()}
+            case "/echo":
+                return {"statusCode": 200, "body": request.body}
+            case "/cookies":
+                response = portico.response(200, request.headers.get("cookie", "none"))
+                return portico.set_cookie(response, "seen", "yes", http_only=True)
+        return portico.response(200, PAGE, "text/html; charset=utf-8")
+
+    async def events(self):
+        try:
+            for number in range(1_000_000):
+                yield f"tick {number}"
+                await asyncio.sleep(0.01)
+        finally:
+            self.left.set()
+
+    async def pieces(self):
+        for number in range(3):
+            yield f"piece {number} "
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def site():
+    return Site()
+
+
+@pytest.fixture
+def page(browser, serve, site):
+    """A page of the site, in a profile of its own."""
+    served = serve(site)
+    context = browser.new_context(ignore_https_errors=True, base_url=f"https://localhost:{served.port}")
+    page, failures = context.new_page(), []
+    page.on("pageerror", lambda error: failures.append(error))
+    page.goto("/")
+    yield page
+    context.close()
+    assert failures == []
+
+
+def test_a_page_comes_over_http_2(page, site):
+    assert page.title() == "portico"
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
+    assert site.versions[0] == ("/", "2")
+
+
+def test_events(page, site):
+    counted = page.evaluate(
+        """() => new Promise((resolve, reject) => {
+            const source = new EventSource('/events'), seen = [];
+            source.onerror = reject;
+            source.onmessage = event => {
+                if (seen.push(event.data) === 5) { source.close(); resolve(seen); }
+            };
+        })"""
+    )
+    assert counted == [f"tick {number}" for number in range(5)]
+    # The browser has closed it, and so the generator ends.
+    for _ in range(200):
+        if site.left.is_set():
+            break
+        page.evaluate("() => fetch('/')")
+    assert site.left.is_set()
+
+
+def test_a_form_with_a_file(page):
+    page.fill("input[name=note]", "caf\u00e9")
+    page.set_input_files(
+        "input[type=file]", {"name": "a b.bin", "mimeType": "application/octet-stream", "buffer": LARGE}
+    )
+    page.click("button")
+    page.wait_for_url("**/upload")
+    assert page.inner_text("body") == repr(("caf\u00e9", of_file("a b.bin", LARGE)))
+
+
+def test_fetch_reads_pieces_as_they_come(page):
+    pieces = page.evaluate(
+        """async () => {
+            const reader = (await fetch('/stream')).body.getReader(), pieces = [];
+            for (;;) {
+                const {done, value} = await reader.read();
+                if (done) return pieces;
+                pieces.push(new TextDecoder().decode(value));
+            }
+        }"""
+    )
+    assert pieces == ["piece 0 ", "piece 1 ", "piece 2 "]
+
+
+def test_fetches_side_by_side(page):
+    lengths = page.evaluate(
+        """() => Promise.all([...Array(50).keys()].map(async number => {
+            const sent = new Uint8Array(number * 10000).fill(number);
+            const got = new Uint8Array(await (await fetch('/echo', {method: 'POST', body: sent})).arrayBuffer());
+            return got.every(byte => byte === number) ? got.length : -1;
+        }))"""
+    )
+    assert lengths == [number * 10_000 for number in range(50)]
+
+
+def test_cookies(page):
+    assert page.evaluate("() => fetch('/cookies').then(answer => answer.text())") == "none"
+    assert page.evaluate("() => fetch('/cookies').then(answer => answer.text())") == "seen=yes"
+    assert page.evaluate("document.cookie") == "", "it is for the server alone"
