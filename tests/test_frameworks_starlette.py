@@ -339,7 +339,7 @@ def test_cors(client_of):
     }
     answer = client.options("/", headers=asks)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://other.test")
-    assert client.get("/", headers={"origin": "https://other.test"}).headers["vary"] == "Origin"
+    assert client.get("/", headers={"origin": "https://other.test"}).headers["vary"] == "Origin, accept-encoding"
     assert client.options("/", headers={**asks, "origin": "https://evil.test"}).status_code == 400
 
 

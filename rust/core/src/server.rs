@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dispatch::Handler;
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops};
+use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::metrics::{Metrics, Stat};
 use crate::shutdown::{Lifecycle, Phase};
@@ -49,6 +50,7 @@ pub(crate) struct Service {
     pub(crate) lifecycle: Arc<Lifecycle>,
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
+    pub(crate) encoders: Encoders,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -110,6 +112,7 @@ impl Server {
             observer,
             lifecycle: Lifecycle::new(),
             seats: Mutex::default(),
+            encoders: Encoders::default(),
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),

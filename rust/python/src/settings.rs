@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use portico_core::Config;
 use portico_core::config::{SETTINGS, Value};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::errors;
 
@@ -36,6 +36,9 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
         return Ok(Value::Text(Cow::Owned(text.to_cow()?.into_owned())));
     }
     // A tuple or, as from TOML, a list.
+    if let Ok(words) = value.extract::<Vec<String>>() {
+        return Ok(Value::Words(words.into_iter().map(Cow::Owned).collect()));
+    }
     match value.extract::<Vec<i64>>().as_deref() {
         Ok(&[least, most]) => Ok(Value::Pair(least, most)),
         _ => Ok(Value::Other(value.repr()?.to_string())),
@@ -50,6 +53,7 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
         Value::Real(number) => number.into_pyobject(py)?.into_any(),
         Value::Text(text) => text.as_ref().into_pyobject(py)?.into_any(),
         Value::Pair(least, most) => (*least, *most).into_pyobject(py)?.into_any(),
+        Value::Words(words) => PyTuple::new(py, words.iter().map(|word| &**word))?.into_any(),
         Value::Other(text) => text.into_pyobject(py)?.into_any(),
     })
 }

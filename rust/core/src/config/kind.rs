@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{Config, Dispatch};
+use crate::http::coding::Coding;
 
 /// A value as the caller gave it, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub enum Value {
     Text(Cow<'static, str>),
     /// Two integers: the least and the most.
     Pair(i64, i64),
+    /// Some texts, in an order.
+    Words(Cow<'static, [Cow<'static, str>]>),
     /// Anything else; the text describes it for the error message.
     Other(String),
 }
@@ -51,6 +54,8 @@ pub enum Kind {
     Switch,
     /// One of some words.
     Choice(&'static [&'static str]),
+    /// Any of some words, each once, the preferred first.
+    Words(&'static [&'static str]),
     /// A least and a most number of threads.
     Range {
         /// The least accepted.
@@ -80,6 +85,7 @@ pub(super) enum Checked {
     Count(usize),
     Seconds(Duration),
     Choice(String),
+    Words(Vec<String>),
     Pair(usize, usize),
 }
 
@@ -107,6 +113,11 @@ impl Checked {
 
     pub(super) fn pair(self) -> (usize, usize) {
         if let Checked::Pair(least, most) = self { (least, most) } else { (1, 1) }
+    }
+
+    pub(super) fn codings(self) -> Vec<Coding> {
+        let Checked::Words(words) = self else { return Vec::new() };
+        words.iter().filter_map(|word| Coding::named(word.as_bytes())).collect()
     }
 
     pub(super) fn dispatch(self) -> Dispatch {
@@ -139,6 +150,15 @@ impl Kind {
             (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
                 Ok(Checked::Choice(word.to_string()))
             }
+            (Kind::Words(_), Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Words(known), Value::Words(words))
+                if words
+                    .iter()
+                    .enumerate()
+                    .all(|(at, word)| known.contains(&word.as_ref()) && !words[..at].contains(word)) =>
+            {
+                Ok(Checked::Words(words.iter().map(ToString::to_string).collect()))
+            }
             (Kind::Range { min, max }, Value::Pair(least, most)) if min <= *least && least <= most && *most <= max => {
                 Ok(Checked::Pair(*least as usize, *most as usize))
             }
@@ -157,6 +177,9 @@ impl Kind {
             }
             Kind::Switch => "True or False".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
+            Kind::Words(words) => {
+                format!("a tuple of any of {}, each once, the preferred first; or None", words.join(", "))
+            }
             Kind::Range { min, max } => format!("a pair (least, most) of whole numbers from {min} to {max}"),
         }
     }
@@ -177,6 +200,10 @@ impl Value {
             Value::Real(n) => format!("{n:?}"),
             Value::Text(text) => format!("{text:?}"),
             Value::Pair(least, most) => format!("({least}, {most})"),
+            Value::Words(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+                format!("({}{})", words.join(", "), if words.len() == 1 { "," } else { "" })
+            }
             Value::Other(text) => text.clone(),
         }
     }

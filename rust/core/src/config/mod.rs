@@ -9,6 +9,7 @@ pub use kind::{Kind, Setting, Value};
 pub use settings::SETTINGS;
 
 use crate::error::Error;
+use crate::http::coding::Coding;
 
 /// How `def` handlers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub handler_timeout: Option<Duration>,
     pub http1: bool,
     pub http2: bool,
+    pub compression: Vec<Coding>,
+    pub compression_min_bytes: usize,
     pub websocket: bool,
     pub nodelay: bool,
     pub backlog: i32,
@@ -72,6 +75,8 @@ impl Default for Config {
             handler_timeout: None,
             http1: false,
             http2: false,
+            compression: Vec::new(),
+            compression_min_bytes: 0,
             websocket: false,
             nodelay: false,
             backlog: 0,
@@ -166,6 +171,10 @@ mod tests {
         assert!(refused("header_timeout", Value::Real(f64::NAN)).ends_with("not NaN"));
         assert!(refused("threads", Value::Pair(9, 2)).ends_with("not (9, 2)"));
         assert!(refused("dispatch", Value::Text("fibers".into())).contains("one of auto, inline"));
+        let words = |words: &[&'static str]| Value::Words(words.iter().map(|word| (*word).into()).collect());
+        assert!(refused("compression", words(&["lzw"])).ends_with("not (\"lzw\",)"));
+        assert!(refused("compression", words(&["br", "br"])).contains("each once"));
+        assert!(refused("compression", Value::Text("br".into())).contains("a tuple of any of zstd, br, gzip"));
         assert!(refused("http1", Value::Integer(1)).contains("True or False"));
     }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::kind::{Kind, Setting, Value};
+use crate::http::coding::Coding;
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
     Kind::Count { min, max, optional: false, unit }
@@ -12,6 +13,8 @@ const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
 const fn seconds(optional: bool) -> Kind {
     Kind::Seconds { min: 0.01, max: 86_400.0, optional }
 }
+
+static COMPRESSION: &[Cow<'static, str>] = &[Cow::Borrowed("zstd"), Cow::Borrowed("br"), Cow::Borrowed("gzip")];
 
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
@@ -123,6 +126,20 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Switch(true),
         doc: "Whether HTTP/2 is spoken: by ALPN over TLS, by prior knowledge on cleartext listeners.",
         set: |c, v| c.http2 = v.switch(),
+    },
+    Setting {
+        name: "compression",
+        kind: Kind::Words(Coding::WORDS),
+        default: Value::Words(Cow::Borrowed(COMPRESSION)),
+        doc: "The content codings of responses; the client's weights decide, then this order. `()` or None: none. Text types only, and what a handler does not keep out by `cache-control: no-transform` or `content-encoding: identity`, as it should where a body holds secrets beside what a stranger may choose (BREACH).",
+        set: |c, v| c.compression = v.codings(),
+    },
+    Setting {
+        name: "compression_min_bytes",
+        kind: count(0, GIB, "bytes"),
+        default: Value::Integer(KIB),
+        doc: "The smallest body that is compressed, where its length is known.",
+        set: |c, v| c.compression_min_bytes = v.count(),
     },
     Setting {
         name: "websocket",

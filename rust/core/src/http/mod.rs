@@ -4,6 +4,7 @@
 //! [`crate::dispatch`], and write the [`Response`] that comes back.
 
 pub mod body;
+pub mod coding;
 pub(crate) mod date;
 pub mod form;
 pub mod h1;
