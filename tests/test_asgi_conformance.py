@@ -473,7 +473,8 @@ def test_data_is_flushed_before_send_returns(probe, http2):
         await send({**BODY, "body": b"end"})
 
     go_on = threading.Semaphore(0)
-    with probe(app).httpx(http2=http2) as client, client.stream("GET", "/") as answer:
+    plain = {"accept-encoding": "identity"}
+    with probe(app).httpx(http2=http2) as client, client.stream("GET", "/", headers=plain) as answer:
         parts = answer.iter_raw()
         for number in range(3):
             assert next(parts) == b"%d" % number
