@@ -46,6 +46,9 @@ BOUNDS = (
     Bound("File of 1 KiB", "static_1k", "portico-static", ("nginx",), 1.0),
     Bound("File of 100 KiB", "static_100k", "portico-static", ("nginx",), 0.8),
     Bound("File of 10 MiB", "static_10m", "portico-static", ("nginx",), 0.7),
+    Bound("ASGI through Starlette", "starlette", "portico-asgi", ("granian-asgi",), 0.85),
+    Bound("ASGI through Starlette", "starlette", "portico-asgi", ("uvicorn",), 0.85),
+    Bound("WebSocket echo, ASGI", "websocket", "portico-asgi", ("uvicorn", "granian-asgi"), 0.7),
     *(
         Bound(f"{summary.TITLES[load]}, `def`", load, "portico-auto", ("limit",), 1.15)
         for load in ("h1", "h2", "headers", "resumed", "full", "upload", "large")

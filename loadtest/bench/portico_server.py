@@ -34,7 +34,36 @@ def plain() -> portico.Handler:
     def isolation(request: portico.Request) -> dict[str, Any]:
         return answer(apps.slow(request.path))
 
-    return {"hello": hello, "static": hello, "large": large, "upload": upload, "isolation": isolation}[apps.NAME]
+    def echo(request: portico.Request) -> dict[str, Any]:
+        if request.method == "GET":
+            return hello(request)
+        headers = {"content-length": request.headers["content-length"]}
+        return {"statusCode": 200, "headers": headers, "body": request.stream()}
+
+    echo.stream_body = True  # type: ignore[attr-defined]
+
+    def socket(ws: portico.WebSocket) -> None:
+        for message in ws:
+            ws.send(message)
+
+    if apps.NAME == "websocket":
+        return beside(hello, portico.websocket(socket))
+    return {
+        "hello": hello,
+        "static": hello,
+        "large": large,
+        "upload": upload,
+        "isolation": isolation,
+        "echo": echo,
+    }[apps.NAME]
+
+
+def beside(hello: Any, socket: Any) -> portico.Handler:
+    """A greeting, by which a server is seen to be ready, and a WebSocket."""
+    router = portico.Router()
+    router.add_route("GET", "/", hello)
+    router.mount("/socket", socket)
+    return router
 
 
 def asynchronous() -> portico.Handler:
@@ -56,7 +85,28 @@ def asynchronous() -> portico.Handler:
     async def isolation(request: portico.Request) -> dict[str, Any]:
         return answer(await apps.slow_async(request.path))
 
-    return {"hello": hello, "suspend": suspend, "large": large, "upload": upload, "isolation": isolation}[apps.NAME]
+    async def echo(request: portico.Request) -> dict[str, Any]:
+        if request.method == "GET":
+            return await hello(request)
+        headers = {"content-length": request.headers["content-length"]}
+        return {"statusCode": 200, "headers": headers, "body": request.stream()}
+
+    echo.stream_body = True  # type: ignore[attr-defined]
+
+    async def socket(ws: portico.AsyncWebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    if apps.NAME == "websocket":
+        return beside(hello, portico.websocket(socket))
+    return {
+        "hello": hello,
+        "suspend": suspend,
+        "large": large,
+        "upload": upload,
+        "isolation": isolation,
+        "echo": echo,
+    }[apps.NAME]
 
 
 def main() -> None:

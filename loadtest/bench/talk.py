@@ -33,7 +33,7 @@ def websocket(connection: https.Connection, counted: Counted) -> Talk:
     """Message after message (RFC 6455). The mask is zero, so that a frame is made once."""
     sock = connection.socket
     sock.sendall(
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+        b"GET /socket HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
         b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     head = b""

@@ -1,5 +1,5 @@
 """`portico.asgi`: ASGI 3 applications as handlers, and their lifespans. Scopes and messages are the work of
-`rust/python/src/asgi.rs`."""
+`rust/python/src/asgi/`."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<websocket::Upgrade>()?;
     module.add_function(wrap_pyfunction!(websocket::asgi_headers, module)?)?;
     module.add_function(wrap_pyfunction!(websocket::is_websocket, module)?)?;
-    module.add_function(wrap_pyfunction!(asgi::asgi_scope, module)?)?;
+    module.add_function(wrap_pyfunction!(asgi::scope::asgi_scope, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::issue_certificate, module)?)?;
     module.add_function(wrap_pyfunction!(certificates::certificate_info, module)?)?;

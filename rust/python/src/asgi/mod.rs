@@ -1,133 +1,31 @@
-//! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): the scope of a request, and its `receive` and `send`.
-//! The rest is `python/portico/_asgi.py`.
+//! The quick parts of `portico.asgi` (the ASGI 3 specification, HTTP): a request's `receive` and `send`. The rest is
+//! `python/portico/_asgi.py`.
+
+mod response;
+pub(crate) mod scope;
 
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
 use portico_core::http::body::{Cut, channel};
 use portico_core::http::{Body, Response};
 use portico_core::locks::Mutex;
-use portico_core::{Address, Reply, RequestError};
+use portico_core::{Reply, RequestError};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyString, PyType};
 
+pub(crate) use self::response::to_dict;
+use self::response::{add_headers, check_length, is_bytes};
 use crate::bodies::{BodySender, Length};
-use crate::connection;
 use crate::errors;
-use crate::files::FileBody;
-use crate::header_names;
 use crate::loops::{Queue, Sleeper};
-use crate::request::{Request, latin1, position};
+use crate::request::{Request, position};
 use crate::response::{kind, to_body, to_status, wrong};
-
-/// A request as ASGI describes one, with a shallow copy of the state that the app's lifespan left.
-#[pyfunction]
-pub(crate) fn asgi_scope<'py>(
-    request: &Bound<'py, Request>,
-    state: &Bound<'py, PyDict>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let py = request.py();
-    let core = request.get().core();
-    let connection = core.connection.as_deref();
-    let scope = blank(py)?.copy()?;
-    scope.set_item(intern!(py, "asgi"), versions(py)?.copy()?)?;
-    scope.set_item(intern!(py, "http_version"), core.version_text())?;
-    scope.set_item(intern!(py, "method"), method(py, &core.method))?;
-    let scheme =
-        if connection.is_some_and(|connection| connection.secure) { intern!(py, "https") } else { intern!(py, "http") };
-    scope.set_item(intern!(py, "scheme"), scheme)?;
-    // The whole path, which begins with the root path: what is there in both is for the app to leave out.
-    scope.set_item(intern!(py, "path"), String::from_utf8_lossy(&core.whole_path_bytes()))?;
-    let root = core.root_path_bytes();
-    if !root.is_empty() {
-        scope.set_item(intern!(py, "root_path"), String::from_utf8_lossy(&root))?;
-    }
-    scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, core.target.raw_path().as_bytes()))?;
-    scope.set_item(intern!(py, "query_string"), PyBytes::new(py, core.target.query().as_bytes()))?;
-    scope.set_item(intern!(py, "headers"), headers(py, core)?)?;
-    if let Some(peer @ Address::Inet(_)) = connection.map(|connection| &connection.peer) {
-        scope.set_item(intern!(py, "client"), connection::address(py, peer)?)?;
-    }
-    match connection.map(|connection| &connection.local) {
-        None => {} // None, as it is
-        Some(local @ Address::Inet(_)) => scope.set_item(intern!(py, "server"), connection::address(py, local)?)?,
-        Some(Address::Unix(path)) => {
-            scope.set_item(intern!(py, "server"), (path.as_deref().unwrap_or(""), py.None()))?
-        }
-    }
-    scope.set_item(intern!(py, "state"), state.copy()?)?;
-    let extensions = PyDict::new(py);
-    extensions.set_item(intern!(py, "http.response.pathsend"), PyDict::new(py))?;
-    scope.set_item(intern!(py, "extensions"), extensions)?;
-    Ok(scope)
-}
-
-/// A scope with every key in its place: a copy of it never has to grow.
-fn blank(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
-    static BLANK: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    let keys = [
-        "asgi",
-        "http_version",
-        "method",
-        "scheme",
-        "path",
-        "raw_path",
-        "query_string",
-        "headers",
-        "client",
-        "server",
-        "state",
-        "extensions",
-    ];
-    let blank = BLANK.get_or_try_init(py, || {
-        let blank = PyDict::new(py);
-        blank.set_item(PyString::intern(py, "type"), PyString::intern(py, "http"))?;
-        for key in keys {
-            blank.set_item(PyString::intern(py, key), py.None())?;
-        }
-        blank.set_item(PyString::intern(py, "root_path"), "")?;
-        PyResult::Ok(blank.unbind())
-    })?;
-    Ok(blank.bind(py))
-}
-
-/// Version 2.4 says that an app need not listen for its client's leaving while it sends.
-fn versions(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
-    static VERSIONS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    let versions = VERSIONS.get_or_try_init(py, || {
-        let versions = PyDict::new(py);
-        versions.set_item("version", "3.0")?;
-        versions.set_item("spec_version", "2.4")?;
-        PyResult::Ok(versions.unbind())
-    })?;
-    Ok(versions.bind(py))
-}
-
-fn method<'py>(py: Python<'py>, method: &Method) -> Bound<'py, PyString> {
-    match *method {
-        Method::GET => intern!(py, "GET").clone(),
-        Method::POST => intern!(py, "POST").clone(),
-        Method::HEAD => intern!(py, "HEAD").clone(),
-        _ => PyString::new(py, &method.as_str().to_ascii_uppercase()),
-    }
-}
-
-fn headers<'py>(py: Python<'py>, request: &portico_core::http::Request) -> PyResult<Bound<'py, PyList>> {
-    // The host of an absolute target overrides the header (RFC 9112 section 3.2.2).
-    let target = request.target.host().map(str::as_bytes);
-    let pairs = request.headers.iter().map(|(name, value)| {
-        let value = target.filter(|_| name == "host").unwrap_or(value);
-        (header_names::as_bytes(py, name), PyBytes::new(py, value))
-    });
-    PyList::new(py, pairs)
-}
 
 /// Where the answer to a request goes, for a handler on an event loop that answers before it is done.
 pub(crate) struct SharedReply {
@@ -561,98 +459,6 @@ fn wake(state: &Mutex<State>, py: Python<'_>) -> PyResult<()> {
         None => Ok(()),
         Some(ended) => ended.call_method0(py, intern!(py, "set")).map(drop),
     }
-}
-
-/// An iterable of pairs of bytes, as the specification has it.
-fn add_headers(response: &mut Response, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-    if let Ok(list) = headers.cast::<PyList>() {
-        response.headers.reserve(list.len());
-        return list.iter().try_for_each(|line| add_header(response, &line));
-    }
-    let Ok(lines) = headers.try_iter() else {
-        return wrong(format!("http.response.start: headers: an iterable of [name, value], not {}", kind(headers)));
-    };
-    for line in lines {
-        add_header(response, &line?)?;
-    }
-    Ok(())
-}
-
-fn add_header(response: &mut Response, line: &Bound<'_, PyAny>) -> PyResult<()> {
-    let pair = if let Ok(pair) = line.cast::<PyTuple>() {
-        (pair.len() == 2).then(|| (pair.get_item(0), pair.get_item(1)))
-    } else if let Ok(pair) = line.cast::<PyList>() {
-        (pair.len() == 2).then(|| (pair.get_item(0), pair.get_item(1)))
-    } else {
-        None
-    };
-    let Some((Ok(name), Ok(value))) = pair else {
-        return wrong(format!("http.response.start: headers: a [name, value] each, not {}", line.repr()?));
-    };
-    let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
-        return wrong(format!("http.response.start: headers: name and value are bytes, not {}", line.repr()?));
-    };
-    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-        return wrong(format!("http.response.start: {} is no header name (RFC 9110 section 5.1)", name.repr()?));
-    };
-    // The transfer coding is the server's choice; apps that pass on somebody else's response name one all the same.
-    if name == header::TRANSFER_ENCODING {
-        return Ok(());
-    }
-    match HeaderValue::from_bytes(trimmed(value.as_bytes())) {
-        Ok(value) => response.headers.push((name, value)),
-        Err(_) => {
-            let value = value.repr()?;
-            return wrong(format!(
-                "http.response.start: header {name}: {value} has a control character (CR or LF, say)"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Without the white space that is no part of a value (RFC 9110 section 5.5): no line ends, which are errors.
-fn trimmed(value: &[u8]) -> &[u8] {
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = value.iter().position(|byte| !blank(byte)).unwrap_or(value.len());
-    let end = value.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
-    value.get(start..end).unwrap_or_default()
-}
-
-fn is_bytes(body: &Bound<'_, PyAny>) -> bool {
-    body.is_instance_of::<PyBytes>() || body.is_instance_of::<PyByteArray>() || body.is_instance_of::<PyMemoryView>()
-}
-
-/// A length without its body may answer HEAD, or stand in a 304 (RFC 9110 section 8.6).
-fn check_length(response: &mut Response, method: &Method) -> PyResult<()> {
-    response.check().map_err(crate::errors::to_python)?;
-    if !response.body.is_empty() || method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED {
-        return Ok(());
-    }
-    match response.headers.iter().find(|(name, value)| name == header::CONTENT_LENGTH && value != "0") {
-        Some((_, value)) => wrong(format!("header content-length: {value:?} is not the length of the body, 0")),
-        None => Ok(()),
-    }
-}
-
-/// As a handler returns one.
-pub(crate) fn to_dict(py: Python<'_>, response: Response) -> PyResult<Bound<'_, PyDict>> {
-    let headers = PyDict::new(py);
-    for (name, value) in &response.headers {
-        let value = latin1(py, value.as_bytes());
-        match headers.get_item(name.as_str())? {
-            None => headers.set_item(name.as_str(), PyList::new(py, [value])?)?,
-            Some(before) => before.cast::<PyList>()?.append(value)?,
-        }
-    }
-    let dict = PyDict::new(py);
-    dict.set_item(intern!(py, "statusCode"), response.status.as_u16())?;
-    dict.set_item(intern!(py, "multiValueHeaders"), headers)?;
-    match response.body {
-        Body::Whole(body) => dict.set_item(intern!(py, "body"), PyBytes::new(py, &body))?,
-        body => dict.set_item(intern!(py, "body"), FileBody::new(py, body)?)?,
-    }
-    Ok(dict)
 }
 
 /// An awaitable that has its result already: awaiting it does not suspend. It has the methods of a coroutine, because
