@@ -13,7 +13,6 @@ import pytest
 import portico
 from clients import wait_until
 
-
 # A client of httpx asks for compression by itself.
 AS_IT_IS = {"accept-encoding": "identity"}
 
@@ -38,7 +37,8 @@ def handler(file, request):
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 def test_a_path_is_sent(serve, handler, file, http2):
-    with serve(handler).httpx(http2=http2, headers=AS_IT_IS) as client:
+    with serve(handler).httpx(http2=http2) as client:
+        client.headers.update(AS_IT_IS)
         answer = client.get("/")
         assert (answer.status_code, answer.content) == (200, file.read_bytes())
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -204,7 +204,8 @@ class TestPathSend:
     @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
     def test_the_file_is_sent_as_the_app_says(self, serve, file, http2):
         app = self.app(file, [(b"content-type", b"text/plain"), (b"content-length", b"%d" % file.stat().st_size)])
-        with serve(app).httpx(http2=http2, headers=AS_IT_IS) as client:
+        with serve(app).httpx(http2=http2) as client:
+            client.headers.update(AS_IT_IS)
             answer = client.get("/", headers={"range": "bytes=1-2"})
             assert (answer.status_code, answer.content) == (200, file.read_bytes())
             assert answer.headers["content-type"] == "text/plain"
