@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::locks::{Mutex, RwLock};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
@@ -19,6 +18,7 @@ use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
+use crate::locks::{Mutex, RwLock};
 use crate::metrics::{Metrics, Stat};
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};

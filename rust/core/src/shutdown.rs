@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::locks::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::locks::Mutex;
 
 /// Where a server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

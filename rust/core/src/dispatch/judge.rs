@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::locks::Mutex;
 use bytes::Bytes;
 
 use super::Job;
+use crate::locks::Mutex;
 
 /// A call on the pool this short counts for calling the handler inline.
 const SHORT: Duration = Duration::from_millis(1);

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::locks::{Condvar, Mutex, MutexGuard};
-
 use super::{Handler, Job, Reply, Turns, Work};
 use crate::http::Request;
+use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::server::Spawn;
 
 /// A thread beyond the fewest that has had nothing to do for so long ends.

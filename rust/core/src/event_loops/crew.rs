@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::locks::{Condvar, Mutex};
-
 use super::{EventLoop, EventLoops};
+use crate::locks::{Condvar, Mutex};
 use crate::metrics::Metrics;
 use crate::server::Spawn;
 use crate::shutdown::Lifecycle;

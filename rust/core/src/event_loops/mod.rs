@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::locks::Mutex;
 use futures_util::task::AtomicWaker;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -30,6 +29,7 @@ use crew::Crew;
 
 use crate::dispatch::{Case, Destination, HOLD, Job, Turns, Work};
 use crate::http::Response;
+use crate::locks::Mutex;
 use crate::metrics::Metrics;
 use crate::server::Spawn;
 use crate::shutdown::{Lifecycle, Phase};

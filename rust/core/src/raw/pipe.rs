@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use crate::locks::Mutex;
 use bytes::{Bytes, BytesMut};
 
 use super::error::StreamError;
+use crate::locks::Mutex;
 
 /// A write waits while more than this has not left yet.
 const HIGH_WATER: usize = 64 * 1024;

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::locks::RwLock;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
@@ -23,6 +22,7 @@ pub use self::pattern::Pattern;
 use crate::dispatch::{self, Admitted, Handler, Reply, Resolved};
 use crate::error::Error;
 use crate::http::{Request, Response};
+use crate::locks::RwLock;
 
 /// Handlers by path and method. They can be added while it is in use.
 #[derive(Default)]

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::locks::{Mutex, RwLock};
 use rustls::CipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
@@ -19,6 +18,7 @@ use super::tickets::ticketer;
 use super::watch::{Stamp, Watched};
 use crate::dispatch::Handler;
 use crate::error::Error;
+use crate::locks::{Mutex, RwLock};
 
 /// A TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

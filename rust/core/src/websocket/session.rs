@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::locks::Mutex;
 use bytes::Bytes;
 use http::HeaderValue;
 
@@ -12,6 +11,7 @@ use super::handshake::Handshake;
 use super::machine::{self, Kind, MAX_CONTROL};
 use crate::connection::Connection;
 use crate::http::{Request, Response};
+use crate::locks::Mutex;
 use crate::metrics::Metrics;
 use crate::raw::{self, Operation, Pipe, StreamError, Timeout, What};
 use crate::server::Server;

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-use crate::locks::Mutex;
 use bytes::Bytes;
 
 use super::{Broken, Pieces, Source};
+use crate::locks::Mutex;
 
 /// Whoever makes a body waits while more than this was not taken.
 const HIGH_WATER: usize = 64 * 1024;

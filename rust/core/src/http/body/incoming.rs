@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::locks::Mutex;
 use bytes::{Bytes, BytesMut};
 
 use super::channel::Unpark;
 use crate::error::RequestError;
+use crate::locks::Mutex;
 
 /// The connection is not read further while more than this waits for the handler.
 const HIGH_WATER: usize = 64 * 1024;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::locks::Mutex;
 use tokio::time::Instant;
 
 use super::watched::Seen;
 use crate::config::Config;
 use crate::http::pace;
+use crate::locks::Mutex;
 
 /// How long a client that was told to go, and has no stream left, may take to do so.
 const GOODBYE: Duration = Duration::from_secs(2);

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::locks::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::credit::Credit;
 use super::frames::{CONTINUATION, DATA, Frame, HEADERS, Scan};
 use crate::connection::PREFACE;
+use crate::locks::Mutex;
 use crate::stream::Prefixed;
 
 /// How much of headers is read before requests are taken up. h2 reads as long as there is something, and a kilobyte of
