@@ -1,28 +1,26 @@
 //! `Accept-Encoding` (RFC 9110 section 12.5.3).
 
+use bytes::Bytes;
+
 use super::Coding;
 use crate::http::Headers;
 
-/// What was chosen for the answer to one request, before there is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Choice {
-    /// The coding that client and server prefer; none where the client takes none of them.
-    pub(super) coding: Option<Coding>,
-    /// Whether the server offers any.
-    pub(super) offered: bool,
-}
+/// What one request said, to be read once its answer is one that may be coded: most are too small, and reading it costs
+/// more than keeping it.
+#[derive(Debug, Default)]
+pub(crate) struct AcceptEncoding(Option<Bytes>);
 
-impl Choice {
+impl AcceptEncoding {
+    /// Several lines are one list (RFC 9110 section 5.3).
+    pub(crate) fn of(headers: &Headers) -> Self {
+        AcceptEncoding(headers.joined("accept-encoding"))
+    }
+
     /// The coding that the client gives the highest weight; among equals the first of `offers`. A client that says
     /// nothing gets none: most that leave the header out cannot decode.
-    pub(crate) fn new(offers: &[Coding], headers: &Headers) -> Self {
-        if offers.is_empty() {
-            return Choice::default();
-        }
+    pub(super) fn choose(&self, offers: &[Coding]) -> Option<Coding> {
         let mut weights = Weights::default();
-        for value in headers.get_all("accept-encoding") {
-            value.split(|&byte| byte == b',').for_each(|item| weights.add(item.trim_ascii()));
-        }
+        self.0.as_ref()?.split(|&byte| byte == b',').for_each(|item| weights.add(item.trim_ascii()));
         // `identity` is taken without being named; named it has a rank like the others.
         let identity = weights.identity.unwrap_or(0);
         let mut best = None;
@@ -33,7 +31,7 @@ impl Choice {
                 (best, highest) = (Some(offer), weight);
             }
         }
-        Choice { coding: best, offered: true }
+        best
     }
 }
 
@@ -110,7 +108,7 @@ mod tests {
         for line in lines {
             map.append(header::ACCEPT_ENCODING, HeaderValue::from_bytes(line).unwrap());
         }
-        Choice::new(offers, &Headers::from_map(None, &map)).coding
+        AcceptEncoding::of(&Headers::from_map(None, &map)).choose(offers)
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod response;
 
 use std::sync::Arc;
 
-pub(crate) use accept::Choice;
+pub(crate) use accept::AcceptEncoding;
 
 /// The most bodies of one server that are coded piece by piece at the same time. Each takes up to a MiB for as long
 /// as its client takes to read it; one more is sent as it is.

@@ -3,7 +3,8 @@
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::{Choice, Coding, Encoders, encoder};
+use super::{AcceptEncoding, Coding, Encoders, encoder};
+use crate::config::Config;
 use crate::http::{Body, Pieces, Response};
 
 /// Bodies up to this size are coded at once, so that their length is known; larger ones while they are sent.
@@ -33,15 +34,15 @@ const SHRINKING: &[&str] = &[
 
 impl Response {
     /// Codes the body where client, server and handler want it, and where that makes it smaller.
-    pub(crate) fn encode(&mut self, choice: Choice, method: &Method, least: usize, encoders: &Encoders) {
-        if self.upgrade.is_some() || !self.may_be_coded() || !choice.offered {
+    pub(crate) fn encode(&mut self, asked: &AcceptEncoding, method: &Method, config: &Config, encoders: &Encoders) {
+        if self.upgrade.is_some() || !self.may_be_coded() || config.compression.is_empty() {
             return;
         }
-        if self.body.length().is_some_and(|length| length < least.max(1) as u64) {
+        if self.body.length().is_some_and(|length| length < config.compression_min_bytes.max(1) as u64) {
             return;
         }
         self.vary();
-        let Some(coding) = choice.coding else { return };
+        let Some(coding) = asked.choose(&config.compression) else { return };
         let body = match std::mem::take(&mut self.body) {
             Body::Whole(whole) if whole.len() <= AT_ONCE => {
                 encoder::shrink(coding, &whole).map(Body::from).ok_or(Body::Whole(whole))

@@ -20,7 +20,7 @@ use crate::dispatch::{self, Outcome};
 use crate::error::{Refusal, RequestError};
 use crate::farewell;
 use crate::http::body::{Broken, Collected, incoming};
-use crate::http::coding::Choice;
+use crate::http::coding::AcceptEncoding;
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
@@ -80,7 +80,7 @@ impl Io {
             };
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
-            let choice = Choice::new(&self.connection.service.config.compression, &head.headers);
+            let asked = AcceptEncoding::of(&head.headers);
             let mut response = self.answer(head, body, streams).await?;
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
@@ -99,7 +99,7 @@ impl Io {
             }
             let keep_alive = keep_alive && self.may_keep(&response);
             let service = &self.connection.service;
-            response.encode(choice, &method, service.config.compression_min_bytes, &service.encoders);
+            response.encode(&asked, &method, &service.config, &service.encoders);
             let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(response, &method, version, persist).await?;
             let drained = self.drain(persist).await?;

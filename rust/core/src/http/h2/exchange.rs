@@ -18,7 +18,7 @@ use super::{SEND_BUFFER, Shared};
 use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
 use crate::error::RequestError;
 use crate::http::body::{Broken, incoming};
-use crate::http::coding::Choice;
+use crate::http::coding::AcceptEncoding;
 use crate::http::{Body, Pieces, Request, Response, date};
 use crate::websocket::Upgrade;
 
@@ -30,7 +30,7 @@ pub(super) const PIECE: usize = 16 * 1024;
 pub(crate) struct Exchange {
     respond: SendResponse<Bytes>,
     method: Method,
-    choice: Choice,
+    asked: AcceptEncoding,
     open: Open,
     /// What the client sends on where it wants a WebSocket.
     tunnel: Option<Box<RecvStream>>,
@@ -46,7 +46,7 @@ impl Exchange {
         let mut exchange = Exchange {
             respond,
             method: parts.method.clone(),
-            choice: Choice::default(),
+            asked: AcceptEncoding::default(),
             open: Open::new(shared, read::header_bytes(&parts)),
             tunnel: None,
             watched: false,
@@ -57,7 +57,7 @@ impl Exchange {
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
         if let Ok(request) = &head {
-            exchange.choice = Choice::new(&connection.service.config.compression, &request.headers);
+            exchange.asked = AcceptEncoding::of(&request.headers);
         }
         match head {
             Err(error) => exchange.refuse(&error),
@@ -184,7 +184,7 @@ impl Exchange {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
         let service = &self.open.shared.connection.service;
-        response.encode(self.choice, &self.method, service.config.compression_min_bytes, &service.encoders);
+        response.encode(&self.asked, &self.method, &service.config, &service.encoders);
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
