@@ -6,6 +6,7 @@ Needs playwright, which drives it, and a Chromium of the system's: `apt-get inst
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from clients import wait_until
 from frameworks import LARGE, of_file
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+av = pytest.importorskip("av", reason="PyAV is not installed")
 
 # No GPU and no sandbox, as in a container; and nothing that would ask anybody on the network.
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -196,3 +198,74 @@ def test_a_websocket_that_is_refused(page, site):
         })"""
     )
     assert code == 1006
+
+
+SECONDS, FRAMES, WIDTH, HEIGHT = 30, 4, 320, 240
+
+
+def darkest(second):
+    return 40 + 4 * second
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """Some MB of noise, each second a little lighter than the one before."""
+    noise = random.Random(1)
+    path = tmp_path_factory.mktemp("video") / "noise.webm"
+    with av.open(path, "w") as container:
+        stream = container.add_stream(
+            "libvpx", rate=FRAMES, options={"deadline": "realtime", "cpu-used": "8", "crf": "4"}
+        )
+        stream.width, stream.height, stream.bit_rate = WIDTH, HEIGHT, 4_000_000
+        picture = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
+        light, *colours = picture.planes
+        for plane in colours:
+            plane.update(bytes([128]) * plane.buffer_size)
+        for picture.pts in range(SECONDS * FRAMES):
+            least = darkest(picture.pts // FRAMES)
+            light.update(noise.randbytes(light.buffer_size).translate(bytes(least + byte % 64 for byte in range(256))))
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_video_is_played_from_where_one_likes(browser, serve, video):
+    """Only what is to be seen is fetched: the rest of the file is left."""
+    served = serve(portico.StaticFiles(video.parent))
+    with browser.new_context(ignore_https_errors=True) as context:
+        page, parts = context.new_page(), []
+        page.on("response", lambda answer: parts.append((answer.status, answer.headers.get("content-range", ""))))
+        page.goto(f"https://localhost:{served.port}/nothing")
+        seen = page.evaluate(
+            """async seconds => {
+                const video = document.createElement('video'), canvas = document.createElement('canvas');
+                const happened = name => new Promise((resolve, reject) => {
+                    video.addEventListener(name, resolve, {once: true});
+                    video.addEventListener('error', () => reject(video.error.message), {once: true});
+                });
+                const loaded = happened('loadeddata');
+                Object.assign(video, {preload: 'metadata', src: '/noise.webm'});
+                await loaded;
+                const [width, height] = [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+                const picture = canvas.getContext('2d'), seen = [width, height, Math.round(video.duration)];
+                for (const second of seconds) {
+                    const there = happened('seeked');
+                    video.currentTime = second + 0.5;
+                    await there;
+                    picture.drawImage(video, 0, 0);
+                    const pixels = picture.getImageData(0, 0, width, height).data;
+                    seen.push(pixels.filter((_, at) => at % 4 === 1).reduce((sum, it) => sum + it, 0) / width / height);
+                }
+                return seen;
+            }""",
+            [25, 3],
+        )
+    assert seen[:3] == [WIDTH, HEIGHT, SECONDS]
+    # Video has black at 16 and white at 235.
+    assert seen[3:] == [pytest.approx((darkest(second) + 31.5 - 16) * 255 / 219, abs=3) for second in (25, 3)]
+    statuses, ranges = zip(*parts[1:], strict=True)
+    assert set(statuses) == {206}
+    # Its index is at the end, and asked for by itself.
+    size = video.stat().st_size
+    assert ranges[0] == f"bytes 0-{size - 1}/{size}"
+    assert max(int(part.split()[1].split("-")[0]) for part in ranges) > size * 0.9
