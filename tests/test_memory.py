@@ -213,6 +213,10 @@ CASES = [
     pytest.param("asyncio", "websockets", 2_000, ["websockets"], id="websockets-asgi"),
     pytest.param("threads", "pieces", 2_000, ["requests.1.1"], id="bodies-in-pieces"),
     pytest.param("asyncio", "pieces", 2_000, ["requests.1.1"], id="async-bodies-in-pieces"),
+    pytest.param("threads", "uploads", 2_000, ["connections_closed", "handshakes_failed.left"], id="streamed-uploads"),
+    pytest.param(
+        "asyncio", "uploads", 2_000, ["connections_closed", "handshakes_failed.left"], id="async-streamed-uploads"
+    ),
     pytest.param("threads", "leave_in_body", 2_000, ["connections_closed.aborted"], id="clients-leave-in-body"),
     # Those that leave at once may be gone before the server is done with the handshake.
     pytest.param(

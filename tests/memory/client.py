@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 WORKERS = 4
 HOST = "localhost"
+UPLOADS = "uploads.test"
 CUT_OFF = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 TIMEOUT = 60
 
@@ -53,11 +54,11 @@ class Worker:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def connect_tls(self, receive_buffer: int | None = None, kind: str = "tls") -> ssl.SSLSocket:
+    def connect_tls(self, receive_buffer: int | None = None, kind: str = "tls", host: str = HOST) -> ssl.SSLSocket:
         sock = self.connect(kind)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        return self.context.wrap_socket(sock, server_hostname=HOST)
+        return self.context.wrap_socket(sock, server_hostname=host)
 
     def client_hello(self, host: str) -> bytes:
         out = ssl.MemoryBIO()
@@ -179,6 +180,21 @@ class Worker:
                     raise AssertionError("the server did not ask for the body")
                 sock.sendall((b"ffff\r\n" if number % 3 == 2 else b"") + bytes(20_000))
                 if number % 3 == 0:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
+
+    def uploads(self, count: int) -> None:
+        """Bodies that are read as they come: whole, in part, not at all, up to an error; every fifth breaks off."""
+        paths = (b"/all", b"/piece", b"/nothing", b"/raise")
+        for number in range(count):
+            with self.connect_tls(host=UPLOADS) as sock:
+                path, whole = paths[number % 4], number % 5 > 0
+                sock.sendall(
+                    b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Length: 50000\r\n\r\n" % (path, UPLOADS.encode())
+                )
+                sock.sendall(bytes(50_000 if whole else 30_000))
+                if whole:
+                    more(sock)
+                else:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_OFF)
 
     def leave_in_response(self, count: int) -> None:

@@ -26,6 +26,8 @@ import portico
 from portico import _core
 
 HOST = "localhost"
+# Its handler takes bodies as they come.
+UPLOADS = "uploads.test"
 HELLO = {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": "hello\n"}
 # More than the kernel takes on the way (net.ipv4.tcp_wmem: 4 MiB).
 LARGE = bytes(8 << 20)
@@ -122,6 +124,36 @@ async def pieces_async(request: portico.Request) -> dict[str, Any]:
     return {"statusCode": 200, "body": made()}
 
 
+def upload(request: portico.Request) -> dict[str, Any]:
+    """Reads a body as it comes: all of it, a piece, up to an error, or nothing."""
+    if request.path == "/nothing":
+        return HELLO
+    size = 0
+    for piece in request.stream():
+        size += len(piece)
+        if request.path == "/raise":
+            raise ValueError(f"no luck after {size}")
+        if request.path == "/piece":
+            break
+    return HELLO
+
+
+async def upload_async(request: portico.Request) -> dict[str, Any]:
+    """The same; all of it at once."""
+    if request.path == "/nothing":
+        return HELLO
+    if request.path == "/all":
+        await request.read()
+        return HELLO
+    async for _ in request.stream():
+        if request.path == "/raise":
+            raise ValueError("no luck")
+        break
+    return HELLO
+
+
+upload.stream_body = upload_async.stream_body = True  # type: ignore[attr-defined]
+
 ROUTES: dict[str, Any] = {
     "/pieces": pieces,
     "/": lambda request: HELLO,
@@ -207,9 +239,9 @@ class Discard(logging.Handler):
 
 
 def issue() -> tuple[str, bytes, bytes]:
-    """A certificate authority, and a certificate with its key for HOST."""
+    """A certificate authority, and a certificate with its key for both hosts."""
     authority, authority_key = _core.make_authority("portico memory test")
-    chain, key = _core.issue_certificate(authority, authority_key, [HOST], 1)
+    chain, key = _core.issue_certificate(authority, authority_key, [HOST, UPLOADS], 1)
     return authority, chain.encode(), key.encode()
 
 
@@ -292,11 +324,12 @@ def main() -> None:
 
     authority, cert, key = issue()
     trusting = ssl.create_default_context(cadata=authority)
-    handler = handle_async if dispatch == "asyncio" else handle
+    handler, uploads = (handle_async, upload_async) if dispatch == "asyncio" else (handle, upload)
     # As many threads from the start as there will be, so that more are a leak.
     settings = {"dispatch": dispatch, "threads": (4, 4), "io_threads": 2, "stream_threads": 4}
     with portico.Server(handler, on_error=on_error, **settings) as server:
         server.add_context(HOST, cert=cert, key=key)
+        server.add_context(UPLOADS, cert=cert, key=key, handler=uploads)
         secure, plain = server.listen(0), server.listen(0, tls=False)
         streams = server.listen(0, stream=echo_or_answer_async if dispatch == "asyncio" else echo_or_answer)
         ports = {"tls": secure.port, "plain": plain.port, "streams": streams.port}
