@@ -522,3 +522,27 @@ def test_a_relative_root_stays_where_it_was(serve, root, monkeypatch):
     served = serve(portico.StaticFiles("root"))
     monkeypatch.chdir("/")
     assert served.get("/a.txt").text == "hello\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system forgets no files on demand")
+def test_a_file_that_the_machine_has_to_read_first(serve, tmp_path):
+    content = os.urandom(8 << 20)
+    path = tmp_path / "cold.bin"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+
+        def forget():
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+        forget()
+        try:
+            os.preadv(file.fileno(), [bytearray(4096)], 4 << 20, os.RWF_NOWAIT)
+            pytest.skip("this file system keeps its files in memory")
+        except BlockingIOError:
+            pass
+        with serve(portico.StaticFiles(tmp_path)).httpx() as client:
+            for asked, expected in [(None, content), ("bytes=5000000-5999999", content[5_000_000:6_000_000])]:
+                forget()
+                answer = client.get("/cold.bin", headers={"range": asked} if asked else {})
+                assert answer.content == expected
