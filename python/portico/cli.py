@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"portico {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_serve(commands)
     _add_certs(commands)
     return parser
 
@@ -67,6 +68,51 @@ def _demo(arguments: argparse.Namespace) -> int:
     from portico import demo
 
     return demo.run(arguments.host, arguments.port, arguments.folder)
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="serve the files of a folder over HTTPS",
+        description="Serves the files of a folder over HTTPS: HTTP/1.1 and HTTP/2, ranges, conditions, what lies "
+        "compressed beside a file (.br, .zst, .gz). Without --host a certificate for this machine is made, and kept. Certificates "
+        "that change on the disk are taken without a restart.",
+        epilog="example: portico serve public --host example.com=example.crt,example.key --listen 0.0.0.0:443",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; nothing outside of it can be reached")
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME=CERT,KEY",
+        help="a host name and the files of its certificate, as often as there are hosts; `default` is any other name",
+    )
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="[ADDRESS:]PORT",
+        help="where to listen, in the clear with http:// before it; as often as wanted (default: 127.0.0.1:8443, or "
+        "any port if that is taken)",
+    )
+    parser.add_argument("--index", default="index.html", metavar="NAME", help="what answers for a folder (%(default)s)")
+    parser.add_argument("--listing", action="store_true", help="show what is in a folder without an index")
+    parser.add_argument("--dotfiles", action="store_true", help="serve names that begin with a dot as well")
+    parser.set_defaults(run=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from portico import _serve
+
+    wanted = _serve.Wanted(
+        folder=arguments.folder,
+        hosts=[_serve.Host.parse(text) for text in arguments.host],
+        places=[_serve.Place.parse(text) for text in arguments.listen],
+        index=arguments.index,
+        listing=arguments.listing,
+        dotfiles=arguments.dotfiles,
+    )
+    return _serve.run(wanted)
 
 
 def _add_certs(commands: Commands) -> None:

@@ -1,0 +1,128 @@
+"""`portico serve DIR`: a folder over HTTPS in one command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from clients import request, trusting
+from portico import cli
+from programs import Program, shell
+
+
+class Serving(Program):
+    """A folder that is served."""
+
+    def __init__(self, home, *arguments):
+        super().__init__("-m", "portico", "serve", *arguments, HOME=str(home))
+        try:
+            self.wait_for("^Ctrl-C stops the server")
+            self.ports = [int(port) for port in re.findall(r"^  https?://[^ ]+:(\d+)/$", self.output, re.MULTILINE)]
+        except BaseException:
+            self.close()
+            raise
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "public"
+    (root / "sub").mkdir(parents=True)
+    (root / "index.html").write_text("<h1>home</h1>")
+    (root / "home.html").write_text("another")
+    (root / "sub" / "a.txt").write_text("a" * 100)
+    (root / ".secret").write_text("hidden")
+    return root
+
+
+@pytest.fixture
+def serve(tmp_path, folder):
+    started = []
+
+    def serve(*arguments):
+        started.append(Serving(tmp_path / "home", folder, *arguments))
+        return started[-1]
+
+    yield serve
+    for serving in started:
+        serving.close()
+
+
+def authority(serving):
+    return Path(shlex.split(serving.curls()[0])[4]).read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_command_that_it_prints_works(serve, tmp_path):
+    serving = serve("--listen", "0")
+    assert shell(serving.curls()[0], tmp_path) == "<h1>home</h1>"
+
+
+def test_files_and_a_good_end(serve):
+    serving = serve("--listen", "0")
+    context = trusting(authority(serving))
+    ask = lambda path, **headers: request(serving.ports[0], "GET", path, context=context, headers=headers)  # noqa: E731
+    assert ask("/sub/a.txt", range="bytes=1-2").text == "aa"
+    assert ask("/sub/").status == 404
+    assert ask("/.secret").status == 404
+    assert serving.signal(signal.SIGTERM).end() == 0
+    assert serving.printed[-1] == "Stopped. Answered 3 requests.\n"
+
+
+def test_its_certificate_is_kept(serve):
+    first = serve("--listen", "0")
+    second = serve("--listen", "0")
+    assert "just now" in first.output
+    assert "just now" not in second.output
+    assert authority(first) == authority(second)
+
+
+def test_listing_index_and_dotfiles(serve):
+    serving = serve("--listen", "http://127.0.0.1:0", "--listing", "--index", "home.html", "--dotfiles")
+    assert not serving.curls(), "no certificate is made where none is needed"
+    ask = lambda path: request(serving.ports[0], "GET", path).text  # noqa: E731
+    assert ask("/") == "another"
+    assert "a.txt" in ask("/sub/")
+    assert ask("/.secret") == "hidden"
+
+
+def test_hosts_of_ones_own(serve, issue, ca_pem, tmp_path):
+    arguments = []
+    for number, name in enumerate(["a.test", "b.test"]):
+        cert, key = issue(name).values()
+        together, parts = tmp_path / f"{name}.pem", [tmp_path / f"{name}.crt", tmp_path / f"{name}.key"]
+        together.write_bytes(cert + key)
+        parts[0].write_bytes(cert)
+        parts[1].write_bytes(key)
+        arguments += ["--host", f"{name}={together if number else f'{parts[0]},{parts[1]}'}"]
+    serving = serve(*arguments, "--listen", "0", "--listen", "http://localhost:0")
+    assert re.findall(r"https://(.*):", serving.output) == ["a.test", "b.test"]
+    context = trusting(ca_pem)
+    for name in ("a.test", "b.test"):
+        assert request(serving.ports[0], "GET", "/", host=name, context=context).text == "<h1>home</h1>"
+    assert request(serving.ports[-1], "GET", "/", host="a.test").text == "<h1>home</h1>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere"),
+        ([".", "--listen", "x"], "--listen 'x' is not PORT"),
+        ([".", "--listen", "1:99999"], "--listen '1:99999' is not PORT"),
+        ([".", "--host", "a.test"], "--host 'a.test' is not NAME=CERT,KEY"),
+        ([".", "--host", "a.test=missing.pem"], "missing.pem"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert cli.main(["serve", *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("portico serve: ")
+    assert words in said.err
+    assert "Traceback" not in said.err
