@@ -75,8 +75,8 @@ def _add_serve(commands: Commands) -> None:
         "serve",
         help="serve the files of a folder over HTTPS",
         description="Serves the files of a folder over HTTPS: HTTP/1.1 and HTTP/2, ranges, conditions, what lies "
-        "compressed beside a file (.br, .zst, .gz). Without --host a certificate for this machine is made, and kept. Certificates "
-        "that change on the disk are taken without a restart.",
+        "compressed beside a file (.br, .zst, .gz). Without --host a certificate for this machine is made, and "
+        "kept. Certificates that change on the disk are taken without a restart.",
         epilog="example: portico serve public --host example.com=example.crt,example.key --listen 0.0.0.0:443",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; nothing outside of it can be reached")
