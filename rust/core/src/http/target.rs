@@ -35,6 +35,7 @@ impl Target {
         let len = text.len();
         if text.starts_with(b"/") {
             let query = memchr::memchr(b'?', &text);
+            check_path(&text[..query.unwrap_or(len)])?;
             return Ok(Target { path: (0, query.unwrap_or(len)), query: query.map(|at| at + 1), host: None, text });
         }
         if &text[..] == b"*" && method == Method::OPTIONS {
@@ -51,6 +52,7 @@ impl Target {
         let end = start + memchr::memchr2(b'/', b'?', &text[start..]).unwrap_or(len - start);
         check_host(&text[start..end])?;
         let query = memchr::memchr(b'?', &text[end..]).map(|at| end + at);
+        check_path(&text[end..query.unwrap_or(len)])?;
         Ok(Target { path: (end, query.unwrap_or(len)), query: query.map(|at| at + 1), host: Some((start, end)), text })
     }
 
@@ -82,6 +84,14 @@ impl Target {
 
     fn str(&self, start: usize, end: usize) -> &str {
         std::str::from_utf8(self.text.get(start..end).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// A backslash is no part of a path: some read it as a slash, as browsers do before they send it.
+fn check_path(path: &[u8]) -> Result<(), RequestError> {
+    match memchr::memchr(b'\\', path) {
+        None => Ok(()),
+        Some(_) => Err(RequestError::new(Refusal::RequestLine, "a backslash in the path: percent-encode it")),
     }
 }
 
@@ -171,12 +181,24 @@ mod tests {
         let target = parse("https://example.com?q").unwrap();
         assert_eq!((target.raw_path(), target.query()), ("/", "q"));
         assert_eq!(parse("/{a}\"b\"|c").unwrap().raw_path(), "/{a}\"b\"|c");
+        assert_eq!(parse("/a?b\\c").unwrap().query(), "b\\c");
     }
 
     #[test]
     fn forms_that_do_not_belong() {
-        for text in ["*", "example.com:443", "ftp://example.com/", "a", "", "/#f", "/\u{e9}", "http://", "http://u@h/"]
-        {
+        for text in [
+            "*",
+            "example.com:443",
+            "ftp://example.com/",
+            "a",
+            "",
+            "/#f",
+            "/\u{e9}",
+            "http://",
+            "http://u@h/",
+            "/a\\b",
+            "http://h/a\\b",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
         let refusal = Target::parse(&Method::CONNECT, Bytes::from_static(b"h:443")).unwrap_err().refusal;

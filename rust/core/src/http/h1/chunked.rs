@@ -8,12 +8,37 @@ use crate::error::{Refusal, RequestError};
 /// The most bytes of extensions on one chunk: nobody uses them, so nobody may make us read them for long.
 const MAX_EXTENSION: usize = 256;
 
+/// What no trailer may be (RFC 9110 section 6.5.1): framing, routing, what the body is, who asks and on which terms. Where
+/// another server merges them into the head, they change what the request means.
+const NO_TRAILER: [&str; 18] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "proxy-authorization",
+    "range",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Decodes one body.
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: State,
+    extension_bytes: usize,
     trailer_bytes: usize,
-    max_trailer_bytes: usize,
+    /// The most of extensions, and of trailers, in a body.
+    max_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +52,7 @@ enum State {
     Extension {
         size: u64,
         seen: usize,
+        at: Extension,
     },
     /// Behind the CR of the size line.
     SizeEnd {
@@ -45,6 +71,26 @@ enum State {
     Done,
 }
 
+/// Where in extensions: `*( ";" name [ "=" value ] )`, white space around what stands in them (RFC 9112 section 7.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    /// Before a name.
+    Begin,
+    Name,
+    /// In the white space behind a name.
+    Named,
+    /// Behind the `=`.
+    Equals,
+    Value,
+    Quoted,
+    /// Behind a backslash in quotes.
+    Escaped,
+    /// Behind the closing quote.
+    Unquoted,
+    /// In the white space behind a value.
+    Valued,
+}
+
 /// What came out of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
@@ -57,8 +103,8 @@ pub(super) enum Decoded {
 }
 
 impl Decoder {
-    pub(super) fn new(max_trailer_bytes: usize) -> Self {
-        Decoder { state: State::Size { size: 0, digits: 0 }, trailer_bytes: 0, max_trailer_bytes }
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Decoder { state: State::Size { size: 0, digits: 0 }, extension_bytes: 0, trailer_bytes: 0, max_bytes }
     }
 
     /// Takes what it can from the front of `buffer`.
@@ -82,6 +128,13 @@ impl Decoder {
             let Some(&byte) = buffer.first() else { return Ok(Decoded::More) };
             buffer.advance(1);
             self.state = step(self.state, byte)?;
+            if let State::Extension { .. } = self.state {
+                // A short one on each of many short chunks is no less to read.
+                self.extension_bytes += 1;
+                if self.extension_bytes > self.max_bytes {
+                    return Err(RequestError::new(Refusal::Chunk, "chunk extensions longer than max_header_bytes"));
+                }
+            }
         }
     }
 
@@ -89,14 +142,14 @@ impl Decoder {
     fn trailer(&mut self, buffer: &mut BytesMut) -> Result<Decoded, RequestError> {
         loop {
             let Some(end) = memchr::memchr(b'\n', buffer) else {
-                if self.trailer_bytes + buffer.len() > self.max_trailer_bytes {
+                if self.trailer_bytes + buffer.len() > self.max_bytes {
                     return Err(too_long());
                 }
                 return Ok(Decoded::More);
             };
             let line = buffer.split_to(end + 1);
             self.trailer_bytes += line.len();
-            if self.trailer_bytes > self.max_trailer_bytes {
+            if self.trailer_bytes > self.max_bytes {
                 return Err(too_long());
             }
             if &line[..] == b"\r\n" {
@@ -109,6 +162,10 @@ impl Decoder {
             let crlf = line.ends_with(b"\r\n");
             if !crlf || !matches!(httparse::parse_headers(&whole, &mut slot), Ok(httparse::Status::Complete(_))) {
                 return Err(RequestError::new(Refusal::Chunk, "malformed trailer"));
+            }
+            if NO_TRAILER.iter().any(|name| slot[0].name.eq_ignore_ascii_case(name)) {
+                let message = format!("{} in the trailers (RFC 9110 section 6.5.1)", slot[0].name);
+                return Err(RequestError::new(Refusal::Chunk, message));
             }
         }
     }
@@ -129,12 +186,17 @@ fn step(state: State, byte: u8) -> Result<State, RequestError> {
             State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
         }
         (State::Size { digits: 0, .. }, _) => return malformed("a chunk without a size"),
-        (State::Size { size, .. } | State::Extension { size, .. }, b'\r') => State::SizeEnd { size },
-        (State::Size { size, .. }, b';') => State::Extension { size, seen: 0 },
+        (State::Size { size, .. }, b'\r') => State::SizeEnd { size },
+        (State::Size { size, .. }, b';') => State::Extension { size, seen: 0, at: Extension::Begin },
         (State::Size { .. }, _) => return malformed("malformed chunk size"),
+        (State::Extension { size, at: Extension::Name | Extension::Value | Extension::Unquoted, .. }, b'\r') => {
+            State::SizeEnd { size }
+        }
         (State::Extension { seen: MAX_EXTENSION.., .. }, _) => return malformed("a chunk extension that does not end"),
-        (State::Extension { size, seen }, b'\t' | 0x20..=0x7e | 0x80..) => State::Extension { size, seen: seen + 1 },
-        (State::Extension { .. }, _) => return malformed("control character in a chunk extension"),
+        (State::Extension { size, seen, at }, byte) => match at.step(byte) {
+            Some(at) => State::Extension { size, seen: seen + 1, at },
+            None => return malformed("malformed chunk extension"),
+        },
         (State::SizeEnd { size: 0 }, b'\n') => State::Trailer,
         (State::SizeEnd { size }, b'\n') => State::Data { left: size },
         (State::DataEnd, b'\r') => State::DataEnd2,
@@ -142,6 +204,32 @@ fn step(state: State, byte: u8) -> Result<State, RequestError> {
         (State::DataEnd | State::DataEnd2, _) => return malformed("a chunk longer than its size"),
         _ => return malformed("a line that does not end in CRLF"),
     })
+}
+
+impl Extension {
+    /// Where the byte leads; nowhere where it does not belong there.
+    fn step(self, byte: u8) -> Option<Self> {
+        use Extension::*;
+        Some(match (self, byte) {
+            (Begin | Named | Equals | Valued, b'\t' | b' ') => self,
+            (Begin | Name, byte) if is_token(byte) => Name,
+            (Name, b'\t' | b' ') => Named,
+            (Name | Named, b'=') => Equals,
+            (Name | Named | Value | Unquoted | Valued, b';') => Begin,
+            (Equals, b'"') => Quoted,
+            (Equals | Value, byte) if is_token(byte) => Value,
+            (Value | Unquoted, b'\t' | b' ') => Valued,
+            (Quoted, b'"') => Unquoted,
+            (Quoted, b'\\') => Escaped,
+            (Quoted | Escaped, b'\t' | 0x20..=0x7e | 0x80..) => Quoted,
+            _ => return None,
+        })
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -169,6 +257,10 @@ mod tests {
     fn well_formed() {
         let (body, whole, rest) = decode(&[b"4\r\nWiki\r\n5;a=\"b\"\r\npedia\r\n0\r\nExpires: x\r\n\r\nGET"]).unwrap();
         assert_eq!((&body[..], whole, &rest[..]), (&b"Wikipedia"[..], true, &b"GET"[..]));
+        for right in ["a", "a=b", " a", "\ta \t=\t b", "a;b", "a;b=c ;d", "a=\"b;=\\\"\\\\ \t\u{e9}\"", "a=\"\" ; b"] {
+            let wire = format!("1;{right}\r\na\r\n0;{right}\r\n\r\n");
+            assert_eq!(decode(&[wire.as_bytes()]).unwrap(), (b"a".to_vec(), true, Vec::new()), "{right:?}");
+        }
     }
 
     #[test]
@@ -188,6 +280,21 @@ mod tests {
             "1\r\na\rb",
             "1234567890abcdef\r\n",
             "1;\x01\r\n",
+            "1;\r\n",
+            "1; \r\n",
+            "1;;\r\n",
+            "1;a=\r\n",
+            "1;a \r\n",
+            "1;a b\r\n",
+            "1;a=b c\r\n",
+            "1;a=b \r\n",
+            "1;a=\"b\r\n",
+            "1;a=\"b\"c\r\n",
+            "1;a=\"b\\\r\n",
+            "1;=b\r\n",
+            "1;a[=b\r\n",
+            "0\r\ncontent-LENGTH: 1\r\n\r\n",
+            "0\r\nA: b\r\nHost: c\r\n\r\n",
             "0\r\nbad trailer\r\n\r\n",
             "0\r\na: b\n\r\n",
             "0\r\n folded\r\n",
@@ -196,6 +303,9 @@ mod tests {
         }
         let endless = format!("1;{}", "x".repeat(300));
         assert!(decode(&[endless.as_bytes()]).is_err());
+        let many = format!("1;{}\r\na\r\n", "x".repeat(200));
+        assert!(decode(&[many.repeat(5).as_bytes()]).is_ok());
+        assert!(decode(&[many.repeat(6).as_bytes()]).is_err());
         let trailers = format!("0\r\n{}", "a: b\r\n".repeat(300));
         assert!(decode(&[trailers.as_bytes()]).is_err());
         assert!(decode(&[b"0\r\n", &[b'a'; 2000]]).is_err());

@@ -86,7 +86,10 @@ impl Scan {
             let empty = end - 1 == self.line;
             self.line = self.at;
             match self.first_line {
-                None => self.first_line = Some(self.at),
+                None => {
+                    check_version(&buffer[..end - 1])?;
+                    self.first_line = Some(self.at);
+                }
                 Some(_) if empty => return Ok(Some(self.at)),
                 Some(_) => self.headers += 1,
             }
@@ -96,6 +99,11 @@ impl Scan {
             }
         }
         if buffer.len().max(self.at) > max_bytes {
+            if self.first_line.is_none() && !buffer[..max_bytes].contains(&b' ') {
+                // No target is too long where none has begun.
+                let message = format!("a method of over {max_bytes} bytes (max_header_bytes)");
+                return Err(RequestError::new(Refusal::RequestLine, message));
+            }
             let refusal = if self.first_line.is_none() { Refusal::TargetBytes } else { Refusal::HeaderBytes };
             let what = if self.first_line.is_none() { "request line" } else { "head" };
             return Err(RequestError::new(refusal, format!("a {what} of over {max_bytes} bytes (max_header_bytes)")));
@@ -103,6 +111,20 @@ impl Scan {
         self.at = buffer.len();
         Ok(None)
     }
+}
+
+/// Whether a request line, without its CRLF, ends in a version that is spoken here. One that names another is told so (RFC
+/// 9110 section 15.6.6); what names none is malformed, and `http/1.1` and `HTTP/1` name none (RFC 9112 section 2.3).
+fn check_version(line: &[u8]) -> Result<(), RequestError> {
+    if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
+        return Ok(());
+    }
+    let mut parts = line.split(|&byte| byte == b' ');
+    let version = parts.nth(2).filter(|_| parts.next().is_none());
+    if let Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) = version {
+        return Err(RequestError::new(Refusal::Version, "a version other than HTTP/1.0 and HTTP/1.1"));
+    }
+    Err(RequestError::new(Refusal::RequestLine, "the request line does not end in HTTP/1.0 or HTTP/1.1"))
 }
 
 /// How many headers are parsed without an allocation.
@@ -142,6 +164,9 @@ pub(super) fn parse(mut bytes: BytesMut, headers: usize) -> Result<Head, Request
         spans.push(Span { name: place(header.name.as_bytes()), value: place(header.value) });
     }
     let decided = rules.decide(version)?;
+    if method == Method::TRACE && decided.framing != Framing::Length(0) {
+        return Err(RequestError::new(Refusal::Framing, "TRACE with a body (RFC 9110 section 9.3.8)"));
+    }
 
     for span in &spans {
         bytes[span.name.0 as usize..span.name.1 as usize].make_ascii_lowercase();
@@ -161,7 +186,6 @@ pub(super) fn parse(mut bytes: BytesMut, headers: usize) -> Result<Head, Request
 
 fn describe(error: httparse::Error) -> RequestError {
     let (refusal, message) = match error {
-        httparse::Error::Version => (Refusal::Version, "the request line does not end in HTTP/1.0 or HTTP/1.1"),
         httparse::Error::TooManyHeaders => (Refusal::Headers, "too many header lines (max_headers)"),
         httparse::Error::HeaderName => {
             (Refusal::Header, "malformed header name (or a folded line, RFC 9112 section 5.2)")
@@ -265,10 +289,10 @@ impl Rules {
     }
 }
 
-/// Digits only: no sign, no list, nothing that overflows.
+/// Digits only: no sign, no list, nothing that overflows, no zeros first, which some take for octal.
 fn parse_length(value: &[u8]) -> Result<u64, RequestError> {
     let digits = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    if !digits {
+    if !digits || (value.len() > 1 && value.starts_with(b"0")) {
         return Err(RequestError::new(Refusal::Framing, "malformed Content-Length"));
     }
     Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
