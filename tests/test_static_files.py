@@ -127,7 +127,7 @@ def test_no_redirect_leads_to_another_host(serve, root, asked):
     with serve(portico.StaticFiles(root)).wire() as wire:
         answer = wire.get(asked)
         location = answer.header("location") or ""
-        assert answer.status == 404 or re.fullmatch(r"\./\w+/", location), (answer, location)
+        assert answer.status in (400, 404) or re.fullmatch(r"\./\w+/", location), (answer, location)
 
 
 def test_without_an_index_there_is_none(serve, root):
