@@ -51,7 +51,7 @@ def settings() -> str:
         expected, default = setting["expected"], repr(setting["default"])
         if " bytes " in expected:
             expected = re.sub(r"\d+", lambda found: bytes_in_words(int(found[0])), expected)
-            default = f"{default} ({bytes_in_words(setting['default'])})"
+            default = f"{default} ({bytes_in_words(setting['default'])})" if setting["default"] is not None else default
         if setting["name"] == "io_threads":
             default = "cores, 4 at most"
         rows.append((f"`{setting['name']}`", default, expected, setting["doc"]))

@@ -52,7 +52,7 @@ class Site:
         match request.path:
             case "/upload":
                 form = request.form()
-                return portico.response(200, repr((form["note"], of_file(form["file"].filename, form["file"].data))))
+                return portico.response(200, repr((form["note"], of_file(form["file"].filename, form["file"].read()))))
             case "/events":
                 return portico.event_stream(self.events())
             case "/stream":

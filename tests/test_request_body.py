@@ -95,7 +95,7 @@ def test_multipart_form(serve):
     first, second = form.getlist("file")
     assert isinstance(first, portico.FormFile)
     assert (first.name, first.filename, first.content_type) == ("file", "../../x y.png", "image/png")
-    assert (first.data, first.size) == (content, len(content))
+    assert (first.read(), first.size) == (content, len(content))
     assert (second.filename, second.size) == ("second.txt", 0)
     assert form["file"] == second
 
@@ -107,12 +107,8 @@ def test_multipart_form(serve):
         (b"--X\r\nno", "multipart/form-data; boundary=X"),
         (b"nothing of the kind", "multipart/form-data; boundary=X"),
         (b'--X\r\ncontent-disposition: form-data; name="a"\r\n\r\nno end', "multipart/form-data; boundary=X"),
-        (
-            b'--X\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' * 2000 + b"--X--",
-            "multipart/form-data; boundary=X",
-        ),
     ],
-    ids=["no boundary", "no head", "no part", "no end", "2000 parts"],
+    ids=["no boundary", "no head", "no part", "no end"],
 )
 def test_bad_multipart_is_the_clients_fault(posted, body, content_type):
     with pytest.raises(portico.RequestError) as caught:

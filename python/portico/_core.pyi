@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, final
 
@@ -21,6 +22,8 @@ __all__ = [
     "Exchange",
     "Failed",
     "FileBody",
+    "FormContent",
+    "FormStream",
     "Handshake",
     "Listener",
     "Operation",
@@ -188,6 +191,21 @@ class BodyStream:
     def __anext__(self) -> Awaitable[bytes]: ...
     def poll(self, future: asyncio.Future[None]) -> bytes | None: ...
     def keep(self, rest: bytes) -> None: ...
+
+@final
+class FormStream:
+    def poll(self, future: asyncio.Future[None]) -> bool | None: ...
+    def is_to_be_written(self) -> bool: ...
+    def write(self) -> None: ...
+    def parts(self) -> list[tuple[str, str] | tuple[str, str, str | None, FormContent]]: ...
+
+@final
+class FormContent:
+    @property
+    def size(self) -> int: ...
+    def read_at(self, at: int, length: int) -> bytes: ...
+    def save(self, path: str | PathLike[str]) -> None: ...
+    def close(self) -> None: ...
 
 @final
 class BodySender:

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use portico_core::dispatch::handler_begins;
 use portico_core::http::Response;
+use portico_core::http::form::Limits;
 use portico_core::{Handler, Pool, Reply};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -27,6 +28,8 @@ pub(crate) struct Site {
     pub(crate) reports: Arc<Slot>,
     /// Threads for what lasts as long as a connection or a response.
     pub(crate) long: Arc<Pool<Long>>,
+    /// How much a form may be.
+    pub(crate) forms: Arc<Limits>,
 }
 
 impl Site {
@@ -36,7 +39,7 @@ impl Site {
         request: portico_core::http::Request,
         called: Option<Called>,
     ) -> PyResult<Bound<'py, Request>> {
-        Bound::new(py, Request::new(request, Some(self.server.clone_ref(py)), called))
+        Bound::new(py, Request::new(request, Some(self.server.clone_ref(py)), called, self.forms.clone()))
     }
 
     /// Answers with what the handler returned or raised; `bridge` leads to the event loop that it ran on.

@@ -8,6 +8,7 @@ mod connection;
 mod contexts;
 mod errors;
 mod files;
+mod forms;
 mod handler;
 mod header_names;
 mod loops;
@@ -37,6 +38,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<connection::PeerCertificate>()?;
     module.add_class::<files::FileBody>()?;
     module.add_class::<files::StaticFiles>()?;
+    module.add_class::<forms::FormContent>()?;
+    module.add_class::<forms::FormStream>()?;
     module.add_class::<handler::Failed>()?;
     module.add_class::<loops::Bridge>()?;
     module.add_class::<loops::Driver>()?;

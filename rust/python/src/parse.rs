@@ -1,5 +1,8 @@
 //! `portico.parse_request`.
 
+use std::sync::Arc;
+
+use portico_core::http::form;
 use portico_core::http::h1::{Limits, Unparsed, parse_request as parse};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -16,7 +19,8 @@ const LARGE: usize = 64 * 1024;
 /// The request that those bytes are; `limits` are settings of these names.
 #[pyfunction]
 pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: &Bound<'_, PyDict>) -> PyResult<Request> {
-    let limits = Limits::from(&settings::parse(limits)?);
+    let config = settings::parse(limits)?;
+    let (limits, forms) = (Limits::from(&config), Arc::new(form::Limits::from(&config)));
     let parsed = match data.cast::<PyBytes>() {
         Ok(data) if data.as_bytes().len() < LARGE => parse(data.as_bytes(), limits),
         _ => {
@@ -26,7 +30,7 @@ pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: &Bo
         }
     };
     match parsed {
-        Ok(request) => Ok(Request::new(request, None, None)),
+        Ok(request) => Ok(Request::new(request, None, None, forms)),
         Err(Unparsed::Refused(refused)) => Err(errors::refused_to_python(&refused)),
         Err(Unparsed::Incomplete) => Err(with_reason(
             py,

@@ -1,10 +1,11 @@
 //! `portico.Request`: the core's request, its values made when first asked for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use portico_core::http::body::Incoming;
-use portico_core::http::form::parse_form;
+use portico_core::http::form::Limits;
 use portico_core::http::target::parse_query;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -15,6 +16,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use crate::asgi::SharedReply;
 use crate::connection::ConnectionInfo;
 use crate::errors;
+use crate::forms;
 use crate::loops::Queue;
 use crate::uploads::{self, BodyStream};
 
@@ -47,6 +49,10 @@ pub(crate) struct Request {
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
     /// Of a body that comes while the handler runs: its rest, once it was read whole.
     rest: OnceLock<Bytes>,
+    forms: Arc<Limits>,
+    form: PyOnceLock<Py<PyAny>>,
+    /// A body that comes while the handler runs was, or is being, read as a form.
+    into_form: AtomicBool,
 }
 
 /// A call of a handler on an event loop.
@@ -62,8 +68,22 @@ pub(crate) struct Called {
 type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
-    pub(crate) fn new(request: portico_core::http::Request, server: Option<Py<PyAny>>, called: Option<Called>) -> Self {
-        Request { request, server, called, made: [const { PyOnceLock::new() }; KEYS.len()], rest: OnceLock::new() }
+    pub(crate) fn new(
+        request: portico_core::http::Request,
+        server: Option<Py<PyAny>>,
+        called: Option<Called>,
+        forms: Arc<Limits>,
+    ) -> Self {
+        Request {
+            request,
+            server,
+            called,
+            made: [const { PyOnceLock::new() }; KEYS.len()],
+            rest: OnceLock::new(),
+            forms,
+            form: PyOnceLock::new(),
+            into_form: AtomicBool::new(false),
+        }
     }
 
     /// The core's request.
@@ -76,6 +96,9 @@ impl Request {
         let Some(incoming) = &self.request.incoming else { return Ok(self.request.body.clone()) };
         if let Some(rest) = self.rest.get() {
             return Ok(rest.clone());
+        }
+        if self.into_form.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("the body was read as a form, as it came: nothing else is left of it"));
         }
         if self.called.is_some() {
             return Err(PyRuntimeError::new_err(
@@ -359,18 +382,24 @@ impl Request {
     }
 
     /// The fields of a form, `application/x-www-form-urlencoded` or `multipart/form-data` (RFC 7578), as a
-    /// `portico.Form`; empty for any other content type.
+    /// `portico.Form`; empty for any other content type. For `async def` handlers with `stream_body` it is
+    /// `await request.form()`, which is right in any `async def` handler.
     ///
-    /// Raises `RequestError` with status 400 for a malformed one; a handler that lets it pass answers 400.
-    fn form<'py>(&self, py: Python<'py>) -> Value<'py> {
-        let parts = parse_form(self.request.content_type(), self.body_bytes(py)?)
-            .map_err(|error| errors::to_python(error.into()))?;
-        let list = PyList::empty(py);
-        for part in parts {
-            let data = PyBytes::new(py, &part.data);
-            list.append((part.name, part.filename, part.content_type, data))?;
+    /// Raises `RequestError` with status 400 for a malformed one, `LimitError` with 413 for one that is over a limit of the
+    /// settings; a handler that lets it pass answers so. Raises `OSError` where a file has no room on the disk.
+    fn form<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        let (py, this) = (slf.py(), slf.get());
+        if let Some(form) = this.form.get(py) {
+            return Ok(form.bind(py).clone());
         }
-        py.import(intern!(py, "portico._forms"))?.getattr(intern!(py, "Form"))?.call1((list,))
+        let form = match this.coming() {
+            None => forms::of_body(py, this.request.content_type(), &this.body_bytes(py)?, &this.forms)?,
+            Some(_) if this.into_form.swap(true, Ordering::Relaxed) => {
+                return Err(PyRuntimeError::new_err("the form is being read, or reading it failed"));
+            }
+            Some(incoming) => forms::of_incoming(slf, incoming, &this.forms)?,
+        };
+        Ok(this.form.get_or_init(py, || form.unbind()).bind(py).clone())
     }
 
     /// The prefix at which what answers is mounted, decoded and without a slash at its end; empty where it is not. The

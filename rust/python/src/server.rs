@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use portico_core::config::Dispatch;
+use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
 use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
@@ -90,7 +91,8 @@ impl Server {
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.0, config.threads.1, spawn.clone());
         let visits = Visits::new(config.stream_threads, spawn.clone());
-        let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone() });
+        let forms = Arc::new(Limits::from(&config));
+        let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone(), forms });
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());

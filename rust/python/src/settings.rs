@@ -35,6 +35,11 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Value::Text(Cow::Owned(text.to_cow()?.into_owned())));
     }
+    if let Ok(path) = value.call_method0("__fspath__")
+        && let Ok(text) = path.extract()
+    {
+        return Ok(Value::Text(Cow::Owned(text)));
+    }
     // A tuple or, as from TOML, a list.
     if let Ok(words) = value.extract::<Vec<String>>() {
         return Ok(Value::Words(words.into_iter().map(Cow::Owned).collect()));

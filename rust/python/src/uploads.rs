@@ -101,7 +101,8 @@ pub(crate) fn wait_for_rest(py: Python<'_>, incoming: &Incoming) -> PyResult<Byt
     detach(py, read).map_err(to_python)
 }
 
-fn to_python(cut: Cut) -> PyErr {
+/// The exception for a body that is cut off.
+pub(crate) fn to_python(cut: Cut) -> PyErr {
     match cut {
         Cut::Refused(error) => errors::refused_to_python(&error),
         Cut::Left => PyConnectionResetError::new_err(

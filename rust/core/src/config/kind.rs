@@ -1,6 +1,7 @@
 //! What a setting may be: a value as it was given, the kinds of settings, and a value that fits its kind.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, Dispatch};
@@ -52,6 +53,8 @@ pub enum Kind {
     },
     /// On or off.
     Switch,
+    /// A folder that is there, or `None`.
+    Folder,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// Any of some words, each once, the preferred first.
@@ -85,6 +88,7 @@ pub(super) enum Checked {
     Count(usize),
     Seconds(Duration),
     Choice(String),
+    Folder(PathBuf),
     Words(Vec<String>),
     Pair(usize, usize),
 }
@@ -113,6 +117,10 @@ impl Checked {
 
     pub(super) fn pair(self) -> (usize, usize) {
         if let Checked::Pair(least, most) = self { (least, most) } else { (1, 1) }
+    }
+
+    pub(super) fn folder(self) -> Option<PathBuf> {
+        if let Checked::Folder(path) = self { Some(path) } else { None }
     }
 
     pub(super) fn codings(self) -> Vec<Coding> {
@@ -150,7 +158,10 @@ impl Kind {
             (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
                 Ok(Checked::Choice(word.to_string()))
             }
-            (Kind::Words(_), Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Words(_) | Kind::Folder, Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Folder, Value::Text(path)) if Path::new(path.as_ref()).is_dir() => {
+                Ok(Checked::Folder(PathBuf::from(path.as_ref())))
+            }
             (Kind::Words(known), Value::Words(words))
                 if words
                     .iter()
@@ -176,6 +187,7 @@ impl Kind {
                 format!("a number of seconds from {min} to {max}{}", or_none(optional))
             }
             Kind::Switch => "True or False".into(),
+            Kind::Folder => "the path of a folder that is there, or None".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Words(words) => {
                 format!("a tuple of any of {}, each once, the preferred first; or None", words.join(", "))

@@ -3,6 +3,7 @@
 mod kind;
 mod settings;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use kind::{Kind, Setting, Value};
@@ -35,6 +36,11 @@ pub struct Config {
     pub max_connections: usize,
     pub max_connections_per_ip: Option<usize>,
     pub max_in_flight: usize,
+    pub max_form_parts: usize,
+    pub max_form_field_bytes: usize,
+    pub max_form_file_bytes: Option<usize>,
+    pub form_memory_bytes: usize,
+    pub form_folder: Option<PathBuf>,
     pub handshake_timeout: Duration,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
@@ -67,6 +73,11 @@ impl Default for Config {
             max_connections: 0,
             max_connections_per_ip: None,
             max_in_flight: 0,
+            max_form_parts: 0,
+            max_form_field_bytes: 0,
+            max_form_file_bytes: None,
+            form_memory_bytes: 0,
+            form_folder: None,
             handshake_timeout: zero,
             header_timeout: zero,
             body_timeout: zero,
@@ -176,6 +187,8 @@ mod tests {
         assert!(refused("compression", words(&["br", "br"])).contains("each once"));
         assert!(refused("compression", Value::Text("br".into())).contains("a tuple of any of zstd, br, gzip"));
         assert!(refused("http1", Value::Integer(1)).contains("True or False"));
+        assert!(refused("form_folder", Value::Text("/no/such/folder".into())).ends_with("not \"/no/such/folder\""));
+        assert!(refused("form_folder", Value::Text("".into())).contains("a folder that is there"));
     }
 
     #[test]

@@ -16,7 +16,6 @@ pub mod response;
 pub mod target;
 
 pub use body::{Body, Pieces};
-pub use form::FormPart;
 pub use headers::Headers;
 pub use request::Request;
 pub use response::Response;
