@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT_ENCODING, HeaderValue};
 
 use crate::dispatch::Handler;
 use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
-use crate::http::{h1, h2};
+use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
 use crate::metrics::{Close, HandshakeFailure, Metrics};
 use crate::raw;
@@ -146,6 +147,19 @@ impl Connection {
             status: Some(error.refusal.status()),
             connection: Some(self.info.clone()),
         });
+    }
+
+    /// The same, with the answer.
+    pub(crate) fn refuse(&self, error: &RequestError) -> Response {
+        self.refused(error);
+        let mut response = Response::refusal(error);
+        if error.refusal == Refusal::ContentCoding {
+            // What would have been taken (RFC 9110 section 15.5.16).
+            let names: Vec<_> = self.service.config.decompression.iter().map(|coding| coding.name()).collect();
+            let value = HeaderValue::try_from(names.join(", "));
+            response.headers.extend(value.ok().map(|value| (ACCEPT_ENCODING, value)));
+        }
+        response
     }
 }
 

@@ -111,6 +111,10 @@ pub enum Refusal {
     HeaderTimeout,
     /// The body made no progress for `body_timeout`.
     BodyTimeout,
+    /// The body has a content coding that is not one of `decompression` (RFC 9110 section 15.5.16).
+    ContentCoding,
+    /// The body is not what its content coding makes of any.
+    Undecodable,
     /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
     Expectation,
     /// A transfer coding or method that this server does not speak.
@@ -129,7 +133,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in the order of their labels' indices.
-    pub const ALL: [Refusal; 18] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::RequestLine,
         Refusal::Header,
         Refusal::Host,
@@ -141,6 +145,8 @@ impl Refusal {
         Refusal::BodyBytes,
         Refusal::HeaderTimeout,
         Refusal::BodyTimeout,
+        Refusal::ContentCoding,
+        Refusal::Undecodable,
         Refusal::Expectation,
         Refusal::NotImplemented,
         Refusal::Version,
@@ -164,6 +170,8 @@ impl Refusal {
             Refusal::BodyBytes => "body_bytes",
             Refusal::HeaderTimeout => "header_timeout",
             Refusal::BodyTimeout => "body_timeout",
+            Refusal::ContentCoding => "content_coding",
+            Refusal::Undecodable => "undecodable",
             Refusal::Expectation => "expectation",
             Refusal::NotImplemented => "not_implemented",
             Refusal::Version => "version",
@@ -177,11 +185,17 @@ impl Refusal {
     /// The status code that answers it.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::RequestLine | Refusal::Header | Refusal::Host | Refusal::Framing | Refusal::Chunk => 400,
+            Refusal::RequestLine
+            | Refusal::Header
+            | Refusal::Host
+            | Refusal::Framing
+            | Refusal::Chunk
+            | Refusal::Undecodable => 400,
             Refusal::NoHandler => 404,
             Refusal::HeaderTimeout | Refusal::BodyTimeout => 408,
             Refusal::BodyBytes => 413,
             Refusal::TargetBytes => 414,
+            Refusal::ContentCoding => 415,
             Refusal::Expectation => 417,
             Refusal::Misdirected => 421,
             Refusal::HeaderBytes | Refusal::Headers => 431,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, Dispatch};
-use crate::http::coding::Coding;
+use crate::http::coding::{Coding, RequestCoding};
 
 /// A value as the caller gave it, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,8 +124,15 @@ impl Checked {
     }
 
     pub(super) fn codings(self) -> Vec<Coding> {
-        let Checked::Words(words) = self else { return Vec::new() };
-        words.iter().filter_map(|word| Coding::named(word.as_bytes())).collect()
+        self.words().iter().filter_map(|word| Coding::named(word.as_bytes())).collect()
+    }
+
+    pub(super) fn request_codings(self) -> Vec<RequestCoding> {
+        self.words().iter().filter_map(|word| RequestCoding::named(word.as_bytes())).collect()
+    }
+
+    fn words(self) -> Vec<String> {
+        if let Checked::Words(words) = self { words } else { Vec::new() }
     }
 
     pub(super) fn dispatch(self) -> Dispatch {

@@ -10,7 +10,7 @@ pub use kind::{Kind, Setting, Value};
 pub use settings::SETTINGS;
 
 use crate::error::Error;
-use crate::http::coding::Coding;
+use crate::http::coding::{Coding, RequestCoding};
 
 /// How `def` handlers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct Config {
     pub http2: bool,
     pub compression: Vec<Coding>,
     pub compression_min_bytes: usize,
+    pub decompression: Vec<RequestCoding>,
     pub websocket: bool,
     pub nodelay: bool,
     pub backlog: i32,
@@ -88,6 +89,7 @@ impl Default for Config {
             http2: false,
             compression: Vec::new(),
             compression_min_bytes: 0,
+            decompression: Vec::new(),
             websocket: false,
             nodelay: false,
             backlog: 0,

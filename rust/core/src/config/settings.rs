@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::kind::{Kind, Setting, Value};
-use crate::http::coding::Coding;
+use crate::http::coding::{Coding, RequestCoding};
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
     Kind::Count { min, max, optional: false, unit }
@@ -175,6 +175,13 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Integer(KIB),
         doc: "The smallest body that is compressed, where its length is known.",
         set: |c, v| c.compression_min_bytes = v.count(),
+    },
+    Setting {
+        name: "decompression",
+        kind: Kind::Words(RequestCoding::WORDS),
+        default: Value::Words(Cow::Borrowed(&[])),
+        doc: "The content codings of request bodies that are decoded before their handler sees them. A body of another coding is then refused with 415, and one that decodes to more than `max_request_read_bytes`, or to over 1 MiB and over 200 times what came, with 413. `()` or None: none, bodies are handed on as they come.",
+        set: |c, v| c.decompression = v.request_codings(),
     },
     Setting {
         name: "websocket",

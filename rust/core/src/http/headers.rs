@@ -42,6 +42,26 @@ impl Headers {
         Headers { block: block.freeze(), spans }
     }
 
+    /// The same for a body whose codings were undone: no `Content-Encoding`, and no `Content-Length` but that of the decoded
+    /// body, where one came and the new one is known.
+    pub(crate) fn decoded(mut self, length: Option<usize>) -> Self {
+        self.spans
+            .retain(|span| self.block.get(span.name.0 as usize..span.name.1 as usize) != Some(b"content-encoding"));
+        let at = self.spans.iter().position(|span| self.slice(span.name) == b"content-length");
+        match (at, length) {
+            (None, _) => {}
+            (Some(at), None) => drop(self.spans.remove(at)),
+            (Some(at), Some(length)) => {
+                let mut block = BytesMut::from(&self.block[..]);
+                let start = block.len() as u32;
+                block.extend_from_slice(length.to_string().as_bytes());
+                self.spans[at].value = (start, block.len() as u32);
+                self.block = block.freeze();
+            }
+        }
+        self
+    }
+
     fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
         self.block.get(start as usize..end as usize).unwrap_or_default()
     }
@@ -88,6 +108,24 @@ impl Headers {
 #[cfg(test)]
 mod tests {
     use super::Headers;
+
+    #[test]
+    fn headers_of_a_decoded_body_are_its_own() {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in
+            [("content-encoding", "br"), ("content-length", "3"), ("a", "1"), ("content-encoding", "gzip")]
+        {
+            map.append(name, value.parse().unwrap());
+        }
+        let lines = |headers: Headers| -> Vec<_> {
+            headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect()
+        };
+        let headers = Headers::from_map(None, &map);
+        assert_eq!(lines(headers.clone().decoded(Some(1234))), ["content-length: 1234", "a: 1"]);
+        assert_eq!(lines(headers.decoded(None)), ["a: 1"]);
+        map.remove("content-length");
+        assert_eq!(lines(Headers::from_map(None, &map).decoded(Some(1234))), ["a: 1"]);
+    }
 
     #[test]
     fn a_map_keeps_its_repeated_headers() {

@@ -183,9 +183,9 @@ impl Connection {
         hand.over = true;
         (hand.head, hand.body) = (None, Collected::default());
         let method = hand.asked.take().map_or(Method::GET, |asked| asked.method);
-        self.connection.refused(&error);
+        let response = self.connection.refuse(&error);
         // A client that has left cannot be told.
-        let _ = self.send(&Response::refusal(&error), &method, Persist::Close);
+        let _ = self.send(&response, &method, Persist::Close);
         self.pipe.order(|orders| (orders.refused, orders.eof, orders.closed) = (true, true, true));
         StreamError::Request(error)
     }

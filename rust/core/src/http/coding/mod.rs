@@ -1,12 +1,17 @@
-//! Content codings (RFC 9110 section 8.4): which one a response gets, and bodies that are coded while they are sent.
+//! Content codings (RFC 9110 section 8.4): which one a response gets, bodies that are coded while they are sent, and request
+//! bodies that are decoded while they come.
 
 mod accept;
+mod decoder;
 mod encoder;
+mod request;
 mod response;
 
 use std::sync::Arc;
 
 pub(crate) use accept::AcceptEncoding;
+pub use request::RequestCoding;
+pub(crate) use request::{Decoding, Step, TURN};
 
 /// The most bodies of one server that are coded piece by piece at the same time. Each takes up to a MiB for as long
 /// as its client takes to read it; one more is sent as it is.

@@ -13,14 +13,14 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::encode::{self, Persist};
-use super::upload::{Pumped, Upload};
-use super::{CONTINUE, Event, Head, Limits, Machine, Wait};
+use super::upload::{Pumped, Streamed, Upload};
+use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Outcome};
 use crate::error::{Refusal, RequestError};
 use crate::farewell;
 use crate::http::body::{Broken, Collected, incoming};
-use crate::http::coding::AcceptEncoding;
+use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
@@ -66,7 +66,7 @@ impl Io {
     /// Request after request. `Err` is a connection that can do nothing more.
     async fn run(&mut self) -> Result<Close, Close> {
         loop {
-            let (head, body, streams) = match self.request().await {
+            let (head, body, streamed) = match self.request().await {
                 Ok(Some(request)) => request,
                 Ok(None) => return self.goodbye(Close::Client).await,
                 Err(Stop::Quiet(close)) => return self.goodbye(close).await,
@@ -81,7 +81,7 @@ impl Io {
             let method = head.method.clone();
             let (version, keep_alive) = (head.version, head.keep_alive);
             let asked = AcceptEncoding::of(&head.headers);
-            let mut response = self.answer(head, body, streams).await?;
+            let mut response = self.answer(head, body, streamed).await?;
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
             }
@@ -124,28 +124,57 @@ impl Io {
 
     /// Reads one request whole, or as much as is here where its handler takes the body as it comes, which the last says; none
     /// when the client is done.
-    async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes, Streams)>, Stop> {
+    async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes, Option<Streamed>)>, Stop> {
         let mut head: Option<Box<Head>> = None;
         let mut body = Collected::default();
+        let mut decoding = None;
         let mut now = Instant::now();
         // Until it is known who wants the body: whether its client waits for `100 Continue`.
         let mut undecided = None;
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
-                Event::Request(new) => {
-                    undecided = Some(new.expects_continue && self.machine.buffered() == 0);
+                Event::Request(mut new) => {
+                    let expects = new.expects_continue && self.machine.buffered() == 0;
+                    if new.framing != Framing::Length(0) {
+                        let config = &self.connection.service.config;
+                        decoding = Decoding::of(&new.headers, config).map_err(Stop::Refuse)?;
+                    }
+                    if decoding.is_some() {
+                        self.machine.stream_body();
+                        // Before any of it is decoded: that can be much, and is for the handler to take.
+                        if self.streams_body(&new) {
+                            new.headers = new.headers.decoded(None);
+                            return Ok(Some((new, Bytes::new(), Some(Streamed { expects, decoding }))));
+                        }
+                    }
+                    undecided = Some(expects);
                     head = Some(new);
                 }
-                Event::Body(data) => body.push(data),
-                Event::EndOfBody => return Ok(head.map(|head| (head, body.finish(), None))),
+                Event::Body(data) => match &mut decoding {
+                    None => body.push(data),
+                    Some(decoding) => {
+                        decoding.push(data);
+                        decoding.run_through(|piece| body.push(piece)).await.map_err(Stop::Refuse)?;
+                    }
+                },
+                Event::EndOfBody => {
+                    let Some(mut head) = head else { return Ok(None) };
+                    if let Some(mut decoding) = decoding {
+                        decoding.end();
+                        decoding.run_through(|piece| body.push(piece)).await.map_err(Stop::Refuse)?;
+                        head.headers = head.headers.decoded(Some(body.len()));
+                    }
+                    return Ok(Some((head, body.finish(), None)));
+                }
                 Event::End { clean: true } => return Ok(None),
                 Event::End { clean: false } => return Err(Stop::Gone(Close::Aborted)),
                 Event::NeedMore => {
                     // What is here whole by now needs no stream, and no question.
                     if let (Some(expects), Some(new)) = (undecided.take(), &head) {
-                        if self.streams_body(new) {
+                        if decoding.is_none() && self.streams_body(new) {
                             self.machine.stream_body();
-                            return Ok(head.map(|head| (head, body.finish(), Some(expects))));
+                            let streamed = Streamed { expects, decoding: None };
+                            return Ok(head.map(|head| (head, body.finish(), Some(streamed))));
                         }
                         if expects {
                             self.out.extend_from_slice(CONTINUE);
@@ -200,15 +229,20 @@ impl Io {
     }
 
     /// Has a request answered. Meanwhile the client may send more, up to a bound, and is noticed when it leaves.
-    async fn answer(&mut self, head: Box<Head>, mut body: Bytes, streams: Streams) -> Result<Response, Close> {
+    async fn answer(
+        &mut self,
+        head: Box<Head>,
+        mut body: Bytes,
+        streamed: Option<Streamed>,
+    ) -> Result<Response, Close> {
         let Head { method, target, version, headers, .. } = *head;
         let service = &self.connection.service;
         service.metrics.request(version);
         let connection = Some(self.connection.info.clone());
-        let incoming = streams.map(|expects| {
+        let incoming = streamed.map(|streamed| {
             let (feeder, incoming) = incoming();
             feeder.push(std::mem::take(&mut body));
-            self.upload = Some(Box::new(Upload::new(feeder, expects)));
+            self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
         let request =
@@ -223,10 +257,7 @@ impl Io {
             }
             Err(error) => Err(error),
         };
-        Ok(answer.unwrap_or_else(|error| {
-            self.connection.refused(&error);
-            Response::refusal(&error)
-        }))
+        Ok(answer.unwrap_or_else(|error| self.connection.refuse(&error)))
     }
 
     /// Waits for something of the handler's, and meanwhile reads what the client sends, up to a bound, to notice when it
@@ -235,7 +266,8 @@ impl Io {
         let room = self.connection.service.config.max_read_buffer_size;
         let mut awaited = pin!(awaited);
         loop {
-            let hungry = self.pump()?;
+            let pumped = self.pump()?;
+            let hungry = pumped == Pumped::Hungry;
             if hungry {
                 // `100 Continue`, where the client waits for it.
                 self.flush().await?;
@@ -258,31 +290,27 @@ impl Io {
                         return Err(Close::Aborted);
                     }
                 }
-                () = wanted(upload), if !hungry && upload.is_some() => {}
+                () = wanted(upload), if pumped == Pumped::Full && upload.is_some() => {}
+                () = tokio::task::yield_now(), if pumped == Pumped::Turn => {}
                 () = self.timer.until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.late(),
             }
         }
     }
 
-    /// Gives a handler what is here of the body that it takes as it comes. Whether more of it is to be read.
-    fn pump(&mut self) -> Result<bool, Close> {
-        let Some(upload) = &mut self.upload else { return Ok(false) };
-        match upload.pump(&mut self.machine, &mut self.out) {
-            Pumped::Hungry => Ok(true),
-            Pumped::Full => Ok(false),
-            Pumped::Whole => {
-                self.upload = None;
-                Ok(false)
-            }
+    /// Gives a handler what is here of the body that it takes as it comes.
+    fn pump(&mut self) -> Result<Pumped, Close> {
+        let Some(upload) = &mut self.upload else { return Ok(Pumped::Full) };
+        let pumped = upload.pump(&mut self.machine, &mut self.out);
+        match &pumped {
+            Pumped::Hungry | Pumped::Turn | Pumped::Full => {}
+            Pumped::Whole => self.upload = None,
             Pumped::Left => {
                 self.connection.service.metrics.requests_aborted.add();
-                Err(Close::Aborted)
+                return Err(Close::Aborted);
             }
-            Pumped::Refused(error) => {
-                self.connection.refused(&error);
-                Ok(false)
-            }
+            Pumped::Refused(error) => self.connection.refused(error),
         }
+        Ok(pumped)
     }
 
     /// A body that is taken as it comes makes no progress: its handler is told.
@@ -311,6 +339,9 @@ impl Io {
         let Some(upload) = self.upload.take() else { return Ok(true) };
         if persist == Persist::Close || upload.broken {
             return Ok(false);
+        }
+        if upload.ended {
+            return Ok(true);
         }
         drop(upload);
         let mut now = Instant::now();
@@ -446,8 +477,8 @@ impl Io {
     }
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
-        self.connection.refused(error);
-        self.write(Response::refusal(error), &Method::GET, Version::HTTP_11, Persist::Close).await?;
+        let response = self.connection.refuse(error);
+        self.write(response, &Method::GET, Version::HTTP_11, Persist::Close).await?;
         self.linger(Close::Refused).await
     }
 
@@ -476,9 +507,6 @@ async fn wanted(upload: Option<&Upload>) {
         _ => std::future::pending().await,
     }
 }
-
-/// For a body that its handler takes as it comes: whether the client waits for `100 Continue`.
-type Streams = Option<bool>;
 
 fn receive(machine: &mut Machine, bytes: &[u8], now: Instant) {
     if bytes.is_empty() {

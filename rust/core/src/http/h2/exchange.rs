@@ -11,14 +11,14 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::sync::oneshot;
 
-use super::read::{self, Unread};
+use super::read::{self, Coming, Unread};
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use super::{SEND_BUFFER, Shared};
 use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
 use crate::error::RequestError;
 use crate::http::body::{Broken, incoming};
-use crate::http::coding::AcceptEncoding;
+use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::{Body, Pieces, Request, Response, date};
 use crate::websocket::Upgrade;
 
@@ -65,13 +65,20 @@ impl Exchange {
                 exchange.tunnel = tunnel.then(|| Box::new(body));
                 exchange.call(request);
             }
-            Ok(mut request) => {
-                if dispatch::streams_body(connection, &mut request) {
-                    exchange.stream(request, body, declared);
-                } else {
-                    tokio::spawn(exchange.follow(request, body, declared));
+            Ok(mut request) => match Decoding::of(&request.headers, &connection.service.config) {
+                Err(error) => {
+                    tokio::spawn(read::discard(body));
+                    exchange.refuse(&error);
                 }
-            }
+                Ok(decoding) => {
+                    let body = Coming { stream: body, declared, decoding };
+                    if dispatch::streams_body(connection, &mut request) {
+                        exchange.stream(request, body);
+                    } else {
+                        tokio::spawn(exchange.follow(request, body));
+                    }
+                }
+            },
         }
     }
 
@@ -85,9 +92,12 @@ impl Exchange {
     }
 
     /// Calls a handler that takes the body as it comes. One that is here whole needs no task.
-    fn stream(mut self, mut request: Request, body: RecvStream, declared: Option<u64>) {
+    fn stream(mut self, mut request: Request, body: Coming) {
         let connection = self.open.shared.connection.clone();
-        match Upload::begin(body, declared, &connection.service.config) {
+        if body.decoding.is_some() {
+            request.headers = request.headers.decoded(None);
+        }
+        match Upload::begin(body, &connection.service.config) {
             Ok((body, None)) => request.body = body,
             Ok((here, Some(rest))) => {
                 let (feeder, incoming) = incoming();
@@ -121,12 +131,18 @@ impl Exchange {
     }
 
     /// Waits for a body.
-    async fn follow(self, mut request: Request, body: RecvStream, declared: Option<u64>) {
+    async fn follow(self, mut request: Request, body: Coming) {
         let shared = self.open.shared.clone();
         let connection = &shared.connection;
         let service = &connection.service;
-        match read::body(body, declared, &service.config).await {
-            Ok(body) => request.body = body,
+        let decoded = body.decoding.is_some();
+        match read::body(body, &service.config).await {
+            Ok(body) => {
+                if decoded {
+                    request.headers = request.headers.decoded(Some(body.len()));
+                }
+                request.body = body;
+            }
             Err(Unread::Refused(error)) => return self.refuse(&error),
             Err(Unread::BrokenOff) => {
                 service.metrics.requests_aborted.add();
@@ -174,8 +190,8 @@ impl Exchange {
 
     /// Answers with a refusal. Other streams go on.
     fn refuse(self, error: &RequestError) {
-        self.open.shared.connection.refused(error);
-        self.send(Response::refusal(error));
+        let response = self.open.shared.connection.refuse(error);
+        self.send(response);
     }
 
     /// Answers. A client that has left meanwhile does not get it.

@@ -11,6 +11,7 @@ use super::{MAX_HEADERS_HELD, Shared};
 use crate::config::Config;
 use crate::error::{Refusal, RequestError};
 use crate::http::body::Collected;
+use crate::http::coding::Decoding;
 use crate::http::pace::Pace;
 use crate::http::target::{self, Target};
 use crate::http::{Headers, Request};
@@ -100,14 +101,25 @@ impl From<RequestError> for Unread {
     }
 }
 
+/// A body that is not here yet.
+pub(super) struct Coming {
+    pub(super) stream: RecvStream,
+    /// The length that it is said to have.
+    pub(super) declared: Option<u64>,
+    /// It has content codings that are to be undone.
+    pub(super) decoding: Option<Box<Decoding>>,
+}
+
 /// Reads a body whole.
-pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: &Config) -> Result<Bytes, Unread> {
+pub(super) async fn body(body: Coming, config: &Config) -> Result<Bytes, Unread> {
+    let Coming { mut stream, declared, mut decoding } = body;
     let limit = config.max_request_read_bytes;
     if declared.is_some_and(|length| length > limit as u64) {
         tokio::spawn(discard(stream));
         return Err(too_large(limit).into());
     }
     let mut collected = Collected::default();
+    let mut came = 0;
     let mut pace = Pace::begin(Instant::now());
     while !stream.is_end_stream() {
         let data = tokio::time::timeout_at((pace.since() + config.body_timeout).into(), stream.data())
@@ -118,11 +130,25 @@ pub(super) async fn body(mut stream: RecvStream, declared: Option<u64>, config: 
         let data = data.map_err(|_| Unread::BrokenOff)?;
         release(&mut stream, data.len());
         pace.moved(data.len(), Instant::now());
-        if collected.len() + data.len() > limit {
+        came += data.len();
+        if came > limit {
             tokio::spawn(discard(stream));
             return Err(too_large(limit).into());
         }
-        collected.push(data);
+        match &mut decoding {
+            None => collected.push(data),
+            Some(decoding) => {
+                decoding.push(data);
+                if let Err(error) = decoding.run_through(|piece| collected.push(piece)).await {
+                    tokio::spawn(discard(stream));
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    if let Some(mut decoding) = decoding {
+        decoding.end();
+        decoding.run_through(|piece| collected.push(piece)).await?;
     }
     Ok(collected.finish())
 }

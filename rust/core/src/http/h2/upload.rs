@@ -9,11 +9,12 @@ use bytes::Bytes;
 use h2::RecvStream;
 use tokio::sync::oneshot;
 
-use super::read::{self, Unread};
+use super::read::{self, Coming, Unread};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::RequestError;
 use crate::http::body::{Collected, Cut, Feeder};
+use crate::http::coding::{Decoding, Step, TURN};
 use crate::http::pace::Pace;
 
 /// No more than this, and one frame, is taken before the handler is called.
@@ -24,19 +25,22 @@ pub(super) struct Upload {
     stream: RecvStream,
     /// What came of it.
     came: usize,
+    /// It has content codings that are to be undone.
+    decoding: Option<Box<Decoding>>,
 }
 
 impl Upload {
-    /// Takes what is here already of a body; with the rest of it, where that is not all.
-    pub(super) fn begin(
-        mut stream: RecvStream,
-        declared: Option<u64>,
-        config: &Config,
-    ) -> Result<(Bytes, Option<Self>), Unread> {
+    /// Takes what is here already of a body; with the rest of it, where that is not all. What is to be decoded is all rest: it
+    /// can be much, and is for the handler to take.
+    pub(super) fn begin(body: Coming, config: &Config) -> Result<(Bytes, Option<Self>), Unread> {
+        let Coming { mut stream, declared, decoding } = body;
         let limit = config.max_request_read_bytes;
         if declared.is_some_and(|length| length > limit as u64) {
             tokio::spawn(read::discard(stream));
             return Err(read::too_large(limit).into());
+        }
+        if decoding.is_some() {
+            return Ok((Bytes::new(), Some(Upload { stream, came: 0, decoding })));
         }
         let mut here = Collected::default();
         let mut cx = Context::from_waker(Waker::noop());
@@ -55,7 +59,7 @@ impl Upload {
                 Poll::Pending => break,
             }
         }
-        let rest = (!stream.is_end_stream()).then_some(here.len()).map(|came| Upload { stream, came });
+        let rest = (!stream.is_end_stream()).then_some(here.len()).map(|came| Upload { stream, came, decoding: None });
         Ok((here.finish(), rest))
     }
 
@@ -65,14 +69,15 @@ impl Upload {
         let config = &connection.service.config;
         let mut pace = Pace::begin(Instant::now());
         while !self.stream.is_end_stream() {
-            if !feeder.has_room() {
-                tokio::select! {
-                    biased;
-                    _ = &mut over => return,
-                    () = poll_fn(|cx| feeder.poll_wanted(false, cx)) => {}
-                }
+            match self.make_room(&feeder, &mut over).await {
+                Ok(false) => {}
                 // It was not the client that was waited for.
-                pace = Pace::begin(Instant::now());
+                Ok(true) => pace = Pace::begin(Instant::now()),
+                Err(Unwanted::Over) => return,
+                Err(Unwanted::Refused(error)) => {
+                    refuse(&feeder, &connection, &error);
+                    return read::discard(self.stream).await;
+                }
             }
             let data = tokio::select! {
                 biased;
@@ -91,7 +96,10 @@ impl Upload {
                         refuse(&feeder, &connection, &read::too_large(config.max_request_read_bytes));
                         return read::discard(self.stream).await;
                     }
-                    feeder.push(data);
+                    match &mut self.decoding {
+                        None => feeder.push(data),
+                        Some(decoding) => decoding.push(data),
+                    }
                 }
                 Some(Err(_)) => {
                     connection.service.metrics.requests_aborted.add();
@@ -101,8 +109,49 @@ impl Upload {
                 None => break,
             }
         }
+        if let Some(decoding) = &mut self.decoding {
+            decoding.end();
+            match self.make_room(&feeder, &mut over).await {
+                Ok(_) => {}
+                Err(Unwanted::Over) => return,
+                Err(Unwanted::Refused(error)) => return refuse(&feeder, &connection, &error),
+            }
+        }
         feeder.end(Ok(()));
     }
+
+    /// Waits until the handler has taken what came, as far as more can follow, and decodes that meanwhile. Whether there was
+    /// anything to wait for.
+    async fn make_room(&mut self, feeder: &Feeder, over: &mut oneshot::Receiver<()>) -> Result<bool, Unwanted> {
+        let (mut waited, mut steps) = (false, 0);
+        loop {
+            if !feeder.has_room() {
+                waited = true;
+                tokio::select! {
+                    biased;
+                    _ = &mut *over => return Err(Unwanted::Over),
+                    () = poll_fn(|cx| feeder.poll_wanted(false, cx)) => {}
+                }
+            }
+            let Some(decoding) = &mut self.decoding else { return Ok(waited) };
+            match decoding.step().map_err(Unwanted::Refused)? {
+                Step::Data(data) => feeder.push(data),
+                Step::More => {}
+                Step::Hungry | Step::Whole => return Ok(waited),
+            }
+            steps += 1;
+            if steps % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Why nothing more is handed over.
+enum Unwanted {
+    /// The exchange is.
+    Over,
+    Refused(RequestError),
 }
 
 /// Tells the handler that no more of it is read, and why.
