@@ -1,5 +1,6 @@
 //! `portico.Request`: the core's request, its values made when first asked for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -47,6 +48,10 @@ pub(crate) struct Request {
     made: [PyOnceLock<Py<PyAny>>; KEYS.len()],
     /// Of a body that comes while the handler runs: its rest, once it was read whole.
     rest: OnceLock<Bytes>,
+    /// Its `portico.sessions.Session`, once it was asked for.
+    session: PyOnceLock<Py<PyAny>>,
+    /// Nobody keeps what is changed in the session from now on.
+    is_settled: AtomicBool,
 }
 
 /// A call of a handler on an event loop.
@@ -63,7 +68,15 @@ type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
     pub(crate) fn new(request: portico_core::http::Request, server: Option<Py<PyAny>>, called: Option<Called>) -> Self {
-        Request { request, server, called, made: [const { PyOnceLock::new() }; KEYS.len()], rest: OnceLock::new() }
+        Request {
+            request,
+            server,
+            called,
+            made: [const { PyOnceLock::new() }; KEYS.len()],
+            rest: OnceLock::new(),
+            session: PyOnceLock::new(),
+            is_settled: AtomicBool::new(false),
+        }
     }
 
     /// The core's request.
@@ -99,6 +112,12 @@ impl Request {
     /// The way to the event loop that it was called on.
     pub(crate) fn queue(&self) -> Option<&Weak<Queue>> {
         self.called.as_ref().map(|called| &called.queue)
+    }
+
+    /// From now on nobody keeps what is changed in the session; the session as it is, where anybody asked for it.
+    pub(crate) fn settle<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
+        self.is_settled.store(true, Ordering::Relaxed);
+        self.session.get(py).map(|session| session.bind(py))
     }
 
     /// How it was called, if it was this very handler that the server called on an event loop.
@@ -390,6 +409,23 @@ impl Request {
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> Value<'py> {
         self.server.as_ref().map_or_else(|| Ok(py.None().into_bound(py)), |server| server.bind(py).call0())
+    }
+
+    /// The client's session, a mutable mapping (`portico.sessions.Session`). Made at the first write, kept in the store
+    /// before the response is sent; see docs/sessions.md.
+    ///
+    /// Raises `ClosedError` for a request without a server.
+    #[getter]
+    fn session<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, request) = (slf.py(), slf.get());
+        let open = || {
+            let settled = request.is_settled.load(Ordering::Relaxed);
+            OPEN.import(py, "portico.sessions._sessions", "open_session")?
+                .call1((slf, request.called.is_some(), settled))
+                .map(Bound::unbind)
+        };
+        Ok(request.session.get_or_try_init(py, open)?.bind(py).clone())
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> Value<'py> {
