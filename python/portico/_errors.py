@@ -84,8 +84,8 @@ class ResponseError(Error, ValueError):
 
 
 class SessionError(Error, RuntimeError):
-    """A session cannot be had or kept just now: its store cannot be reached, another request has it for too long, or has
-    changed it meanwhile. Nothing of it is lost silently: a handler that lets this pass answers `status`, 503, with
+    """A session cannot be had or kept just now: its store cannot be reached, another request has it for too long, or
+    has changed it meanwhile. Nothing of it is lost silently: a handler that lets this pass answers `status`, 503, with
     `Retry-After`."""
 
     status: int = 503

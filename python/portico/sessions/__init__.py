@@ -1,7 +1,7 @@
 """Sessions: what a server remembers of each client, between requests and over all handlers, as `request.session`.
 
-A signed cookie names the session, a store keeps it: memory, a file of SQLite, or Redis. docs/sessions.md tells the whole.
-"""
+A signed cookie names the session, a store keeps it: memory, a file of SQLite, or Redis. docs/sessions.md tells the
+whole."""
 
 from __future__ import annotations
 

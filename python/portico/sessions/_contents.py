@@ -1,5 +1,5 @@
-"""What a session holds, as bytes: plain data as JSON (RFC 8259), and the bytes of pages beside it. No pickle: whoever can
-write to a store must not be able to run code here."""
+"""What a session holds, as bytes: plain data as JSON (RFC 8259), and the bytes of pages beside it. No pickle: whoever
+can write to a store must not be able to run code here."""
 
 from __future__ import annotations
 

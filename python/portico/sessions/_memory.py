@@ -119,8 +119,8 @@ class MemoryStore(Store):
         if evicted and now - self._told >= _TOLD:
             self._told = now
             _logger.warning(
-                "sessions: the memory is full (%d sessions, %d bytes): those that were not used for the longest time end "
-                "early; MemoryStore(max_sessions=, max_bytes=) gives it more",
+                "sessions: the memory is full (%d sessions, %d bytes): those that were not used for the longest time "
+                "end early; MemoryStore(max_sessions=, max_bytes=) gives it more",
                 len(self._entries),
                 self._bytes,
             )

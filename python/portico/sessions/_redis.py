@@ -12,8 +12,9 @@ _TIMEOUT = 2.0
 _RETRIES = 2
 
 # A session is one hash: v(ersion), b(ytes), e(nds), x (expires), and o(wner) and u(ntil) of its lock. Times are
-# milliseconds since 1970 of whoever calls, so that all stores go by the same clock; the server's own only removes what has
-# ended. Each script is one step for everybody else (https://redis.io/docs/latest/develop/programmability/eval-intro/).
+# milliseconds since 1970 of whoever calls, so that all stores go by the same clock; the server's own only removes what
+# has ended. Each script is one step for everybody else
+# (https://redis.io/docs/latest/develop/programmability/eval-intro/).
 _LOAD = """
 local h = redis.call('HMGET', KEYS[1], 'v', 'b', 'e', 'x', 'o', 'u')
 local now = tonumber(ARGV[1])
@@ -49,8 +50,8 @@ if redis.call('HGET', KEYS[1], 'o') == ARGV[1] then redis.call('HDEL', KEYS[1], 
 
 
 class RedisStore(Store):
-    """Sessions in the Redis or Valkey at `url`: `redis://:password@host:6379/0`, `rediss://` with TLS, `unix://path`. Its
-    keys begin with `prefix`. Needs the package `redis` (`pip install portico[redis]`), and a server of version 5 or
+    """Sessions in the Redis or Valkey at `url`: `redis://:password@host:6379/0`, `rediss://` with TLS, `unix://path`.
+    Its keys begin with `prefix`. Needs the package `redis` (`pip install portico[redis]`), and a server of version 5 or
     newer; not a cluster.
 
     A server that does not answer within 2 seconds is tried again twice; then requests that use their session are

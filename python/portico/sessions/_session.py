@@ -1,4 +1,5 @@
-"""One client's session in one request: a mapping that is loaded when first used and kept when the handler has returned."""
+"""One client's session in one request: a mapping that is loaded when first used and kept when the handler has
+returned."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ _LONGEST_PAUSE = 0.025
 
 @dataclass(frozen=True)
 class Visit:
-    """What a session needs to know of its request. The request itself holds the session, and is not to be held by it."""
+    """What a session needs to know of its request. The request itself holds the session, and is not to be held by
+    it."""
 
     host: str
     path: str
@@ -125,8 +127,8 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def state(self) -> bytes | None:
-        """Bytes beside the mapping, kept together with it; None where there are none. Server pages keep the variables of
-        each client here."""
+        """Bytes beside the mapping, kept together with it; None where there are none. Server pages keep the variables
+        of each client here."""
         self._read()
         return self._state
 
@@ -238,8 +240,8 @@ class Session(MutableMapping[str, Any]):
         if self._id is not None and self._must_not_wait():
             if self._sessions._store.waits:
                 raise RuntimeError(
-                    "the session is not loaded, and waiting for its store here would hold up the event loop: call `await "
-                    f"request.session.load({'lock=True' if self._loaded else ''})` first"
+                    "the session is not loaded, and waiting for its store here would hold up the event loop: call "
+                    f"`await request.session.load({'lock=True' if self._loaded else ''})` first"
                 )
             try:
                 self._load_once(lock)
@@ -370,8 +372,8 @@ class Session(MutableMapping[str, Any]):
             _logger.warning("%s", error)
 
     def _kept_by(self, headers: list[tuple[str, str]]) -> Callable[[], bool] | None:
-        """What keeps it, and says whether that was done in time; None where there is nothing to keep. Adds the cookie to
-        the headers."""
+        """What keeps it, and says whether that was done in time; None where there is nothing to keep. Adds the cookie
+        to the headers."""
         packed = None
         if self._changed or self._lent:
             _contents.check_plain(self._data, "session")
@@ -410,7 +412,6 @@ class Session(MutableMapping[str, Any]):
         replaces = None if old is None else (self._key, old.version)
         if old is None or self._renewed:
             self._id = _signing.new_id()
-        if old is None or self._renewed:
             ends = math.ceil(sessions._clock() + sessions._lifetime)
         else:
             ends = old.ends
@@ -418,8 +419,8 @@ class Session(MutableMapping[str, Any]):
         contents = _contents.pack(packed, self._state)
         if len(contents) > sessions._max_bytes:
             raise ValueError(
-                f"session: {len(contents)} bytes are more than the {sessions._max_bytes} that one may have: keep what is "
-                "large elsewhere, and its key here"
+                f"session: {len(contents)} bytes are more than the {sessions._max_bytes} that one may have: keep what "
+                "is large elsewhere, and its key here"
             )
         value = _signing.seal(sessions._record_keys, self._key, version, ends, contents)
         return Record(version, value, ends), replaces

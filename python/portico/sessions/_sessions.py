@@ -50,8 +50,8 @@ class Sessions:
     and each verifies; to change it put a new one in front, and drop the old one when `lifetime` is over. Processes and
     machines that share a store share it too. Without one it is made at random, for this process alone.
 
-    `store` is `"memory:"` (this process alone), `"sqlite:PATH"` (a file; survives restarts, and several processes of one
-    machine may share it), `"redis://HOST:PORT/DB"` (Redis or Valkey, for several machines; `rediss://` with TLS,
+    `store` is `"memory:"` (this process alone), `"sqlite:PATH"` (a file; survives restarts, and several processes of
+    one machine may share it), `"redis://HOST:PORT/DB"` (Redis or Valkey, for several machines; `rediss://` with TLS,
     `unix://PATH`; needs `pip install portico[redis]`), or a `Store`. A session ends when it was not used for `timeout`
     seconds (120), and `lifetime` seconds (8 hours) after it began or was renewed, however much it was used.
 
@@ -101,8 +101,8 @@ class Sessions:
             )
         if not isinstance(cookie, str) or not _NAME.fullmatch(cookie) or cookie.lower().startswith("__"):
             raise ConfigError(
-                f"sessions: cookie is a name of up to 64 letters, digits and the like, not {cookie!r}; prefixes come by "
-                "themselves"
+                f"sessions: cookie is a name of up to 64 letters, digits and the like, not {cookie!r}; prefixes come "
+                "by themselves"
             )
         if same_site not in ("Lax", "Strict", "None"):
             raise ConfigError(f"sessions: same_site is 'Lax', 'Strict' or 'None', not {same_site!r}")
@@ -121,8 +121,8 @@ class Sessions:
         if not keys:
             keys = [secrets.token_bytes(32)]
             _logger.info(
-                "sessions: no secret was given, so one was made at random: sessions end with this process, and no other "
-                "process takes them up"
+                "sessions: no secret was given, so one was made at random: sessions end with this process, and no "
+                "other process takes them up"
             )
         self._cookie_keys = Keys(keys, "cookie")
         self._record_keys = Keys(keys, "record")
@@ -172,8 +172,8 @@ def open_session(request: Request, on_loop: bool, settled: bool) -> Session:
 
 
 def _host(request: Request) -> str:
-    """Without its port, which cookies do not know (RFC 6265 section 8.5). The core has seen to it that the host belongs to
-    the certificate that the client was shown."""
+    """Without its port, which cookies do not know (RFC 6265 section 8.5). The core has seen to it that the host belongs
+    to the certificate that the client was shown."""
     try:
         return urlsplit(request.url).hostname or ""
     except ValueError:
@@ -181,8 +181,8 @@ def _host(request: Request) -> str:
 
 
 class _Writers:
-    """Paths at which requests write to their session though their method is not for that. Those lock it at once, so that
-    a counter in a GET waits for the one before it instead of being answered 503."""
+    """Paths at which requests write to their session though their method is not for that. Those lock it at once, so
+    that a counter in a GET waits for the one before it instead of being answered 503."""
 
     def __init__(self) -> None:
         self._paths: OrderedDict[str, int] = OrderedDict()

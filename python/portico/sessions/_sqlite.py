@@ -29,7 +29,8 @@ _SCHEMA = """
 """
 # How long one process waits for another that writes, in seconds.
 _BUSY = 5.0
-# What is only read is written to the file when that makes it last so many seconds longer: one write a second at the most.
+# What is only read is written to the file when that makes it last so many seconds longer: one write a second at the
+# most.
 _WORTH_A_WRITE = 1.0
 # Sessions that have ended are removed after so many commits, as many at a time.
 _CLEAN_EVERY = 64
@@ -39,8 +40,8 @@ _LOOKED_THROUGH = 64 * 2**20
 
 
 class SQLiteStore(Store):
-    """Sessions in the file `path`, which is made where there is none, for its owner alone. The file grows to `max_bytes`
-    (1 GiB) at the most; new sessions are refused then, and old ones end as they do.
+    """Sessions in the file `path`, which is made where there is none, for its owner alone. The file grows to
+    `max_bytes` (1 GiB) at the most; new sessions are refused then, and old ones end as they do.
 
     Commits are safe from a process that dies; a machine that does may lose the last ones (`synchronous=NORMAL`). The
     file has to be on a disk of this machine: SQLite's locks do not work over a network.

@@ -63,5 +63,5 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Ends a session, whoever has locked it."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Gives back what it holds: files, connections."""
