@@ -12,6 +12,7 @@ from hypothesis import settings
 
 import portico
 import portico.testing
+import session_stores
 from clients import Errors, Served
 
 
@@ -106,3 +107,18 @@ def gate(request):
     gate = Gate()
     yield gate
     gate.opened.set()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """A Redis for all tests that leave it as it is."""
+    with session_stores.redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture(params=session_stores.KINDS)
+def stores(request, tmp_path):
+    """Stores of sessions of each kind."""
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    with contextlib.closing(session_stores.Stores(request.param, tmp_path, url)) as stores:
+        yield stores

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from . import sessions
 from ._asgi import asgi
 from ._certificates import FoundCertificate, find_certificate
 from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
@@ -33,6 +34,7 @@ from ._errors import (
     ListenError,
     RequestError,
     ResponseError,
+    SessionError,
     WebSocketError,
     WorkerError,
 )
@@ -88,6 +90,7 @@ __all__ = [
     "Route",
     "Router",
     "Server",
+    "SessionError",
     "StaticFiles",
     "StreamCallback",
     "WebSocket",
@@ -108,6 +111,7 @@ __all__ = [
     "redirect",
     "response",
     "run_workers",
+    "sessions",
     "set_cookie",
     "settings",
     "websocket",

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar, final
 from ._forms import Form
 from ._reports import Reports
 from ._server import Server as _Server
+from .sessions import Session
 
 __all__ = [
     "REQUEST_KEYS",
@@ -103,6 +104,8 @@ class Request:
     def connection(self) -> ConnectionInfo | Any: ...  # None for parse_request
     @property
     def server(self) -> _Server | None: ...
+    @property
+    def session(self) -> Session: ...
     def __getitem__(self, key: str, /) -> Any: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[str]: ...

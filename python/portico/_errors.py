@@ -11,6 +11,7 @@ Error
 │   ├── IncompleteRequest               more bytes are needed
 │   └── LimitError                      a limit or time-out was passed
 ├── ResponseError (ValueError)          a handler returned what cannot be sent
+├── SessionError (RuntimeError)         a session cannot be had, or not be kept
 └── WebSocketError (ConnectionError)    a WebSocket has ended, and not in order
 """
 
@@ -80,6 +81,14 @@ class LimitError(RequestError):
 
 class ResponseError(Error, ValueError):
     """A handler returned what cannot be sent as a response. Its client got a 500."""
+
+
+class SessionError(Error, RuntimeError):
+    """A session cannot be had or kept just now: its store cannot be reached, another request has it for too long, or
+    has changed it meanwhile. Nothing of it is lost silently: a handler that lets this pass answers `status`, 503, with
+    `Retry-After`."""
+
+    status: int = 503
 
 
 class WebSocketError(Error, ConnectionError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._asgi import Application
 from ._core import Failed, missed
-from ._errors import RequestError, ResponseError
+from ._errors import RequestError, ResponseError, SessionError
 from ._handlers import Function, is_async
 from ._responses import Response, error
 
@@ -189,5 +189,9 @@ def _response_to(exception: BaseException) -> Response:
     """What the client of a handler that raised gets."""
     if isinstance(exception, asyncio.CancelledError):
         return error(503)  # Nobody waits for it, but `leave` may look.
+    if isinstance(exception, SessionError):
+        response = error(exception.status)
+        response["headers"]["retry-after"] = "1"
+        return response
     status = exception.status if isinstance(exception, RequestError) else 500
     return error(status if 400 <= status < 500 else 500)

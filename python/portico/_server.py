@@ -27,6 +27,7 @@ from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from .sessions import Sessions
 
 Handler: TypeAlias = Function | Router
 """Who answers requests: a function from a request to a response dict, `def` or `async def`, a `StaticFiles`, or a
@@ -84,7 +85,8 @@ class Server:
     `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
     win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
     every error that nobody else could catch: of a handler (with its request), of a callback for connections (with its
-    connection), and of what came before either (with None).
+    connection), and of what came before either (with None). `sessions` says how `request.session` is kept: a
+    `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with the defaults of that class.
 
     Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
     Any number of servers may live in one process, and every method may be called from any thread.
@@ -99,6 +101,7 @@ class Server:
         *,
         config: Mapping[str, Any] | None = None,
         on_error: OnError | None = None,
+        sessions: Sessions | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(config, (Mapping, type(None))):
@@ -108,6 +111,9 @@ class Server:
         on_error = configured if on_error is None else on_error
         if on_error is not None and not callable(on_error):
             raise ConfigError(f"on_error: a function of an exception and a request, not {type(on_error).__name__}")
+        configured = given.pop("sessions", None)
+        self._session_store = _sessions(configured if sessions is None else sessions)
+        self._making_sessions = threading.Lock()
         self._pid = os.getpid()
         self._threads = _Threads()
         self._loop = Loop(self._threads.start)
@@ -400,6 +406,13 @@ class Server:
 
     # ---- inside
 
+    def _open_sessions(self) -> Sessions:
+        """Those that were given; the default ones are made when first asked for."""
+        if self._session_store is None:
+            with self._making_sessions:
+                self._session_store = self._session_store or Sessions()
+        return self._session_store
+
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]
     ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
@@ -448,6 +461,19 @@ class Server:
             raise ClosedError(
                 f"this server belongs to process {self._pid} and does not survive a fork: make a new one in this one"
             )
+
+
+def _sessions(given: Any) -> Sessions | None:
+    if given is None or isinstance(given, Sessions):
+        return given
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"sessions: a portico.sessions.Sessions or a mapping of its keywords, not {type(given).__name__}"
+        )
+    try:
+        return Sessions(**given)
+    except TypeError as error:
+        raise ConfigError(f"sessions: {error}") from None
 
 
 def _check_grace(grace: float) -> float:

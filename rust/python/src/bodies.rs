@@ -54,6 +54,17 @@ pub(crate) struct Making<'py> {
     pub(crate) is_async: bool,
 }
 
+impl Making<'_> {
+    /// Nobody is going to make it.
+    pub(crate) fn abandon(self) {
+        if !self.is_async
+            && let Err(error) = close(&self.iterable)
+        {
+            error.write_unraisable(self.iterable.py(), Some(&self.iterable));
+        }
+    }
+}
+
 /// How much of a body is missing, where its length was given.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Length(Option<u64>);

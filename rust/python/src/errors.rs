@@ -16,6 +16,7 @@ pyo3::import_exception!(portico._errors, LimitError);
 pyo3::import_exception!(portico._errors, ListenError);
 pyo3::import_exception!(portico._errors, RequestError);
 pyo3::import_exception!(portico._errors, ResponseError);
+pyo3::import_exception!(portico._errors, SessionError);
 
 /// The exception for an error of a call.
 pub(crate) fn to_python(error: Error) -> PyErr {

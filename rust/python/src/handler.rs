@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use portico_core::dispatch::handler_begins;
 use portico_core::http::Response;
 use portico_core::http::form::Limits;
@@ -11,12 +12,13 @@ use portico_core::{Handler, Pool, Reply};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::bodies::{self, Long, Pump};
-use crate::errors::{RequestError, ResponseError};
+use crate::bodies::{self, Long, Making, Pump};
+use crate::errors::{RequestError, ResponseError, SessionError};
 use crate::files;
 use crate::loops::Bridge;
 use crate::request::{Called, Request};
 use crate::response;
+use crate::sessions::{self, Commit, Cookies};
 use crate::slot::Slot;
 use crate::threads::try_attach_for_long;
 
@@ -57,7 +59,27 @@ impl Site {
             Ok(answer) => answer,
             Err(error) => return self.fail(reply, request, &error),
         };
-        let response = files::answer(request, response);
+        match sessions::commit(request) {
+            Ok(Commit::Done(cookies)) => self.send(reply, request, (response, making), cookies, bridge),
+            Ok(Commit::Later(commit)) => sessions::send_later(commit, self, reply, request, (response, making), bridge),
+            Err(error) => {
+                making.into_iter().for_each(Making::abandon);
+                self.fail(reply, request, &error);
+            }
+        }
+    }
+
+    /// Sends a response, with its session's cookies.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        reply: Reply,
+        request: &Bound<'_, Request>,
+        (response, making): (Response, Option<Making<'_>>),
+        cookies: Cookies,
+        bridge: Option<&Bound<'_, Bridge>>,
+    ) {
+        let mut response = files::answer(request, response);
+        response.headers.extend(cookies);
         match (making, bridge) {
             (None, _) => reply.send(response),
             (Some(making), None) if making.is_async => {
@@ -85,6 +107,7 @@ impl Site {
 
     fn answer_failed(&self, reply: Reply, request: &Bound<'_, Request>, failed: &Bound<'_, Failed>) {
         let py = request.py();
+        sessions::discard(request);
         let Failed { exception, response } = failed.get();
         let status = self.report(request, &PyErr::from_value(exception.bind(py).clone()));
         match response::from_python(response.bind(py), false) {
@@ -97,7 +120,11 @@ impl Site {
     }
 
     pub(crate) fn fail(&self, reply: Reply, request: &Bound<'_, Request>, error: &PyErr) {
+        sessions::discard(request);
         match self.report(request, error) {
+            Some(StatusCode::SERVICE_UNAVAILABLE) => {
+                reply.send(Response::plain(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, "1"));
+            }
             Some(status) => reply.send(Response::plain(status)),
             None => reply.fail(),
         }
@@ -111,13 +138,13 @@ impl Site {
         if let Some(traceback) = error.traceback(py) {
             let _ = value.setattr(intern!(py, "__traceback__"), traceback);
         }
-        // A request that the handler could not read is its client's fault: that is what the status says.
-        let status = value
-            .is_instance_of::<RequestError>()
+        // A request that the handler could not read is its client's fault: that is what the status says. A session that
+        // cannot be had just now is nobody's.
+        let status = (value.is_instance_of::<RequestError>() || value.is_instance_of::<SessionError>())
             .then(|| value.getattr(intern!(py, "status")).ok()?.extract().ok())
             .flatten()
             .and_then(|status| StatusCode::from_u16(status).ok())
-            .filter(StatusCode::is_client_error);
+            .filter(|status| status.is_client_error() || *status == StatusCode::SERVICE_UNAVAILABLE);
         let reports = self.reports.get(py);
         if let Err(error) = reports.and_then(|it| it.call_method1(intern!(py, "handler_failed"), (value, request))) {
             error.write_unraisable(py, Some(request));

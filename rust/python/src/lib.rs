@@ -18,6 +18,7 @@ mod request;
 mod response;
 mod router;
 mod server;
+mod sessions;
 mod settings;
 mod slot;
 mod streams;

@@ -27,6 +27,7 @@ use pyo3::types::PyDict;
 use crate::asgi::SharedReply;
 use crate::handler::Function;
 use crate::request::{Called, Request};
+use crate::sessions;
 use crate::streams::Visit;
 use crate::threads::detach;
 
@@ -518,6 +519,7 @@ impl Answer {
         let (request, mut reply) = (self.request.bind(py), self.reply.lock().take());
         let result = task.call_method0(intern!(py, "result"));
         if result.as_ref().is_err_and(|error| error.is_instance_of::<PyKeyboardInterrupt>(py)) {
+            sessions::discard(request);
             return Ok(()); // asyncio gives it to the program
         }
         let result = result.and_then(|value| match value.cast::<Raised>() {
@@ -526,13 +528,18 @@ impl Answer {
         });
         let nobody_waits = reply.as_mut().is_none_or(Reply::is_abandoned) || self.bridge.get().queue.is_closed();
         match (result, reply) {
-            (Ok(value), Some(_)) if nobody_waits && value.is_none() => {}
+            (Ok(value), Some(_)) if nobody_waits && value.is_none() => sessions::discard(request),
             (Ok(value), Some(reply)) => site.answer(reply, request, Ok(value), Some(self.bridge.bind(py))),
-            (Ok(_), None) => {}
-            (Err(error), _) if error.is_instance_of::<CancelledError>(py) && nobody_waits => {}
+            (Ok(_), None) => sessions::discard(request),
+            (Err(error), _) if error.is_instance_of::<CancelledError>(py) && nobody_waits => {
+                sessions::discard(request);
+            }
             (Err(error), Some(reply)) => site.fail(reply, request, &error),
             // It went wrong after the answer: its client is served, its author is to know.
-            (Err(error), None) => drop(site.report(request, &error)),
+            (Err(error), None) => {
+                sessions::discard(request);
+                site.report(request, &error);
+            }
         }
         Ok(())
     }

@@ -53,6 +53,10 @@ pub(crate) struct Request {
     form: PyOnceLock<Py<PyAny>>,
     /// A body that comes while the handler runs was, or is being, read as a form.
     into_form: AtomicBool,
+    /// Its `portico.sessions.Session`, once it was asked for.
+    session: PyOnceLock<Py<PyAny>>,
+    /// Nobody keeps what is changed in the session from now on.
+    is_settled: AtomicBool,
 }
 
 /// A call of a handler on an event loop.
@@ -83,6 +87,8 @@ impl Request {
             forms,
             form: PyOnceLock::new(),
             into_form: AtomicBool::new(false),
+            session: PyOnceLock::new(),
+            is_settled: AtomicBool::new(false),
         }
     }
 
@@ -122,6 +128,12 @@ impl Request {
     /// The way to the event loop that it was called on.
     pub(crate) fn queue(&self) -> Option<&Weak<Queue>> {
         self.called.as_ref().map(|called| &called.queue)
+    }
+
+    /// From now on nobody keeps what is changed in the session; the session as it is, where anybody asked for it.
+    pub(crate) fn settle<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
+        self.is_settled.store(true, Ordering::Relaxed);
+        self.session.get(py).map(|session| session.bind(py))
     }
 
     /// How it was called, if it was this very handler that the server called on an event loop.
@@ -419,6 +431,23 @@ impl Request {
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> Value<'py> {
         self.server.as_ref().map_or_else(|| Ok(py.None().into_bound(py)), |server| server.bind(py).call0())
+    }
+
+    /// The client's session, a mutable mapping (`portico.sessions.Session`). Made at the first write, kept in the store
+    /// before the response is sent; see docs/sessions.md.
+    ///
+    /// Raises `ClosedError` for a request without a server.
+    #[getter]
+    fn session<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
+        static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, request) = (slf.py(), slf.get());
+        let open = || {
+            let settled = request.is_settled.load(Ordering::Relaxed);
+            OPEN.import(py, "portico.sessions._sessions", "open_session")?
+                .call1((slf, request.called.is_some(), settled))
+                .map(Bound::unbind)
+        };
+        Ok(request.session.get_or_try_init(py, open)?.bind(py).clone())
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> Value<'py> {
