@@ -126,19 +126,14 @@ class Form(Mapping[str, "str | FormFile"]):
     async def _read(self) -> Form:
         """Takes the form as it comes. Writing to the disk is left to another thread."""
         async with self._reading:
-            loop = asyncio.get_running_loop()
-            while (stream := self._coming) is not None:
-                future = loop.create_future()
-                whole = stream.poll(future)
-                if stream.is_to_be_written() or whole:
-                    await loop.run_in_executor(None, stream.write)
-                if whole is None:
-                    await future
-                elif whole:
-                    self._fill(stream.parts())
-                    self._coming = None
-                else:
-                    await asyncio.sleep(0)
+            if self._coming is not None:
+                try:
+                    self._fill(await _take(self._coming))
+                except BaseException:
+                    # A cancelled task may be kept by its traceback; the disk is not to wait for that.
+                    self._coming.abandon()
+                    raise
+                self._coming = None
         return self
 
     def __await__(self) -> Generator[Any, None, Form]:
@@ -184,3 +179,19 @@ class Form(Mapping[str, "str | FormFile"]):
         if self._coming is not None:
             return "<portico form that is still coming>"
         return f"<portico form with {', '.join(self._values) or 'no fields'}>"
+
+
+async def _take(stream: FormStream) -> list[Part]:
+    """The fields of a form, once it has come."""
+    loop = asyncio.get_running_loop()
+    while True:
+        future = loop.create_future()
+        whole = stream.poll(future)
+        if whole or stream.is_to_be_written():
+            await loop.run_in_executor(None, stream.write)
+        if whole:
+            return stream.parts()
+        if whole is None:
+            await future
+        else:
+            await asyncio.sleep(0)
