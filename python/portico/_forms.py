@@ -7,19 +7,20 @@ import io
 import os
 from collections.abc import Generator, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._core import FormContent, FormStream
 
-    Part = Union[tuple[str, str], tuple[str, str, "str | None", FormContent]]
+    Part = tuple[str, str] | tuple[str, str, str | None, FormContent]
 
 _PIECE = 64 * 1024
 
 
 class FormFile(io.BufferedIOBase):
     """A file of a multipart form (RFC 7578), open for reading: `read`, `seek`, iteration by lines, and whatever else a
-    binary file has. It is in memory, or in a temporary file without a name, which goes with the last of its form's files."""
+    binary file has. It is in memory, or in a temporary file without a name, which goes with the last of its form's
+    files."""
 
     name: str
     """The name of the field."""
@@ -76,11 +77,13 @@ class FormFile(io.BufferedIOBase):
         return True
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all of it to `path`, where it is there whole or not at all: it is written beside it, with the permissions of
-        a new file, and takes the place of what is there. What the client calls the file has no part in it.
+        """Writes all of it to `path`, where it is there whole or not at all: it is written beside it, with the
+        permissions of a new file, and takes the place of what is there. What the client calls the file has no part in
+        it.
 
         Raises `OSError`: among others `IsADirectoryError`, `FileNotFoundError` where the folder is not there, and
-        `FileExistsError` for a device, pipe or socket. Blocks; in a coroutine, `await asyncio.to_thread(file.save, path)`."""
+        `FileExistsError` for a device, pipe or socket. Blocks: in a coroutine it is
+        `await asyncio.to_thread(file.save, path)`."""
         self._content.save(os.fspath(path))
 
     def close(self) -> None:
