@@ -7,19 +7,20 @@ import io
 import os
 from collections.abc import Generator, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._core import FormContent, FormStream
 
-    Part = Union[tuple[str, str], tuple[str, str, "str | None", FormContent]]
+    Part = tuple[str, str] | tuple[str, str, str | None, FormContent]
 
 _PIECE = 64 * 1024
 
 
 class FormFile(io.BufferedIOBase):
     """A file of a multipart form (RFC 7578), open for reading: `read`, `seek`, iteration by lines, and whatever else a
-    binary file has. It is in memory, or in a temporary file without a name, which goes with the last of its form's files."""
+    binary file has. It is in memory, or in a temporary file without a name, which goes with the last of its form's
+    files."""
 
     name: str
     """The name of the field."""
@@ -76,11 +77,13 @@ class FormFile(io.BufferedIOBase):
         return True
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all of it to `path`, where it is there whole or not at all: it is written beside it, with the permissions of
-        a new file, and takes the place of what is there. What the client calls the file has no part in it.
+        """Writes all of it to `path`, where it is there whole or not at all: it is written beside it, with the
+        permissions of a new file, and takes the place of what is there. What the client calls the file has no part in
+        it.
 
         Raises `OSError`: among others `IsADirectoryError`, `FileNotFoundError` where the folder is not there, and
-        `FileExistsError` for a device, pipe or socket. Blocks; in a coroutine, `await asyncio.to_thread(file.save, path)`."""
+        `FileExistsError` for a device, pipe or socket. Blocks: in a coroutine it is
+        `await asyncio.to_thread(file.save, path)`."""
         self._content.save(os.fspath(path))
 
     def close(self) -> None:
@@ -126,19 +129,14 @@ class Form(Mapping[str, "str | FormFile"]):
     async def _read(self) -> Form:
         """Takes the form as it comes. Writing to the disk is left to another thread."""
         async with self._reading:
-            loop = asyncio.get_running_loop()
-            while (stream := self._coming) is not None:
-                future = loop.create_future()
-                whole = stream.poll(future)
-                if stream.is_to_be_written() or whole:
-                    await loop.run_in_executor(None, stream.write)
-                if whole is None:
-                    await future
-                elif whole:
-                    self._fill(stream.parts())
-                    self._coming = None
-                else:
-                    await asyncio.sleep(0)
+            if self._coming is not None:
+                try:
+                    self._fill(await _take(self._coming))
+                except BaseException:
+                    # A cancelled task may be kept by its traceback; the disk is not to wait for that.
+                    self._coming.abandon()
+                    raise
+                self._coming = None
         return self
 
     def __await__(self) -> Generator[Any, None, Form]:
@@ -184,3 +182,19 @@ class Form(Mapping[str, "str | FormFile"]):
         if self._coming is not None:
             return "<portico form that is still coming>"
         return f"<portico form with {', '.join(self._values) or 'no fields'}>"
+
+
+async def _take(stream: FormStream) -> list[Part]:
+    """The fields of a form, once it has come."""
+    loop = asyncio.get_running_loop()
+    while True:
+        future = loop.create_future()
+        whole = stream.poll(future)
+        if whole or stream.is_to_be_written():
+            await loop.run_in_executor(None, stream.write)
+        if whole:
+            return stream.parts()
+        if whole is None:
+            await future
+        else:
+            await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyType};
 
 use crate::errors;
-use crate::loops::Sleeper;
+use crate::loops::{Queue, Sleeper};
 use crate::request::Request;
 use crate::threads::detach;
 use crate::uploads;
@@ -49,8 +49,8 @@ pub(crate) fn of_incoming<'py>(
     let Some(mut reader) = FormReader::new(request.get().core().content_type(), limits).map_err(refused)? else {
         return form(py)?.call1((PyList::empty(py),));
     };
-    if request.get().queue().is_some() {
-        let coming = FormStream { request: request.clone().unbind(), reader: Mutex::new(Some(reader)) };
+    if let Some(queue) = request.get().queue() {
+        let coming = FormStream { incoming: incoming.clone(), queue: queue.clone(), reader: Mutex::new(Some(reader)) };
         return form(py)?.call1((PyList::empty(py), coming));
     }
     let read = || {
@@ -95,7 +95,7 @@ fn os_error(error: &io::Error, what: &str, path: &Path) -> PyErr {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     match error.raw_os_error() {
-        Some(number) => PyOSError::new_err((number, format!("{what}{text}"), path.to_path_buf())),
+        Some(number) => PyOSError::new_err((number, format!("{what}{text}"), path.as_os_str().to_os_string())),
         None => PyOSError::new_err(format!("{what}{text}: {}", path.display())),
     }
 }
@@ -116,10 +116,11 @@ fn to_list(py: Python<'_>, parts: Vec<FormPart>) -> PyResult<Bound<'_, PyList>> 
     Ok(list)
 }
 
-/// A form that is read on an event loop, as it comes.
+/// A form that is read on an event loop, as it comes. Its request has it, so it has not its request.
 #[pyclass(frozen)]
 pub(crate) struct FormStream {
-    request: Py<Request>,
+    incoming: Incoming,
+    queue: Weak<Queue>,
     /// None once it has given its parts, and after an error.
     reader: Mutex<Option<FormReader>>,
 }
@@ -134,18 +135,14 @@ impl FormStream {
 impl FormStream {
     /// Takes what has come; whether the form is whole. None where nothing has, and then `future` is done when to ask again.
     fn poll(&self, future: Py<PyAny>) -> PyResult<Option<bool>> {
-        let request = self.request.get();
-        let (Some(incoming), Some(queue)) = (request.core().incoming.as_ref(), request.queue()) else {
-            return Err(Self::over());
-        };
         let mut slot = self.reader.lock();
         // What failed is not gone on with.
         let mut reader = slot.take().ok_or_else(Self::over)?;
-        let waker = Sleeper::waker(queue, future);
+        let waker = Sleeper::waker(&self.queue, future);
         let mut cx = Context::from_waker(&waker);
         let mut taken = Some(false);
         for _ in 0..IN_A_ROW {
-            match incoming.poll_piece(&mut cx) {
+            match self.incoming.poll_piece(&mut cx) {
                 Poll::Ready(Ok(Some(piece))) => reader.push(&piece).map_err(refused)?,
                 Poll::Ready(Ok(None)) => {
                     reader.end().map_err(refused)?;
@@ -183,6 +180,12 @@ impl FormStream {
             Ok(())
         };
         detach(py, write).map_err(|error| not_kept(&error))
+    }
+
+    /// Lets go of what has come: nobody will take the rest.
+    fn abandon(&self) {
+        let reader = self.reader.lock().take();
+        drop(reader);
     }
 
     /// The fields of the form, once it is whole and written.

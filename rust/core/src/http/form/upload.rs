@@ -31,9 +31,15 @@ pub enum Upload {
 
 /// A new file without a name in `folder`, for nobody else to read.
 pub(super) fn temporary(folder: &Path) -> io::Result<File> {
-    let file = tempfile::tempfile_in(folder)?;
+    let file = tempfile::tempfile_in(folder).map_err(bare)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
+}
+
+/// The system's own error, which tempfile wraps in one that names a path of its making.
+fn bare(error: io::Error) -> io::Error {
+    let number = || error.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
+    error.raw_os_error().or_else(number).map_or(error, io::Error::from_raw_os_error)
 }
 
 impl Upload {
@@ -80,7 +86,8 @@ impl Upload {
         let mut beside = tempfile::Builder::new()
             .prefix(".portico-")
             .permissions(Permissions::from_mode(0o666)) // less the umask
-            .tempfile_in(folder)?;
+            .tempfile_in(folder)
+            .map_err(bare)?;
         match self {
             Upload::Here(bytes) => beside.write_all(bytes)?,
             Upload::InFile { .. } => {
