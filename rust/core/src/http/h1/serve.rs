@@ -447,7 +447,8 @@ impl Io {
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
         self.connection.refused(error);
-        self.write(Response::refusal(error), &Method::GET, Version::HTTP_11, Persist::Close).await?;
+        let method = self.machine.refused_method();
+        self.write(Response::refusal(error), &method, Version::HTTP_11, Persist::Close).await?;
         self.linger(Close::Refused).await
     }
 
