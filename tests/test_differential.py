@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import h11
 import pytest
 
-import portico
 from clients import Wire
 from odd_requests import LAST, LIMITS, MARKER, ODD, REFUSED, ROWS, SERVED
+from recorder import Recorder
 
 # What portico serves and h11 does not, or not as long, and why.
 LAXER = {
@@ -22,25 +22,11 @@ LAXER = {
 }
 
 
-class Recorder:
-    """A server that notes what its handler is asked."""
-
-    def __init__(self):
-        self.seen = []
-        self.server = portico.Server(self.handle, dispatch="inline", **LIMITS)
-        self.port = self.server.listen(0, tls=False).port
-
-    def handle(self, request):
-        query = f"?{request.queryString}" if request.queryString else ""
-        self.seen.append((request.method, request.rawPath + query, request.body))
-        return {"statusCode": 200, "body": f"hello {request.path}"}
-
-
 @pytest.fixture(scope="module")
 def recorder():
-    recorder = Recorder()
+    recorder = Recorder(**LIMITS)
     yield recorder
-    recorder.server.close(0)
+    recorder.close()
 
 
 def cuts(sent):

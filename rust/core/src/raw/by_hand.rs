@@ -182,7 +182,8 @@ impl Connection {
     fn refuse(&self, hand: &mut ByHand, error: RequestError) -> StreamError {
         hand.over = true;
         (hand.head, hand.body) = (None, Collected::default());
-        let method = hand.asked.take().map_or(Method::GET, |asked| asked.method);
+        hand.asked = None;
+        let method = hand.machine.as_ref().map_or(Method::GET, |machine| machine.refused_method());
         let response = self.connection.refuse(&error);
         // A client that has left cannot be told.
         let _ = self.send(&response, &method, Persist::Close);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::Method;
 
 use super::chunked::{Decoded, Decoder};
 use super::head::{self, Framing, Head, Scan};
@@ -117,6 +118,8 @@ pub struct Machine {
     ended: bool,
     /// The body is handed out as it comes.
     streamed: bool,
+    /// The request is `HEAD`, as far as it has come.
+    head: bool,
     /// Since when the peer is waited for without progress.
     pace: Pace,
 }
@@ -130,6 +133,7 @@ impl Machine {
             buffer: BytesMut::new(),
             ended: false,
             streamed: false,
+            head: false,
             pace: Pace::begin(now),
         }
     }
@@ -158,6 +162,11 @@ impl Machine {
     /// How many bytes were received and not yet understood.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// The method that a refusal answers: `HEAD` has no body, not even of a refusal (RFC 9110 section 9.3.2).
+    pub fn refused_method(&self) -> Method {
+        if self.head { Method::HEAD } else { Method::GET }
     }
 
     /// Whether the peer has ended its side.
@@ -190,6 +199,7 @@ impl Machine {
                 self.next_event(now)
             }
             State::Head(scan) => {
+                self.head = self.buffer.starts_with(b"HEAD ");
                 let limits = &self.limits;
                 match scan.find_end(&self.buffer, limits.max_header_bytes, limits.max_headers)? {
                     Some(length) => {

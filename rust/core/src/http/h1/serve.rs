@@ -478,7 +478,8 @@ impl Io {
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
         let response = self.connection.refuse(error);
-        self.write(response, &Method::GET, Version::HTTP_11, Persist::Close).await?;
+        let method = self.machine.refused_method();
+        self.write(response, &method, Version::HTTP_11, Persist::Close).await?;
         self.linger(Close::Refused).await
     }
 
