@@ -122,11 +122,22 @@ async def pieces_async(request: portico.Request) -> dict[str, Any]:
     return {"statusCode": 200, "body": made()}
 
 
+def session(request: portico.Request) -> dict[str, Any]:
+    """A new session for each request, of which the store keeps a few."""
+    request.session["seen"] = [request.path]
+    request.session["seen"].append(request.session.is_new)
+    return HELLO
+
+
+SESSIONS = portico.sessions.Sessions(store=portico.sessions.MemoryStore(max_sessions=100))
+
+
 ROUTES: dict[str, Any] = {
     "/pieces": pieces,
     "/": lambda request: HELLO,
     "/everything": everything,
     "/raise": fail,
+    "/session": session,
     "/empty": lambda request: {},
     "/junk": lambda request: next(JUNK),
     "/socket": lambda request: SOCKET(request),
@@ -295,7 +306,7 @@ def main() -> None:
     handler = handle_async if dispatch == "asyncio" else handle
     # As many threads from the start as there will be, so that more are a leak.
     settings = {"dispatch": dispatch, "threads": (4, 4), "io_threads": 2, "stream_threads": 4}
-    with portico.Server(handler, on_error=on_error, **settings) as server:
+    with portico.Server(handler, on_error=on_error, sessions=SESSIONS, **settings) as server:
         server.add_context(HOST, cert=cert, key=key)
         secure, plain = server.listen(0), server.listen(0, tls=False)
         streams = server.listen(0, stream=echo_or_answer_async if dispatch == "asyncio" else echo_or_answer)
