@@ -40,7 +40,9 @@ class RedisServer:
         self.process = None
 
     def start(self):
-        command = f"redis-server --port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync always --save".split()
+        command = (
+            f"redis-server --port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync always --save".split()
+        )
         log = (self.folder / "log").open("a")
         with log:
             self.process = subprocess.Popen([*command, "", "--dir", self.folder], stdout=log, stderr=log)

@@ -199,6 +199,7 @@ CASES = [
     pytest.param("inline", "plain", 5_000, ["requests.1.1"], id="requests-inline"),
     pytest.param("asyncio", "plain", 5_000, ["requests.1.1"], id="requests-asyncio"),
     pytest.param("threads", "keep_alive", 5_000, ["requests.1.1"], id="keep-alive"),
+    pytest.param("asyncio", "/session", 2_000, ["requests.1.1"], id="sessions"),
     pytest.param("threads", "connections", 2_000, ["handshakes"], id="new-connections"),
     # Those that the client resets within their body are refused.
     pytest.param("threads", "http2", 20_000, ["requests.2", "requests_refused", "requests_aborted"], id="http2"),

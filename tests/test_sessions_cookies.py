@@ -169,6 +169,31 @@ def test_a_session_of_one_host_is_none_of_another(serve):
     assert get(shop, cookie=cookie, host="admin.test").text == "({}, None)"
 
 
+def test_a_session_of_an_alias_is_that_of_its_handler(serve):
+    # A host that has no context goes to whomever the handshake chose.
+    shop = serve({"shop.test": act, "admin.test": act}, hosts=["shop.test", "admin.test"], sessions={"secret": SECRET})
+
+    def ask(sni, path, cookie=""):
+        with shop.tls_wire(sni=sni) as wire:
+            return wire.get(path, headers=f"cookie: {cookie}\r\n", host="alias.test")
+
+    cookie = dict(ask("shop.test", "/set/user/root").headers)["set-cookie"].partition(";")[0]
+    assert ask("shop.test", "/", cookie).text == "({'user': 'root'}, None)"
+    assert ask("admin.test", "/", cookie).text == "({}, None)"
+
+
+def test_hosts_of_one_wildcard_share_connections_and_not_sessions(serve):
+    served = serve(act, hosts=["*.shop.test"], sessions={"secret": SECRET})
+
+    def ask(sni, host, path, cookie=""):
+        with served.tls_wire(sni=sni) as wire:
+            return wire.get(path, headers=f"cookie: {cookie}\r\n", host=host)
+
+    cookie = dict(ask("a.shop.test", "b.shop.test", "/set/n/1").headers)["set-cookie"].partition(";")[0]
+    assert ask("b.shop.test", "b.shop.test", "/", cookie).text == "({'n': '1'}, None)"
+    assert ask("b.shop.test", "a.shop.test", "/", cookie).text == "({}, None)"
+
+
 # ---- keys
 
 

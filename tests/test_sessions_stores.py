@@ -204,7 +204,9 @@ def test_sqlite_files_do_not_grow_for_ever(tmp_path):
     assert (tmp_path / "s.db").stat().st_size <= 2**18
 
 
-@pytest.mark.parametrize("content", [b"not a database, but a letter to somebody\n" * 100, b"SQLite format 3\0" + bytes(84)])
+@pytest.mark.parametrize(
+    "content", [b"not a database, but a letter to somebody\n" * 100, b"SQLite format 3\0" + bytes(84)]
+)
 def test_a_file_that_is_something_else_is_left_as_it_is(tmp_path, content):
     file = tmp_path / "letter"
     file.write_bytes(content)

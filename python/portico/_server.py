@@ -426,6 +426,10 @@ class Server:
         self._needs_loop = True
         return called, names, self._loop.bridge()
 
+    def _has_context(self, host: str) -> bool:
+        """Whether there is one for that very name, or a wildcard."""
+        return not {host, f"*.{host.partition('.')[2]}"}.isdisjoint({context.host for context in self._core.contexts()})
+
     def _begin_to_close(self, grace: float) -> None:
         # Handlers are forgotten at the end; those who look at the statistics then want to see them.
         self._handlers = self._handlers or self._tell_handlers()

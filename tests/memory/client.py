@@ -261,7 +261,7 @@ class Worker:
 
     def load(self, name: str) -> Callable[[int], None]:
         if name.startswith("/"):
-            return self.path(name, 200 if name.startswith("/leak/") else 500)
+            return self.path(name, 200 if name.startswith(("/leak/", "/session")) else 500)
         return getattr(self, name)
 
 

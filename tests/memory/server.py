@@ -154,11 +154,23 @@ async def upload_async(request: portico.Request) -> dict[str, Any]:
 
 upload.stream_body = upload_async.stream_body = True  # type: ignore[attr-defined]
 
+
+def session(request: portico.Request) -> dict[str, Any]:
+    """A new session for each request, of which the store keeps a few."""
+    request.session["seen"] = [request.path]
+    request.session["seen"].append(request.session.is_new)
+    return HELLO
+
+
+SESSIONS = portico.sessions.Sessions(store=portico.sessions.MemoryStore(max_sessions=100))
+
+
 ROUTES: dict[str, Any] = {
     "/pieces": pieces,
     "/": lambda request: HELLO,
     "/everything": everything,
     "/raise": fail,
+    "/session": session,
     "/empty": lambda request: {},
     "/junk": lambda request: next(JUNK),
     "/socket": lambda request: SOCKET(request),
@@ -327,7 +339,7 @@ def main() -> None:
     handler, uploads = (handle_async, upload_async) if dispatch == "asyncio" else (handle, upload)
     # As many threads from the start as there will be, so that more are a leak.
     settings = {"dispatch": dispatch, "threads": (4, 4), "io_threads": 2, "stream_threads": 4}
-    with portico.Server(handler, on_error=on_error, **settings) as server:
+    with portico.Server(handler, on_error=on_error, sessions=SESSIONS, **settings) as server:
         server.add_context(HOST, cert=cert, key=key)
         server.add_context(UPLOADS, cert=cert, key=key, handler=uploads)
         secure, plain = server.listen(0), server.listen(0, tls=False)

@@ -154,8 +154,9 @@ class Session(MutableMapping[str, Any]):
 
     def end(self) -> None:
         """Forgets it: everything in it, its record and the client's cookie. What is written after that begins another
-        one."""
-        self._write()
+        one. It waits for nobody: a request that has the session just now cannot keep it any more."""
+        self._check_open()
+        self._load(lock=False)
         if self._id is not None and self._record is not None:
             self._ended = self._key
         self._id, self._record, self._signer = None, None, 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .._core import Request
+    from .._server import Server
 
 _logger = logging.getLogger("portico.session")
 
@@ -147,18 +148,18 @@ class Sessions:
     def __repr__(self) -> str:
         return f"<portico sessions in {self._store!r}>"
 
-    def _open(self, request: Request, on_loop: bool, settled: bool, handler_timeout: float | None) -> Session:
+    def _open(self, request: Request, server: Server, on_loop: bool, settled: bool) -> Session:
         secure = request.connection.secure if self._secure is None else self._secure
         name = f"__Host-{self._cookie_name}" if secure else self._cookie_name
         visit = Visit(
-            host=_host(request),
+            host=_site(request, server),
             path=request.path,
             cookie=request.cookies.get(name),
             cookie_name=name,
             secure=secure,
             is_safe=request.method in _SAFE,
             on_loop=on_loop,
-            lease=max(self._lease, (handler_timeout or 0.0) + _PAST_HANDLER),
+            lease=max(self._lease, (server._handler_timeout or 0.0) + _PAST_HANDLER),
         )
         return Session(self, visit, settled)
 
@@ -168,16 +169,25 @@ def open_session(request: Request, on_loop: bool, settled: bool) -> Session:
     server = request.server
     if server is None:
         raise ClosedError("there is no session: this request came to no server, or its server is gone")
-    return server._open_sessions()._open(request, on_loop, settled, server._handler_timeout)
+    return server._open_sessions()._open(request, server, on_loop, settled)
 
 
-def _host(request: Request) -> str:
-    """Without its port, which cookies do not know (RFC 6265 section 8.5). The core has seen to it that the host belongs
-    to the certificate that the client was shown."""
+def _site(request: Request, server: Server) -> str:
+    """Whose session it is: that of a host name, as its cookie is, without the port, which cookies do not know (RFC 6265
+    section 8.5).
+
+    A host that has a context is answered by the handler of that one alone (others say 421). A name that has none is an
+    alias, answered by whatever context the handshake chose; there the name of the handshake belongs to it too, or a
+    client could show a session of one handler to another."""
     try:
-        return urlsplit(request.url).hostname or ""
+        host = urlsplit(request.url).hostname or ""
     except ValueError:
-        return ""
+        host = ""
+    connection = request.connection
+    sni = connection.sni
+    if not connection.secure or sni == host or server._has_context(host):
+        return host
+    return f"{host} {sni or ''}"
 
 
 class _Writers:
