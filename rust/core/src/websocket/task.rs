@@ -23,7 +23,7 @@ use crate::timer::Timer;
 
 /// How long a client that was told goodbye may take to say it too (RFC 6455 section 7.1.1).
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// How long a goodbye of the client waits for a callback that is busy with what came before it.
+/// How long a goodbye of the client, or what it is told for a fault, waits for a callback that is busy with what came before.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a WebSocket to its end, and until its callback is done. `unread` came behind the request.
@@ -111,7 +111,7 @@ struct Task<'a, W> {
     active: Instant,
     /// Since when its goodbye is waited for.
     waits_since: Option<Instant>,
-    /// Until when the client's goodbye is answered at the latest.
+    /// Until when the client's goodbye, or its fault, is answered at the latest.
     answer_by: Option<Instant>,
     /// Until when the callback has to begin.
     turn: Option<Instant>,
@@ -234,7 +234,8 @@ impl<W: Wire> Task<'_, W> {
         self.over = true;
         let close = Goodbye::new(code, text.clone());
         self.upgrade.session.ended(close, Some(format!("the client was sent code {code}: {text}")));
-        self.upgrade.session.say_close();
+        // What was right is answered before: the callback hears of the end behind it.
+        self.answer_by = Some(Instant::now() + ANSWER_WAIT);
         self.upgrade.session.pipe.receive_end(End::Truncated);
         self.why.get_or_insert(Close::Refused);
     }
