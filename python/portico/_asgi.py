@@ -49,7 +49,7 @@ def asgi(
 
     A request for a WebSocket has the scope `websocket`, where the setting `websocket` is on. Closing before accepting
     answers 403, and `websocket.http.response` whatever the app likes. When the client has left `send` raises
-    `BrokenPipeError`. The socket ends with 1000 when the app returns, with 1011 when it raises. `max_message_bytes` (1
+    `BrokenPipeError`. The socket ends with 1000 when the app returns, with 1011 when it raises. `max_message_bytes` (16
     MiB) and `ping_interval` (20 seconds) are those of `portico.websocket`.
 
     `lifespan` is `"auto"`, `"on"` or `"off"`. The app's startup runs before the first request is served: in

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 # After how long without a word from the client it is asked for one, in seconds: proxies drop what is quiet for long.
 PING_INTERVAL = 20.0
-MAX_MESSAGE = 2**20
+MAX_MESSAGE = 16 * 2**20
 _NORMAL = 1000
 _ABNORMAL = 1006
 _FAILED = 1011
@@ -224,7 +224,7 @@ def websocket(
     with 1011.
 
     `subprotocols` are those that it speaks, the preferred one first. A client's message of over `max_message_bytes`
-    (1 MiB) ends the socket with 1009. A client that is quiet for `ping_interval` seconds (20) is sent a ping, and is
+    (16 MiB) ends the socket with 1009. A client that is quiet for `ping_interval` seconds (20) is sent a ping, and is
     taken for lost when it stays so for as long again; None sends none. `idle_timeout` ends a socket with 1001 on which
     no message went either way for so many seconds. `origins` are the only ones whose pages may connect, as
     `"https://example.com"`; None among them lets clients connect that name no origin, as no browser does. Without
