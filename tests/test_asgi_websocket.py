@@ -203,7 +203,7 @@ WRONG = {
     "header of str": ([{**ACCEPT, "headers": [("a", "b")]}], "pairs of bytes"),
     "line end in a header": ([{**ACCEPT, "headers": [(b"a", b"b\r\nc: d")]}], "is no header"),
     "a header of the handshake": ([{**ACCEPT, "headers": [(b"Sec-WebSocket-Accept", b"x")]}], "is the server's"),
-    "an extension": ([{**ACCEPT, "headers": [(b"sec-websocket-extensions", b"x")]}], "none is spoken"),
+    "an extension": ([{**ACCEPT, "headers": [(b"sec-websocket-extensions", b"x")]}], "is the server's"),
     "sending first": ([{"type": "websocket.send", "text": "a"}], "out of turn"),
     "a body first": ([{"type": "websocket.http.response.body", "body": b""}], "out of turn"),
     "nothing": ([], "without a websocket.accept or websocket.close"),

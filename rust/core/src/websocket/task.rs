@@ -36,7 +36,7 @@ pub(crate) async fn serve<W: Wire>(
     let (metrics, now) = (&connection.service.metrics, Instant::now());
     metrics.websockets.add();
     metrics.websockets_open.add();
-    let mut machine = Machine::new(upgrade.options.max_message_bytes);
+    let mut machine = Machine::new(upgrade.options.max_message_bytes, upgrade.session.deflate.is_some());
     machine.receive(&unread);
     drop(unread);
     let turn = connection.service.config.stream_timeout.and_then(|timeout| now.checked_add(timeout));
@@ -54,6 +54,7 @@ pub(crate) async fn serve<W: Wire>(
         over: false,
         shut: false,
         reading: true,
+        pauses: false,
         heard: now,
         pinged: false,
         active: now,
@@ -103,6 +104,8 @@ struct Task<'a, W> {
     shut: bool,
     /// Whether there is room for what the client sends.
     reading: bool,
+    /// Others on the event loop have their turn now.
+    pauses: bool,
     /// When the client was heard last.
     heard: Instant,
     /// It has been asked whether it is there.
@@ -161,6 +164,10 @@ impl<W: Wire> Task<'_, W> {
             let moved = self.poll_receive(cx, orders.eof).and_then(|received| Ok(self.poll_send(cx)? || received));
             waits |= self.over != was_over;
             match moved {
+                Ok(true) if std::mem::take(&mut self.pauses) => {
+                    cx.waker().wake_by_ref();
+                    break orders;
+                }
                 Ok(true) => {}
                 Ok(false) => break orders,
                 Err(why) => self.lost(why, Close::Aborted),
@@ -222,6 +229,7 @@ impl<W: Wire> Task<'_, W> {
             }
             Event::Ping(data) => self.pong = Some(data).filter(|_| !said),
             Event::Pong(_) => {}
+            Event::Pause => self.pauses = true,
             Event::Close(close) => {
                 self.over = true;
                 self.answer_by = Some(Instant::now() + ANSWER_WAIT).filter(|_| !said);
