@@ -203,7 +203,7 @@ WRONG = {
     "header of str": ([{**ACCEPT, "headers": [("a", "b")]}], "pairs of bytes"),
     "line end in a header": ([{**ACCEPT, "headers": [(b"a", b"b\r\nc: d")]}], "is no header"),
     "a header of the handshake": ([{**ACCEPT, "headers": [(b"Sec-WebSocket-Accept", b"x")]}], "is the server's"),
-    "an extension": ([{**ACCEPT, "headers": [(b"sec-websocket-extensions", b"x")]}], "none is spoken"),
+    "an extension": ([{**ACCEPT, "headers": [(b"sec-websocket-extensions", b"x")]}], "is the server's"),
     "sending first": ([{"type": "websocket.send", "text": "a"}], "out of turn"),
     "a body first": ([{"type": "websocket.http.response.body", "body": b""}], "out of turn"),
     "nothing": ([], "without a websocket.accept or websocket.close"),
@@ -283,7 +283,13 @@ def test_limits_are_those_that_were_given(serve):
         assert socket.read() == (TEXT, b"x" * 10)
         socket.send(frame(TEXT, "x" * 11))
         assert socket.read_close()[0] == 1009
-    for wrong in ({"max_message_bytes": 0}, {"ping_interval": -1}):
+    for wrong in (
+        {"max_message_bytes": 0},
+        {"ping_interval": -1},
+        {"idle_timeout": 0},
+        {"origins": "https://good.test"},
+        {"compression": None},
+    ):
         with pytest.raises(portico.ConfigError, match=f"asgi: {next(iter(wrong))}"):
             off(echo, **wrong)
 
@@ -291,6 +297,39 @@ def test_limits_are_those_that_were_given(serve):
 def test_pings_come_as_often_as_was_said(serve):
     with serve(off(echo, ping_interval=0.01)).wire() as wire:
         assert OverHTTP1(wire).read() == (9, b"")
+
+
+def test_a_socket_without_messages_is_ended_as_was_said(serve):
+    with serve(off(echo, idle_timeout=0.3)).wire() as wire:
+        assert OverHTTP1(wire).read_close() == (1001, "idle")
+
+
+def test_only_origins_that_were_given_reach_the_app(serve, open_socket):
+    called = []
+
+    async def app(scope, receive, send):
+        called.append(dict(scope["headers"])[b"origin"])
+        await echo(scope, receive, send)
+
+    served = serve(off(app, origins=["https://good.test"]))
+    assert open_socket(served, "/", ("origin", "https://evil.test")).status == 403
+    assert open_socket(served, "/").status == 403
+    assert open_socket(served, "/", ("origin", "https://good.test")).accepted
+    assert called == [b"https://good.test"]
+
+
+def test_messages_are_compressed_unless_that_is_turned_off(serve):
+    async def app(scope, receive, send):
+        await open_up(receive, send)
+        text = (await receive())["text"]
+        await send({"type": "websocket.send", "text": text})
+
+    for options, extensions in (({}, ["permessage-deflate"]), ({"compression": False}, [])):
+        served = serve(off(app, **options))
+        with connect(f"ws://localhost:{served.clear}/") as client:
+            assert [extension.name for extension in client.protocol.extensions] == extensions
+            client.send("hello " * 100)
+            assert client.recv(GENEROUS) == "hello " * 100
 
 
 def test_on_the_programs_own_loop(make_server):

@@ -52,6 +52,7 @@ ANSWERS = {
         "line 0\nline 1\nline 2\n",
     ],
     "chat.py": ["<!doctype html>\n<title>chat</title>"],
+    "echo.py": ["426 Upgrade Required"],
     "lambda_app.py": ["hello Ada, GET /greet", "3 bytes"],
     "streams.py": ["request 1 on this connection: /one\nrequest 2 on this connection: /two\n"],
 }
@@ -73,6 +74,8 @@ def test_example_answers_as_it_says(name, tmp_path):
         shown = [shell(re.sub("^python", sys.executable, line), tmp_path) for line in clients]
         if name == "chat.py":
             assert re.fullmatch(r"(guest \d+) is here, with 0 others\n\1: hello\n\1: anybody there\?\n", "".join(shown))
+        if name == "echo.py":
+            assert shown == ["hello\nagain\n"]
         if name == "streams.py":
             counted = "apples is 3\napples is 7\npears is 0\ncommands: add NAME NUMBER, get NAME, quit\n"
             assert shown == ["hello\nagain\n", counted]

@@ -244,12 +244,74 @@ def test_what_breaks_the_rules_ends_it_with_the_code_for_that(open_socket, code,
     assert open_socket.served.stat("handler_failures") == 0, "it is the client's doing"
 
 
-def test_what_came_before_a_fault_is_heard(open_socket):
-    socket = open_socket().send(frame(TEXT, "fine"), frame(3))
-    came = [socket.read()]
-    if came == [(TEXT, b"fine")]:
-        came.append(socket.read())
-    assert came[-1][0] == CLOSE
+@BOTH
+def test_what_came_before_a_fault_is_answered_before_it(open_socket, handler):
+    texts = [str(number) for number in range(50)]
+    socket = open_socket(handler).send(*[frame(TEXT, text) for text in texts], frame(3))
+    assert [socket.read() for _ in texts] == [(TEXT, text.encode()) for text in texts]
+    assert socket.read_close()[0] == 1002
+    assert socket.read() is None
+
+
+def test_a_busy_handler_holds_up_the_answer_to_a_fault_for_a_moment_only(open_socket):
+    go_on = threading.Event()
+
+    def handler(ws):
+        assert go_on.wait(GENEROUS)
+        list(ws)
+
+    outcome = Outcome(handler)
+    socket = open_socket(outcome).send(frame(3))
+    assert socket.read_close()[0] == 1002
+    go_on.set()
+    assert outcome.next()[1].code == 1002
+
+
+@BOTH
+@pytest.mark.parametrize("fault", [frame(3), frame(BINARY, b"x" * 1001)], ids=["1002", "1009"])
+def test_who_waits_for_a_message_is_told_of_a_fault_at_once(open_socket, handler, fault):
+    ended = queue.SimpleQueue()
+
+    def waits(ws):
+        try:
+            ended.put(ws.receive())
+        except portico.WebSocketError as error:
+            ended.put(error.code)
+
+    async def waits_async(ws):
+        try:
+            ended.put(await ws.receive())
+        except portico.WebSocketError as error:
+            ended.put(error.code)
+
+    socket = open_socket(waits if handler is echo else waits_async, max_message_bytes=1000, ping_interval=None)
+    socket.send(fault)
+    assert ended.get(timeout=GENEROUS) in (1002, 1009)
+    assert socket.read_close()[0] in (1002, 1009)
+    assert socket.read() is None
+    open_socket.served.wait_stat("websockets_open", value=0)
+
+
+def test_a_fault_is_no_end_in_order_where_the_server_ends_too(open_socket):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def handler(ws):
+        begun.set()
+        assert go_on.wait(GENEROUS)
+        list(ws)
+
+    outcome = Outcome(handler)
+    socket = open_socket(outcome)
+    assert begun.wait(GENEROUS)
+    other = open_socket.again()
+    assert socket.send(frame(3)).read_close()[0] == 1002
+    closing = threading.Thread(target=open_socket.served.server.close, kwargs={"grace": GENEROUS})
+    closing.start()
+    assert other.read_close()[0] == 1001
+    go_on.set()
+    ends = {ws.close_code: type(error) for ws, error in (outcome.next(), outcome.next())}
+    assert ends == {1001: type(None), 1002: portico.WebSocketError}
+    closing.join(GENEROUS)
 
 
 # ---- the end

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,9 @@ def asgi(
     lifespan: str = "auto",
     max_message_bytes: int = _websocket.MAX_MESSAGE,
     ping_interval: float | None = _websocket.PING_INTERVAL,
+    idle_timeout: float | None = None,
+    origins: Iterable[str | None] | None = None,
+    compression: bool = True,
 ) -> Function:
     """An ASGI 3 application as a handler: Starlette, FastAPI, Django, Quart, Litestar and the like.
 
@@ -49,8 +52,8 @@ def asgi(
 
     A request for a WebSocket has the scope `websocket`, where the setting `websocket` is on. Closing before accepting
     answers 403, and `websocket.http.response` whatever the app likes. When the client has left `send` raises
-    `BrokenPipeError`. The socket ends with 1000 when the app returns, with 1011 when it raises. `max_message_bytes` (1
-    MiB) and `ping_interval` (20 seconds) are those of `portico.websocket`.
+    `BrokenPipeError`. The socket ends with 1000 when the app returns, with 1011 when it raises. `max_message_bytes`,
+    `ping_interval`, `idle_timeout`, `origins` and `compression` are those of `portico.websocket`.
 
     `lifespan` is `"auto"`, `"on"` or `"off"`. The app's startup runs before the first request is served: in
     `Server.listen`, or on entering `async with`, which raise `ListenError` where it fails. Where it is added to a
@@ -79,9 +82,9 @@ def asgi(
         )
     if lifespan not in ("auto", "on", "off"):
         raise ConfigError(f'asgi: lifespan is "auto", "on" or "off", not {lifespan!r}')
-    options = (
-        _websocket.checked_size(max_message_bytes, "asgi"),
-        _websocket.checked_seconds(ping_interval, "ping_interval", "asgi"),
+    # Subprotocols are for the app to agree on.
+    options = _websocket.Options.checked(
+        "asgi", (), max_message_bytes, ping_interval, idle_timeout, origins, compression
     )
     return Application(app, lifespan, options)
 
@@ -92,9 +95,8 @@ class Application:
     # `receive()` gives a body as it comes.
     stream_body = True
 
-    def __init__(self, app: ASGIApplication, lifespan: str, websocket: tuple[int, float | None]) -> None:
+    def __init__(self, app: ASGIApplication, lifespan: str, websocket: _websocket.Options) -> None:
         self._app = app
-        # The largest message, and the interval of pings.
         self._websocket = websocket
         self._mode = lifespan
         self.given: Application = self

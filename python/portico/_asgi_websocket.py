@@ -14,6 +14,7 @@ from ._errors import ClosedError, ConfigError, ResponseError
 
 if TYPE_CHECKING:
     from ._core import Request
+    from ._websocket import Options
 
 _logger = logging.getLogger("portico.error")
 
@@ -37,7 +38,7 @@ class Conversation(Waiting):
         app: Callable[[Any, Any, Any], Awaitable[None]],
         handler: Any,
         request: Request,
-        options: tuple[int, float | None],
+        options: Options,
     ) -> None:
         super().__init__()
         server = request.server
@@ -48,7 +49,7 @@ class Conversation(Waiting):
         self._request = request
         self._bridge = server._loop.bridge()
         self._reports = server._reports
-        self._handshake = _core.Handshake(server._core, request, [], *options, None, None)
+        self._handshake = _core.Handshake(server._core, request, options)
         self._decided: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._connected = False
         # Once it is accepted.
@@ -189,7 +190,7 @@ class Conversation(Waiting):
             raise ResponseError(f"websocket.accept: subprotocol: str, not {type(subprotocol).__name__}")
         headers = _core.asgi_headers(message.get("headers") or ())
         if "sec-websocket-extensions" in headers:
-            raise ResponseError("websocket.accept: sec-websocket-extensions: none is spoken")
+            raise ResponseError("websocket.accept: the header sec-websocket-extensions is the server's")
         try:
             response, socket = self._handshake.accept(subprotocol, self._bridge)
         except ConfigError as error:

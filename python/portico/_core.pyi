@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar, final
 from ._forms import Form
 from ._reports import Reports
 from ._server import Server as _Server
+from ._websocket import Options
 from .sessions import Session
 
 __all__ = [
@@ -364,16 +365,7 @@ class Stream:
 
 @final
 class Handshake:
-    def __new__(
-        cls,
-        server: Server,
-        request: Request,
-        subprotocols: list[str],
-        max_message_bytes: int,
-        ping_interval: float | None,
-        idle_timeout: float | None,
-        origins: list[str | None] | None,
-    ) -> Handshake: ...
+    def __new__(cls, server: Server, request: Request, options: Options) -> Handshake: ...
     @property
     def refused(self) -> str | None: ...
     @property

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from . import _core
 from ._connection import Buffer, Waiting, is_ended, is_generator, raises_for_program, tell
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 # After how long without a word from the client it is asked for one, in seconds: proxies drop what is quiet for long.
 PING_INTERVAL = 20.0
-MAX_MESSAGE = 2**20
+MAX_MESSAGE = 16 * 2**20
 _NORMAL = 1000
 _ABNORMAL = 1006
 _FAILED = 1011
@@ -216,6 +216,7 @@ def websocket(
     ping_interval: float | None = PING_INTERVAL,
     idle_timeout: float | None = None,
     origins: Iterable[str | None] | None = None,
+    compression: bool = True,
 ) -> Function:
     """A handler that speaks WebSocket (RFC 6455) over HTTP/1.1 and HTTP/2 (RFC 8441). It goes wherever a handler goes.
 
@@ -224,11 +225,13 @@ def websocket(
     with 1011.
 
     `subprotocols` are those that it speaks, the preferred one first. A client's message of over `max_message_bytes`
-    (1 MiB) ends the socket with 1009. A client that is quiet for `ping_interval` seconds (20) is sent a ping, and is
+    (16 MiB) ends the socket with 1009. A client that is quiet for `ping_interval` seconds (20) is sent a ping, and is
     taken for lost when it stays so for as long again; None sends none. `idle_timeout` ends a socket with 1001 on which
     no message went either way for so many seconds. `origins` are the only ones whose pages may connect, as
     `"https://example.com"`; None among them lets clients connect that name no origin, as no browser does. Without
-    `origins` every page may, also with its visitor's cookies: name them where those matter.
+    `origins` every page may, also with its visitor's cookies: name them where those matter. `compression` compresses
+    messages of 256 bytes and more for clients that ask for it (permessage-deflate, RFC 7692), each by itself, so that
+    connections that wait keep nothing for it.
 
     A request for something else gets 426, as does another version than 13; a malformed one 400, a page of another
     origin 403. The handler is not called then.
@@ -253,34 +256,64 @@ def websocket(
         raise ConfigError(
             f"websocket: {name_of(handler)} has a `yield`: calling it gives a generator, and runs nothing of it"
         )
-    options = (
-        _names(subprotocols, "subprotocols"),
-        checked_size(max_message_bytes),
-        checked_seconds(ping_interval, "ping_interval"),
-        checked_seconds(idle_timeout, "idle_timeout"),
-        None if origins is None else _names(origins, "origins"),
+    options = Options.checked(
+        "websocket", subprotocols, max_message_bytes, ping_interval, idle_timeout, origins, compression
     )
     return _AsyncHandler(handler, options) if is_async(handler) else _Handler(handler, options)
 
 
-def _names(names: Iterable[Any], what: str) -> list[Any]:
+class Options(NamedTuple):
+    """What one handler's sockets may do."""
+
+    subprotocols: list[str]
+    max_message_bytes: int
+    ping_interval: float | None
+    idle_timeout: float | None
+    origins: list[str | None] | None
+    compression: bool
+
+    @classmethod
+    def checked(
+        cls,
+        of: str,
+        subprotocols: Iterable[str],
+        max_message_bytes: int,
+        ping_interval: float | None,
+        idle_timeout: float | None,
+        origins: Iterable[str | None] | None,
+        compression: bool,
+    ) -> Options:
+        """Raises `ConfigError`, which begins with `of`, for what is out of its range."""
+        if not isinstance(compression, bool):
+            raise ConfigError(f"{of}: compression: True or False, not {compression!r}")
+        return cls(
+            _names(subprotocols, "subprotocols", of),
+            _size(max_message_bytes, of),
+            _seconds(ping_interval, "ping_interval", of),
+            _seconds(idle_timeout, "idle_timeout", of),
+            None if origins is None else _names(origins, "origins", of),
+            compression,
+        )
+
+
+def _names(names: Iterable[Any], what: str, of: str) -> list[Any]:
     if isinstance(names, str):
-        raise ConfigError(f"websocket: {what}: a list of str, not one")
+        raise ConfigError(f"{of}: {what}: a list of str, not one")
     listed = list(names)
     for name in listed:
         good = isinstance(name, str) and name.isascii() and name.isprintable() and name.strip()
         if not good and not (name is None and what == "origins"):
-            raise ConfigError(f"websocket: {what}: text that can stand in a header, not {name!r}")
+            raise ConfigError(f"{of}: {what}: text that can stand in a header, not {name!r}")
     return listed
 
 
-def checked_size(size: int, of: str = "websocket") -> int:
+def _size(size: int, of: str) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 2**40:
         raise ConfigError(f"{of}: max_message_bytes: a whole number of bytes from 1 to {2**40}, not {size!r}")
     return size
 
 
-def checked_seconds(seconds: float | None, what: str, of: str = "websocket") -> float | None:
+def _seconds(seconds: float | None, what: str, of: str) -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.001 <= seconds <= 10**9:
@@ -291,7 +324,7 @@ def checked_seconds(seconds: float | None, what: str, of: str = "websocket") -> 
 class _Opening:
     """What both kinds of handlers have in common."""
 
-    def __init__(self, handler: Any, options: tuple[Any, ...]) -> None:
+    def __init__(self, handler: Any, options: Options) -> None:
         self._handler = handler
         self._options = options
         # Statistics and logs call it by the name of what it was made of.
@@ -301,7 +334,7 @@ class _Opening:
         server = request.server
         if server is None:
             raise ConfigError("a WebSocket needs a request that has come to a server")
-        handshake = _core.Handshake(server._core, request, *self._options)
+        handshake = _core.Handshake(server._core, request, self._options)
         if handshake.refused is not None:
             _logger.info("%s %s: no WebSocket: %s", request.method, request.url, handshake.refused)
             return cast("Response", handshake.refusal())

@@ -1,5 +1,6 @@
-//! Frames of WebSockets in fragments. The first byte of the input says how the rest is cut; however that is, the machine must
-//! neither panic, nor loop, nor find anything else than in the uncut bytes, and keep to the limit of messages.
+//! Frames of WebSockets in fragments. The first byte of the input says how the rest is cut, and whether messages may be
+//! compressed; however that is, the machine must neither panic, nor loop, nor find anything else than in the uncut bytes,
+//! and keep to the limit of messages.
 
 #![no_main]
 
@@ -8,14 +9,16 @@ use portico_core::websocket::{Close, Event, Kind, Machine};
 
 const LIMIT: usize = 300;
 
-fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, Option<u16>) {
-    let mut machine = Machine::new(LIMIT);
+fn run<'a>(inflates: bool, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, Option<u16>) {
+    let mut machine = Machine::new(LIMIT, inflates);
     let mut events = Vec::new();
     for piece in pieces {
         machine.receive(piece);
         loop {
             match machine.next_event() {
                 Ok(None) => break,
+                // Where it comes depends on the pieces.
+                Ok(Some(Event::Pause)) => {}
                 Ok(Some(event)) => {
                     check(&event);
                     events.push(event);
@@ -36,6 +39,7 @@ fn check(event: &Event) {
             assert!(payload.len() <= LIMIT);
             assert!(*kind == Kind::Binary || std::str::from_utf8(payload).is_ok());
         }
+        Event::Pause => {}
         Event::Ping(payload) | Event::Pong(payload) => assert!(payload.len() <= 125),
         Event::Close(close) => assert!(close.code == Close::NONE || Close::may_be_sent(close.code)),
     }
@@ -43,6 +47,6 @@ fn check(event: &Event) {
 
 fuzz_target!(|data: &[u8]| {
     let Some((cut, wire)) = data.split_first() else { return };
-    let size = usize::from(*cut).max(1);
-    assert_eq!(run(std::iter::once(wire)), run(wire.chunks(size)));
+    let (size, inflates) = (usize::from(*cut & 0x7F).max(1), *cut & 0x80 != 0);
+    assert_eq!(run(inflates, std::iter::once(wire)), run(inflates, wire.chunks(size)));
 });

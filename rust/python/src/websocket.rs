@@ -25,10 +25,38 @@ use crate::server::Server;
 use crate::slot::Slot;
 use crate::streams::{self, Operation, Visit};
 
+/// Messages from this size on may take long to compress.
+const LONG: usize = 8 * 1024;
+
 /// Whether a request asks for a WebSocket, rightly or not.
 #[pyfunction]
 pub(crate) fn is_websocket(request: &Bound<'_, Request>) -> bool {
     websocket::Handshake::is_asked_for(request.get().core())
+}
+
+/// `portico._websocket.Options`, attribute by attribute.
+#[derive(FromPyObject)]
+pub(crate) struct Given {
+    subprotocols: Vec<String>,
+    max_message_bytes: usize,
+    ping_interval: Option<f64>,
+    idle_timeout: Option<f64>,
+    origins: Option<Vec<Option<String>>>,
+    compression: bool,
+}
+
+impl From<Given> for Options {
+    fn from(given: Given) -> Self {
+        let time = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Options {
+            subprotocols: given.subprotocols,
+            max_message_bytes: given.max_message_bytes,
+            ping_interval: time(given.ping_interval),
+            idle_timeout: time(given.idle_timeout),
+            origins: given.origins,
+            compression: given.compression,
+        }
+    }
 }
 
 /// A request that may become a WebSocket.
@@ -44,24 +72,14 @@ pub(crate) struct Handshake {
 #[pymethods]
 impl Handshake {
     #[new]
-    #[pyo3(signature = (server, request, subprotocols, max_message_bytes, ping_interval, idle_timeout, origins))]
-    fn new(
-        server: &Server,
-        request: &Request,
-        subprotocols: Vec<String>,
-        max_message_bytes: usize,
-        ping_interval: Option<f64>,
-        idle_timeout: Option<f64>,
-        origins: Option<Vec<Option<String>>>,
-    ) -> PyResult<Self> {
-        let time = |seconds: Option<f64>| seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let (ping_interval, idle_timeout) = (time(ping_interval), time(idle_timeout));
-        let options = Options { subprotocols, max_message_bytes, ping_interval, idle_timeout, origins };
+    #[pyo3(signature = (server, request, options))]
+    fn new(server: &Server, request: &Request, options: Given) -> Self {
+        let options = Options::from(options);
         let (server, site, enabled) = server.for_websockets();
         let request = request.core().clone();
         let read = if enabled { websocket::Handshake::read(&request) } else { Err(Refused::SWITCHED_OFF) };
         let read = read.and_then(|handshake| Ok((handshake.clone(), handshake.agree(&options)?)));
-        Ok(Handshake { server, site, request, options, read })
+        Handshake { server, site, request, options, read }
     }
 
     /// Why it becomes none; None where it does.
@@ -194,7 +212,13 @@ impl Socket {
             Ok(text) => (Kind::Text, Bytes::copy_from_slice(text.to_str()?.as_bytes())),
             Err(_) => (Kind::Binary, streams::to_bytes(data)?),
         };
-        self.writing(py, self.socket.send(kind, payload))
+        // The GIL is kept for what is done in a moment.
+        let sent = if payload.len() < LONG {
+            self.socket.send(kind, payload)
+        } else {
+            py.detach(|| self.socket.send(kind, payload))
+        };
+        self.writing(py, sent)
     }
 
     fn ping(&self, py: Python<'_>, payload: &[u8]) -> PyResult<Operation> {

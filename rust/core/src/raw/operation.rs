@@ -55,14 +55,14 @@ impl Operation {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Done, StreamError>> {
         let done = match &mut self.what {
             What::Read(want) => self.connection.poll_read(cx, want).map_ok(Done::Bytes),
-            What::Message => self.connection.poll_read(cx, &mut Want::Message).map_ok(|mut message| {
-                if message.is_empty() {
+            What::Message => {
+                let read = self.connection.poll_read(cx, &mut Want::Message);
+                // One byte more than a message has, so that none is empty.
+                if matches!(&read, Poll::Ready(read) if read.as_ref().map_or(true, Bytes::is_empty)) {
                     self.connection.pipe.order(|orders| orders.heard = true);
-                    return Done::Message(None);
                 }
-                // One byte more than the message has, so that none is empty.
-                Done::Message(Some((message.get_u8(), message)))
-            }),
+                read.map_ok(|mut message| Done::Message((!message.is_empty()).then(|| (message.get_u8(), message))))
+            }
             What::Written => self.connection.pipe.poll_written(cx).map_ok(|()| Done::Written),
             What::Request => self.connection.poll_request(cx).map_ok(Done::Request),
         };

@@ -135,8 +135,11 @@ impl Pipe {
         });
     }
 
+    /// How it ended; what was first counts.
     pub(crate) fn receive_end(&self, end: End) {
-        self.wake_readers(|state| state.end = Some(end));
+        self.wake_readers(|state| {
+            state.end.get_or_insert(end);
+        });
     }
 
     /// Reads that find nothing end from now on.

@@ -24,7 +24,7 @@ impl Close {
     pub const NONE: u16 = 1005;
     /// The connection ended without a close frame. It is never sent.
     pub const ABNORMAL: u16 = 1006;
-    /// What was said to be text is not UTF-8.
+    /// What was said to be text is not UTF-8, or what was said to be compressed cannot be inflated.
     pub const NOT_TEXT: u16 = 1007;
     /// What the rules allow, and this server does not.
     pub const POLICY: u16 = 1008;
@@ -98,6 +98,10 @@ impl Violation {
 
     pub(super) fn not_text() -> Self {
         Violation { code: Close::NOT_TEXT, text: "text that is not UTF-8".into() }
+    }
+
+    pub(super) fn not_deflate() -> Self {
+        Violation { code: Close::NOT_TEXT, text: "a compressed message that cannot be inflated (RFC 7692)".into() }
     }
 
     pub(super) fn too_large(limit: usize) -> Self {

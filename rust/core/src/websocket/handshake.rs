@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::Options;
+use super::deflate::Deflate;
 use crate::http::{Headers, Request, Response};
 
 /// RFC 6455 section 1.3.
@@ -21,6 +22,8 @@ pub struct Handshake {
     /// The protocols that the client speaks, the preferred one first.
     offered: Vec<String>,
     origin: Option<String>,
+    /// How the client and this server could compress messages.
+    deflate: Option<Deflate>,
 }
 
 /// Why a request does not become one.
@@ -86,7 +89,8 @@ impl Handshake {
         };
         let offered = tokens(headers, "sec-websocket-protocol").map(|name| String::from_utf8_lossy(name).into_owned());
         let origin = headers.get("origin").map(|origin| String::from_utf8_lossy(origin).into_owned());
-        Ok(Handshake { accept, offered: offered.collect(), origin })
+        let deflate = Deflate::from_offers(headers.get_all("sec-websocket-extensions"));
+        Ok(Handshake { accept, offered: offered.collect(), origin, deflate })
     }
 
     /// The protocols that the client speaks, the preferred one first.
@@ -112,11 +116,17 @@ impl Handshake {
         Ok(options.subprotocols.iter().find(|known| self.offered.contains(known)).cloned())
     }
 
+    /// How messages are compressed, where both sides want that.
+    pub(super) fn deflate(&self, options: &Options) -> Option<Deflate> {
+        self.deflate.filter(|_| options.compression)
+    }
+
     /// The response that makes it one, but for what follows it.
-    pub(super) fn response(&self, subprotocol: Option<HeaderValue>) -> Response {
+    pub(super) fn response(&self, subprotocol: Option<HeaderValue>, deflate: Option<Deflate>) -> Response {
         let mut response = Response::new(StatusCode::SWITCHING_PROTOCOLS, "").with(header::UPGRADE, "websocket");
         response.headers.extend(self.accept.clone().map(|accept| (header::SEC_WEBSOCKET_ACCEPT, accept)));
         response.headers.extend(subprotocol.map(|name| (header::SEC_WEBSOCKET_PROTOCOL, name)));
+        response.headers.extend(deflate.map(|agreed| (header::SEC_WEBSOCKET_EXTENSIONS, agreed.header())));
         response
     }
 }
@@ -195,6 +205,7 @@ mod tests {
             ping_interval: None,
             idle_timeout: None,
             origins: None,
+            compression: true,
         };
         let handshake = read(ASKED).unwrap();
         assert_eq!(handshake.agree(&options), Ok(Some("b".into())));

@@ -4,12 +4,17 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::close::{Close, Violation};
+use super::deflate::{Failed, Inflater};
 use super::utf8::Utf8;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub(super) const MAX_CONTROL: usize = 125;
 /// How many empty fragments one message may have: they take no room, so that no other limit ends them.
 const MAX_EMPTY: u32 = 1_000;
+/// Of compressed bytes so many are inflated at once: they become 2 MiB at most.
+const SLICE: usize = 2 * 1024;
+/// After so much that was inflated others have their turn.
+const TURN: usize = 256 * 1024;
 
 /// What a message is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +36,18 @@ pub enum Event {
     Pong(Bytes),
     /// The client's last word.
     Close(Close),
+    /// Nothing yet, but much was done: others on the event loop should have their turn before it is asked again.
+    Pause,
 }
 
 /// One connection's receiving half.
 #[derive(Debug)]
 pub struct Machine {
     max_message_bytes: usize,
+    /// Whether messages may be compressed.
+    inflates: bool,
+    /// Inflated since others had their turn.
+    turn: usize,
     /// Received and not yet understood. Without allocation while there is nothing.
     buffer: BytesMut,
     frame: Option<Frame>,
@@ -61,6 +72,10 @@ struct Message {
     data: BytesMut,
     utf8: Utf8,
     empty: u32,
+    /// How much of it was announced, as it comes.
+    announced: usize,
+    /// Where it is compressed.
+    inflater: Option<Inflater>,
 }
 
 const CONTINUATION: u8 = 0x0;
@@ -69,12 +84,14 @@ const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
+/// The bit of a message that is compressed (RFC 7692 section 6).
+const RSV1: u8 = 0x40;
 
 impl Machine {
-    /// For messages of up to so many bytes.
-    pub fn new(max_message_bytes: usize) -> Self {
+    /// For messages of up to so many bytes, which may be compressed where `inflates` says so (RFC 7692).
+    pub fn new(max_message_bytes: usize, inflates: bool) -> Self {
         let (buffer, control) = (BytesMut::new(), BytesMut::new());
-        Machine { max_message_bytes, buffer, frame: None, message: None, control }
+        Machine { max_message_bytes, inflates, turn: 0, buffer, frame: None, message: None, control }
     }
 
     /// Takes bytes from the client.
@@ -116,7 +133,8 @@ impl Machine {
     fn head(&mut self) -> Result<Option<Frame>, Violation> {
         let &[first, second, ..] = &self.buffer[..] else { return Ok(None) };
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
-        if first & 0x70 != 0 {
+        let coded = self.inflates && matches!(opcode, TEXT | BINARY) && first & 0x70 == RSV1;
+        if first & 0x70 != 0 && !coded {
             return Err(Violation::protocol("a reserved bit is set"));
         }
         if second & 0x80 == 0 {
@@ -156,8 +174,10 @@ impl Machine {
             return Err(Violation::protocol("a length that is not written as it has to be"));
         }
         // Before a byte of it comes.
-        let have = self.message.as_ref().map_or(0, |message| message.data.len());
-        if opcode & 0x8 == 0 && length > (self.max_message_bytes - have) as u64 {
+        let (have, coded) =
+            self.message.as_ref().map_or((0, coded), |message| (message.announced, message.inflater.is_some()));
+        let most = if coded { most_coded(self.max_message_bytes) } else { self.max_message_bytes };
+        if opcode & 0x8 == 0 && length > (most - have) as u64 {
             return Err(Violation::too_large(self.max_message_bytes));
         }
         let mut mask = [0; 4];
@@ -165,14 +185,19 @@ impl Machine {
         self.buffer.advance(size);
         if matches!(opcode, TEXT | BINARY) {
             let kind = if opcode == TEXT { Kind::Text } else { Kind::Binary };
-            self.message = Some(Message { kind, data: BytesMut::new(), utf8: Utf8::default(), empty: 0 });
+            let inflater = coded.then(Inflater::new);
+            let (data, utf8) = (BytesMut::new(), Utf8::default());
+            self.message = Some(Message { kind, data, utf8, empty: 0, announced: 0, inflater });
+        }
+        if let Some(message) = self.message.as_mut().filter(|_| opcode & 0x8 == 0) {
+            message.announced += length as usize;
         }
         Ok(Some(Frame { fin, opcode, mask, left: length as usize }))
     }
 
-    /// What has come of a payload, unmasked.
-    fn payload(&mut self, frame: &mut Frame) -> BytesMut {
-        let length = frame.left.min(self.buffer.len());
+    /// What has come of a payload, up to `most`, unmasked.
+    fn payload(&mut self, frame: &mut Frame, most: usize) -> BytesMut {
+        let length = frame.left.min(self.buffer.len()).min(most);
         let whole = length == self.buffer.len();
         let mut data = if whole { std::mem::take(&mut self.buffer) } else { self.buffer.split_to(length) };
         unmask(&mut data, frame.mask);
@@ -183,22 +208,33 @@ impl Machine {
 
     fn data(&mut self, mut frame: Frame) -> Result<Option<Event>, Violation> {
         let was_empty = frame.left == 0;
-        let data = self.payload(&mut frame);
         let Some(mut message) = self.message.take() else { return Ok(None) };
+        let data = self.payload(&mut frame, if message.inflater.is_some() { SLICE } else { usize::MAX });
         message.empty += u32::from(was_empty);
         if message.empty > MAX_EMPTY {
             return Err(Violation::policy("too many empty fragments"));
         }
-        // As it comes: what cannot become text is refused before the rest is there (RFC 6455 section 8.1).
-        if message.kind == Kind::Text && !message.utf8.feed(&data) {
-            return Err(Violation::not_text());
-        }
-        if message.data.is_empty() {
+        let (is_last, before) = (frame.left == 0 && frame.fin, message.data.len());
+        if let Some(inflater) = &mut message.inflater {
+            let (into, most) = (&mut message.data, self.max_message_bytes);
+            let fed = inflater.feed(&data, into, most);
+            fed.and_then(|()| if is_last { inflater.finish(into, most) } else { Ok(()) }).map_err(
+                |failed| match failed {
+                    Failed::TooLarge => Violation::too_large(most),
+                    Failed::Wrong => Violation::not_deflate(),
+                },
+            )?;
+            self.turn += data.len() + message.data.len() - before;
+        } else if message.data.is_empty() {
             message.data = data;
         } else {
             message.data.extend_from_slice(&data);
         }
-        if frame.left == 0 && frame.fin {
+        // As it comes: what cannot become text is refused before the rest is there (RFC 6455 section 8.1).
+        if message.kind == Kind::Text && !message.utf8.feed(&message.data[before..]) {
+            return Err(Violation::not_text());
+        }
+        if is_last {
             if !message.utf8.is_whole() {
                 return Err(Violation::not_text());
             }
@@ -208,11 +244,15 @@ impl Machine {
         if frame.left > 0 {
             self.frame = Some(frame);
         }
-        Ok(None)
+        if self.turn < TURN {
+            return Ok(None);
+        }
+        self.turn = 0;
+        Ok(Some(Event::Pause))
     }
 
     fn control(&mut self, mut frame: Frame) -> Result<Option<Event>, Violation> {
-        let data = self.payload(&mut frame);
+        let data = self.payload(&mut frame, usize::MAX);
         self.control.extend_from_slice(&data);
         if frame.left > 0 {
             self.frame = Some(frame);
@@ -225,6 +265,11 @@ impl Machine {
             _ => Event::Close(Close::parse(&data)?),
         }))
     }
+}
+
+/// How many bytes a compressed message may have on its way: what does not shrink grows a little.
+fn most_coded(max_message_bytes: usize) -> usize {
+    max_message_bytes + max_message_bytes / 1024 + 64
 }
 
 /// Takes the mask away (RFC 6455 section 5.3), eight bytes at a time.
@@ -260,10 +305,10 @@ fn head(opcode: u8, length: usize) -> BytesMut {
     head
 }
 
-/// The frame of a message: its head and its payload, to be sent together.
-pub(super) fn message(kind: Kind, payload: Bytes) -> [Bytes; 2] {
+/// The frame of a message: its head and its payload, to be sent together; whether that is compressed.
+pub(super) fn message(kind: Kind, payload: Bytes, coded: bool) -> [Bytes; 2] {
     let opcode = if kind == Kind::Text { TEXT } else { BINARY };
-    [head(opcode, payload.len()).freeze(), payload]
+    [head(if coded { RSV1 | opcode } else { opcode }, payload.len()).freeze(), payload]
 }
 
 pub(super) fn ping(payload: &[u8]) -> Bytes {

@@ -19,7 +19,7 @@ fn events(wire: &[u8]) -> (Vec<Event>, Option<u16>) {
 }
 
 fn in_pieces(wire: &[u8], piece: usize) -> (Vec<Event>, Option<u16>) {
-    let (mut machine, mut events) = (Machine::new(1000), Vec::new());
+    let (mut machine, mut events) = (Machine::new(1000, false), Vec::new());
     for piece in wire.chunks(piece) {
         machine.receive(piece);
         loop {
@@ -93,7 +93,7 @@ fn text_that_cannot_be_is_refused_before_its_frame_is_whole() {
 
 #[test]
 fn nothing_is_kept_while_nothing_comes() {
-    let mut machine = Machine::new(1000);
+    let mut machine = Machine::new(1000, false);
     machine.receive(&frame(0x81, b"hello"));
     while machine.next_event().unwrap().is_some() {}
     assert_eq!(machine.buffer.capacity() + machine.control.capacity(), 0);
@@ -135,5 +135,87 @@ proptest! {
             sent.push(Event::Message(kind, Bytes::copy_from_slice(payload.as_bytes())));
         }
         prop_assert_eq!(in_pieces(&wire, piece), (sent, None));
+    }
+}
+
+// ---- compressed messages
+
+fn shrunk(message: &[u8]) -> Bytes {
+    let agreed = crate::websocket::deflate::Deflate::from_offers([&b"permessage-deflate"[..]].into_iter());
+    agreed.unwrap().shrink(message).unwrap()
+}
+
+/// All but the pauses, and how many of those there were.
+fn inflated(wire: &[u8], piece: usize, limit: usize) -> (Vec<Event>, Option<u16>, usize) {
+    let (mut machine, mut events, mut pauses) = (Machine::new(limit, true), Vec::new(), 0);
+    for piece in wire.chunks(piece) {
+        machine.receive(piece);
+        loop {
+            match machine.next_event() {
+                Ok(Some(Event::Pause)) => pauses += 1,
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                Err(violation) => return (events, Some(violation.code), pauses),
+            }
+        }
+    }
+    (events, None, pauses)
+}
+
+#[test]
+fn a_compressed_message_in_fragments_beside_one_that_is_not() {
+    let said = "compressed ".repeat(30);
+    let coded = shrunk(said.as_bytes());
+    let (first, rest) = coded.split_at(7);
+    let wire = [frame(0x41, first), frame(0x89, b"?"), frame(0x00, b""), frame(0x80, rest), frame(0x81, b"plain")];
+    for piece in [1, 5, 1000] {
+        let (events, failed, _) = inflated(&wire.concat(), piece, 1000);
+        assert_eq!(events, [Event::Ping(Bytes::from_static(b"?")), text(&said), text("plain")]);
+        assert_eq!(failed, None);
+    }
+}
+
+#[test]
+fn faults_of_compressed_messages() {
+    let (coded, bomb) = (shrunk(&[b'a'; 300]), shrunk(&[b'a'; 1001]));
+    let not_text = shrunk(&[b"\xff".repeat(100), b"a".repeat(200)].concat());
+    let cases: [(Vec<u8>, u16); 8] = [
+        ([frame(0x01, b"a"), frame(0xC0, b"b")].concat(), 1002),
+        (frame(0xC9, b"a"), 1002),
+        (frame(0x61, &coded), 1002),
+        (frame(0x51, &coded), 1002),
+        (frame(0xC1, &bomb), 1009),
+        (frame(0xC2, &bomb[..bomb.len() - 1]), 1009),
+        (frame(0x41, &not_text), 1007),
+        (frame(0xC2, b"\xff\xff\xff"), 1007),
+    ];
+    for (wire, code) in cases {
+        assert_eq!(inflated(&wire, wire.len(), 1000).1, Some(code), "{wire:?}");
+    }
+    assert_eq!(inflated(&frame(0xC2, &shrunk(&[b'a'; 1000])), 1, 1000).1, None);
+    assert_eq!(events(&frame(0xC1, &coded)).1, Some(1002), "nothing of it was agreed on");
+    // What is on its way is bounded, too, where nothing comes of it.
+    let nothing = frame(0x42, &[0, 0, 0, 0xFF, 0xFF].repeat(250));
+    assert_eq!(inflated(&nothing, nothing.len(), 1000).1, Some(1009));
+}
+
+#[test]
+fn a_large_message_is_inflated_in_turns() {
+    let wire = frame(0xC2, &shrunk(&vec![0; 16 << 20]));
+    let (events, failed, pauses) = inflated(&wire, wire.len(), 16 << 20);
+    assert!(matches!(&events[..], [Event::Message(Kind::Binary, data)] if data.len() == 16 << 20));
+    assert_eq!(failed, None);
+    assert!(pauses > 6, "{pauses}");
+}
+
+proptest! {
+    #[test]
+    fn any_frames_in_any_pieces_may_be_compressed(
+        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..300)), 0..9),
+        piece in 1usize..50,
+    ) {
+        let wire: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
+        let (whole, pieces) = (inflated(&wire, wire.len().max(1), 1000), inflated(&wire, piece, 1000));
+        prop_assert_eq!((whole.0, whole.1), (pieces.0, pieces.1));
     }
 }

@@ -3,12 +3,13 @@
 //! [`handshake`] says which requests become one. What does is answered with a [`Response`] that has an [`Upgrade`]: whoever
 //! writes that response gives the bytes that follow to [`serve`], the task of the socket, which stays on the connection's
 //! event loop. [`machine`] is the protocol without I/O or clock; `wire` is what a task needs of a connection or of a
-//! stream of HTTP/2. Between the task and its callback is the same pipe as of connections without HTTP ([`crate::raw`]):
+//! stream of HTTP/2; `deflate` is compression. Between the task and its callback is the same pipe as of connections without HTTP ([`crate::raw`]):
 //! whole messages stand in it one way, whole frames the other. The callback's end is a [`Socket`].
 //!
 //! [`Response`]: crate::http::Response
 
 mod close;
+mod deflate;
 mod handshake;
 mod machine;
 mod session;
@@ -38,4 +39,6 @@ pub struct Options {
     pub idle_timeout: Option<Duration>,
     /// The origins whose pages may connect (RFC 6455 section 10.2), none of them for clients that name none; none: all.
     pub origins: Option<Vec<Option<String>>>,
+    /// Whether messages are compressed where the client wants that (RFC 7692).
+    pub compression: bool,
 }

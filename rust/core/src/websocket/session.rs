@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::Options;
 use super::close::Close;
+use super::deflate::Deflate;
 use super::handshake::Handshake;
 use super::machine::{self, Kind, MAX_CONTROL};
 use crate::connection::Connection;
@@ -20,6 +21,8 @@ use crate::server::Server;
 pub(super) struct Session {
     pub(super) pipe: Arc<Pipe>,
     pub(super) metrics: Arc<Metrics>,
+    /// How messages are compressed, where they may be.
+    pub(super) deflate: Option<Deflate>,
     state: Mutex<State>,
 }
 
@@ -82,11 +85,15 @@ impl Session {
     }
 
     fn send(&self, kind: Kind, payload: Bytes) -> Result<(), StreamError> {
+        // On the thread of the callback, and before the lock, for which the connection's event loop waits.
+        let coded = self.deflate.and_then(|deflate| deflate.shrink(&payload));
+        let is_coded = coded.is_some();
+        let payload = coded.unwrap_or(payload);
         let mut state = self.state.lock();
         if state.said || self.pipe.orders().heard {
             return Err(StreamError::Closed("the WebSocket is closed"));
         }
-        state.write(&self.pipe, machine::message(kind, payload))?;
+        state.write(&self.pipe, machine::message(kind, payload, is_coded))?;
         state.messages_end = state.written;
         self.metrics.websocket_messages_sent.add();
         Ok(())
@@ -140,8 +147,9 @@ impl Socket {
         let pipe = Arc::new(Pipe::new(service.config.max_read_buffer_size));
         let metrics = service.metrics.clone();
         let connection = Arc::new(Connection { info, service: service.clone(), context: None });
-        let session = Arc::new(Session { pipe: pipe.clone(), metrics, state: Mutex::default() });
-        let mut response = handshake.response(named);
+        let deflate = handshake.deflate(&options);
+        let session = Arc::new(Session { pipe: pipe.clone(), metrics, deflate, state: Mutex::default() });
+        let mut response = handshake.response(named, deflate);
         response.upgrade = Some(Box::new(Upgrade { session: session.clone(), options }));
         Ok((response, Socket { session, connection: Arc::new(raw::Connection::new(pipe, connection)) }))
     }

@@ -23,7 +23,7 @@ use crate::timer::Timer;
 
 /// How long a client that was told goodbye may take to say it too (RFC 6455 section 7.1.1).
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// How long a goodbye of the client waits for a callback that is busy with what came before it.
+/// How long a goodbye of the client, or what it is told for a fault, waits for a callback that is busy with what came before.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a WebSocket to its end, and until its callback is done. `unread` came behind the request.
@@ -36,7 +36,7 @@ pub(crate) async fn serve<W: Wire>(
     let (metrics, now) = (&connection.service.metrics, Instant::now());
     metrics.websockets.add();
     metrics.websockets_open.add();
-    let mut machine = Machine::new(upgrade.options.max_message_bytes);
+    let mut machine = Machine::new(upgrade.options.max_message_bytes, upgrade.session.deflate.is_some());
     machine.receive(&unread);
     drop(unread);
     let turn = connection.service.config.stream_timeout.and_then(|timeout| now.checked_add(timeout));
@@ -54,6 +54,7 @@ pub(crate) async fn serve<W: Wire>(
         over: false,
         shut: false,
         reading: true,
+        pauses: false,
         heard: now,
         pinged: false,
         active: now,
@@ -103,6 +104,8 @@ struct Task<'a, W> {
     shut: bool,
     /// Whether there is room for what the client sends.
     reading: bool,
+    /// Others on the event loop have their turn now.
+    pauses: bool,
     /// When the client was heard last.
     heard: Instant,
     /// It has been asked whether it is there.
@@ -111,7 +114,7 @@ struct Task<'a, W> {
     active: Instant,
     /// Since when its goodbye is waited for.
     waits_since: Option<Instant>,
-    /// Until when the client's goodbye is answered at the latest.
+    /// Until when the client's goodbye, or its fault, is answered at the latest.
     answer_by: Option<Instant>,
     /// Until when the callback has to begin.
     turn: Option<Instant>,
@@ -161,6 +164,10 @@ impl<W: Wire> Task<'_, W> {
             let moved = self.poll_receive(cx, orders.eof).and_then(|received| Ok(self.poll_send(cx)? || received));
             waits |= self.over != was_over;
             match moved {
+                Ok(true) if std::mem::take(&mut self.pauses) => {
+                    cx.waker().wake_by_ref();
+                    break orders;
+                }
                 Ok(true) => {}
                 Ok(false) => break orders,
                 Err(why) => self.lost(why, Close::Aborted),
@@ -222,6 +229,7 @@ impl<W: Wire> Task<'_, W> {
             }
             Event::Ping(data) => self.pong = Some(data).filter(|_| !said),
             Event::Pong(_) => {}
+            Event::Pause => self.pauses = true,
             Event::Close(close) => {
                 self.over = true;
                 self.answer_by = Some(Instant::now() + ANSWER_WAIT).filter(|_| !said);
@@ -234,7 +242,8 @@ impl<W: Wire> Task<'_, W> {
         self.over = true;
         let close = Goodbye::new(code, text.clone());
         self.upgrade.session.ended(close, Some(format!("the client was sent code {code}: {text}")));
-        self.upgrade.session.say_close();
+        // What was right is answered before: the callback hears of the end behind it.
+        self.answer_by = Some(Instant::now() + ANSWER_WAIT);
         self.upgrade.session.pipe.receive_end(End::Truncated);
         self.why.get_or_insert(Close::Refused);
     }
