@@ -169,6 +169,18 @@ def test_http2_body_timeout(serve):
     assert served.stat("requests_refused", "body_timeout") == 1
 
 
+@pytest.mark.parametrize("name", ["x-a", "cookie"])
+def test_what_a_header_block_of_http2_decodes_to_counts(serve, name):
+    """Repeated, a header takes a byte of HPACK; crumbs of a cookie are joined (RFC 9113 sections 8.2.3 and 10.5.1)."""
+    served = serve()
+    with served.tls_wire(alpn=["h2"]) as wire:
+        client = H2(wire)
+        # Against the default of 64 KiB, in which each counts 32 bytes more than its name and value.
+        assert client.reply(client.open(*[(name, "y" * 3000)] * 20)).status == 200
+        assert client.reply(client.open(*[(name, "y" * 3000)] * 23)).status == 431
+        assert client.reply(client.open()).status == 200, "the connection goes on"
+
+
 @pytest.mark.parametrize("asked_before", [False, True])
 def test_idle_http2_connection(serve, asked_before):
     settings = {"keepalive_timeout": SHORT} if asked_before else {"header_timeout": SHORT}

@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import json
 import resource
 import select
 import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 
 import h2.events
 import pytest
@@ -16,6 +18,7 @@ from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFra
 from apart import Apart, Neighbour
 from clients import Wire, wait_until
 from frames import H2
+from programs import Program
 from test_http2_attacks import PREFACE, head, opens, string
 
 # Each of the server's time-outs here, in seconds. By default none is longer than 30 but that of an idle connection.
@@ -247,6 +250,69 @@ KINDS = {
 }
 
 
+CONTINUED = PREFACE + SETTINGS + HeadersFrame(1, data=head()).serialize()
+# By what is spoken before: what is sent at once, and what drop by drop.
+BY_DEFAULT = {
+    "silent": ("tcp", b"", b""),
+    "head": ("tcp", b"", b"GET / HTTP/1.1\r\nX: " + b"y" * 1000),
+    "body": ("tcp", HEAD.encode() + b"Content-Length: 4000\r\n\r\n", b"x" * 4000),
+    "chunks": ("tcp", HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 500),
+    "trailers": ("tcp", HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 500),
+    "preface": ("tcp", b"", PREFACE[:-1]),
+    "silent for TLS": ("tcp to TLS", b"", b""),
+    "hello": ("tcp to TLS", b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500),
+    "TLS alone": ("http/1.1", b"", b""),
+    "head over TLS": ("http/1.1", b"", b"GET / HTTP/1.1\r\nX: " + b"y" * 1000),
+    "body over TLS": ("http/1.1", HEAD.encode() + b"Content-Length: 4000\r\n\r\n", b"x" * 4000),
+    "TLS alone, for HTTP/2": ("h2", b"", b""),
+    "preface over TLS": ("h2", b"", PREFACE[:-1]),
+    "HTTP/2 alone": ("h2", PREFACE + SETTINGS, b""),
+    "head of HTTP/2": ("h2", PREFACE + SETTINGS, opens(1, "/" + "x" * 500).serialize()),
+    "CONTINUATION": ("h2", CONTINUED, ContinuationFrame(1, data=b"\x00" + string("x") + string("y" * 400)).serialize()),
+    "response": ("tcp", b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", b""),
+    "response over TLS": ("http/1.1", b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", b""),
+}
+
+
+@pytest.mark.slow
+def test_by_default_no_slow_client_stays_for_longer_than_30_seconds():
+    with contextlib.ExitStack() as stack:
+        apart = stack.enter_context(Apart())
+        clients, gone = {}, {}
+        for name, (spoken, begun, dripped) in BY_DEFAULT.items():
+            small = {"receive_buffer": 4096}
+            match spoken:
+                case "tcp":
+                    wire = apart.wire(**small)
+                case "tcp to TLS":
+                    wire = Wire(apart.port)
+                case alpn:
+                    wire = apart.tls_wire(alpn=[alpn], **small)
+            stack.enter_context(wire).send(begun).sock.setblocking(False)
+            clients[name] = (wire.sock, by_bytes(dripped))
+        began = time.monotonic()
+        # A client of HTTP/2 that is told to go has two seconds to do so.
+        while len(gone) < len(clients) and time.monotonic() - began < 34:
+            time.sleep(0.25)
+            for name, (sock, drops) in clients.items():
+                with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    with contextlib.suppress(ConnectionError, ssl.SSLError):
+                        sock.sendall(next(drops, b""))
+                    try:
+                        # Of a response one byte is taken, of all else what is there.
+                        ended = not sock.recv(1 if name.startswith("response") else 65_536)
+                    except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                        ended = True
+                    if ended:
+                        gone.setdefault(name, time.monotonic() - began)
+            if len(gone) == len(clients) - 2 and apart.stats()["connections_closed"]["write_timeout"] == 2:
+                # What was on its way to these two is still being read.
+                gone |= dict.fromkeys(("response", "response over TLS"), time.monotonic() - began)
+    print({name: round(when, 1) for name, when in gone.items()})
+    assert gone.keys() == clients.keys()
+    assert all(when < 33 for when in gone.values())
+
+
 @pytest.mark.slow
 def test_a_thousand_slow_clients_do_not_hold_up_a_good_one():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -256,30 +322,31 @@ def test_a_thousand_slow_clients_do_not_hold_up_a_good_one():
         apart = stack.enter_context(Apart())
         neighbour = stack.enter_context(Neighbour(apart))
         measure(neighbour, 200)
-        memory, before = apart.resident(), measure(neighbour, 2000)
-        stop, clients = threading.Event(), []
-        for (tls, sent), _ in zip(itertools.cycle(KINDS.values()), range(1000), strict=False):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", apart.port if tls else apart.clear)))
-            clients.append((sock, by_bytes(sent)))
-
-        def drip_all():
-            while not stop.wait(0.1):
-                for sock, drops in clients:
-                    with contextlib.suppress(OSError):
-                        sock.sendall(next(drops, b""))
-
-        dripping = threading.Thread(target=drip_all)
-        dripping.start()
-        try:
-            during = measure(neighbour, 2000)
-            grown = apart.resident() - memory
-        finally:
-            stop.set()
-            dripping.join()
-    print(f"p99 {before * 1000:.2f} ms before, {during * 1000:.2f} ms beside 1000 slow clients, {grown / 1e6:.1f} MB")
-    # The slow clients have this process's interpreter and two cores in common with the good one.
-    assert during < max(10 * before, 0.2)
+        before, memory = p99(neighbour), apart.resident()
+        kinds = [(apart.port if tls else apart.clear, sent.hex()) for tls, sent in KINDS.values()]
+        # In a process of its own: here they would share the interpreter with the good client.
+        dripping = Program(Path(__file__).with_name("drips.py"), MANY, json.dumps(kinds))
+        stack.callback(dripping.close)
+        dripping.wait_for("all here")
+        assert apart.stats()["connections_open"] > MANY
+        during, grown = p99(neighbour), apart.resident() - memory
+        dripping.close()
+        wait_until(lambda: apart.stats()["connections_open"] < MANY / 10)
+        after = p99(neighbour)
+    print(f"p99 {before * 1e3:.2f} ms before, {during * 1e3:.2f} beside {MANY} slow clients, {after * 1e3:.2f} after")
+    print(f"{grown / 1e6:.1f} MB more")
+    assert during < 2 * max(before, after, QUANTUM)
     assert grown < 50_000_000
+
+
+MANY = 1000
+# What another process on the same core can cost at any time: a slice of the kernel's, in seconds.
+QUANTUM = 0.004
+
+
+def p99(neighbour):
+    """The best of some rounds: what else runs on the machine does not hold up all of them."""
+    return min(measure(neighbour, 500) for _ in range(6))
 
 
 def measure(neighbour, count):
@@ -306,5 +373,5 @@ def test_out_of_descriptors_it_waits_without_burning_and_serves_again_at_once():
         assert stack.enter_context(apart.wire()).get("/").status == 200
         took = time.monotonic() - relieved
     print(f"{share:.1%} of a core while out of descriptors, served {took * 1000:.0f} ms after")
-    assert share < 0.2
-    assert took < 5
+    assert share < 0.05
+    assert took < 1
