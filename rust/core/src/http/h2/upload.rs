@@ -10,6 +10,7 @@ use h2::RecvStream;
 use tokio::sync::oneshot;
 
 use super::read::{self, Unread};
+use super::respond::Continue;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::RequestError;
@@ -24,6 +25,8 @@ pub(super) struct Upload {
     stream: RecvStream,
     /// What came of it.
     came: usize,
+    /// A client that sends nothing before it is told to, which the handler's first question brings about.
+    waiting: Option<Continue>,
 }
 
 impl Upload {
@@ -55,14 +58,26 @@ impl Upload {
                 Poll::Pending => break,
             }
         }
-        let rest = (!stream.is_end_stream()).then_some(here.len()).map(|came| Upload { stream, came });
+        let rest = (!stream.is_end_stream()).then_some(here.len()).map(|came| Upload { stream, came, waiting: None });
         Ok((here.finish(), rest))
+    }
+
+    /// Leaves it to the handler when the client is told to send the body.
+    pub(super) fn wait_to_be_asked(&mut self, waiting: Continue) {
+        self.waiting = Some(waiting);
     }
 
     /// Hands it over as it comes, until it is whole, refused or broken off, or the exchange is `over`: then nobody wants the
     /// rest, and when the stream is dropped here h2 says so by RST_STREAM with NO_ERROR (RFC 9113 section 8.1).
     pub(super) async fn feed(mut self, feeder: Feeder, mut over: oneshot::Receiver<()>, connection: Arc<Connection>) {
         let config = &connection.service.config;
+        if let Some(waiting) = self.waiting.take() {
+            tokio::select! {
+                biased;
+                _ = &mut over => return,
+                () = poll_fn(|cx| feeder.poll_wanted(true, cx)) => waiting.say(),
+            }
+        }
         let mut pace = Pace::begin(Instant::now());
         while !self.stream.is_end_stream() {
             if !feeder.has_room() {
