@@ -481,10 +481,6 @@ DIFFERENCES = {
     ("7541-6.3", "table size over the limit"): OTHER_CODE,
     ("7541-5.1", "integer without end"): OTHER_CODE,
     ("7541-5.2", "string that breaks off"): OTHER_CODE,
-    # White space is taken off instead, as with HTTP/1: there are clients that send it.
-    ("9113-8.2.1", "value of ' a'"): RESPONSE,
-    ("9113-8.2.1", "value of 'a '"): RESPONSE,
-    ("9113-8.2.1", "value of '\\ta'"): RESPONSE,
     # The h2 crate drops them from trailers, and does not tell. Trailers are of no effect here.
     ("9113-8.3", "pseudo-header in trailers"): RESPONSE,
 }

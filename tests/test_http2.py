@@ -223,13 +223,49 @@ def test_cookie_crumbs_are_joined(serve, h2_of):
     assert reply.json() == ["a=1; b=2; c=3", {"a": "1", "b": "2", "c": "3"}]
 
 
-@pytest.mark.parametrize("value", [" a b", "a b ", "\ta b\t ", "a b"])
-def test_white_space_around_a_value_is_taken_off(serve, h2_of, value):
-    def handler(request):
-        return {"statusCode": 200, "body": json.dumps([request.headers["x-test"], request.headers["x-empty"]])}
+@pytest.mark.parametrize("value", [" a", "a ", "\ta", "a\t", " ", "\t"])
+@pytest.mark.parametrize("end", [True, False])
+def test_white_space_around_a_value_is_a_stream_error(serve, h2_of, value, end):
+    served = serve()
+    client = h2_of(served)
+    stream = client.open(("x-test", value), method="POST", end=end)
+    reset = client.wait_for(h2.events.StreamReset, stream)
+    assert reset.error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    assert client.reply(client.open(("x-test", "a \t b"), ("x-empty", ""))).status == 200, "the connection goes on"
+    assert served.stat("requests", "2") == 1
 
-    client = h2_of(serve(handler))
-    assert client.reply(client.open(("x-test", value), ("x-empty", " \t"))).json() == ["a b", ""]
+
+@pytest.mark.parametrize("length", [(), (("content-length", "5"),)])
+def test_a_client_waits_for_100_continue(serve, h2_of, length):
+    client = h2_of(serve(lambda request: {"statusCode": 200, "body": request.body}))
+    stream = client.open(("expect", "100-continue"), *length, method="POST", end=False)
+    interim = client.wait_for((h2.events.InformationalResponseReceived, h2.events.ResponseReceived), stream)
+    assert [tuple(header) for header in interim.headers] == [(":status", "100")]
+    client.data(stream, b"hello", end=True)
+    assert client.reply(stream).body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("headers", "end", "status"),
+    [
+        ((("expect", "100-continue"),), True, 200),
+        ((("expect", "100-continue"), ("content-length", "11")), False, 413),
+        ((("expect", "200-ok"),), False, 417),
+    ],
+)
+def test_no_100_continue_where_no_body_is_wanted(serve, h2_of, headers, end, status):
+    client = h2_of(serve(max_request_read_bytes=10))
+    stream = client.open(*headers, method="POST", end=end)
+    first = client.wait_for((h2.events.InformationalResponseReceived, h2.events.ResponseReceived), stream)
+    assert isinstance(first, h2.events.ResponseReceived)
+    assert int(dict(first.headers)[":status"]) == status
+
+
+def test_curl_waits_for_100_continue(serve, tmp_path):
+    served = serve(lambda request: {"statusCode": 200, "body": str(len(request.body))})
+    (tmp_path / "upload").write_bytes(bytes(2_000_000))
+    options = ["--http2-prior-knowledge", "-H", "Expect: 100-continue", "--expect100-timeout", "25", "--data-binary"]
+    assert curl(served.clear, "/", *options, f"@{tmp_path / 'upload'}") == "2000000"
 
 
 def test_connect_is_refused(serve, h2_of):

@@ -76,6 +76,75 @@ def test_with_a_time_out_for_handlers_too(kind, h2_of):
     assert client.reply(stream).text == "6"
 
 
+@both
+def test_100_continue_is_sent_when_the_handler_asks(kind, h2_of):
+    called, ask = threading.Event(), threading.Event()
+
+    def plain(request):
+        called.set()
+        ask.wait(20)
+        return {"statusCode": 200, "body": b"".join(request.stream())}
+
+    async def coroutine(request):
+        called.set()
+        await asyncio.get_running_loop().run_in_executor(None, ask.wait, 20)
+        return {"statusCode": 200, "body": await request.read()}
+
+    _, client = h2_of(plain if kind == "def" else coroutine)
+    stream = client.open(("expect", "100-continue"), method="POST", end=False)
+    assert called.wait(20)
+    # What the server says to this comes after whatever it has said.
+    client.connection.ping(b"12345678")
+    client.flush()
+    first = client.wait_for((h2.events.InformationalResponseReceived, h2.events.PingAckReceived))
+    assert isinstance(first, h2.events.PingAckReceived)
+    ask.set()
+    interim = client.wait_for((h2.events.InformationalResponseReceived, h2.events.ResponseReceived), stream)
+    assert [tuple(header) for header in interim.headers] == [(":status", "100")]
+    client.data(stream, b"hello", end=True)
+    assert client.reply(stream).body == b"hello"
+
+
+def test_no_100_continue_after_an_answer(h2_of):
+    def handler(request):
+        return {"statusCode": 403}
+
+    _, client = h2_of(handler)
+    stream = client.open(("expect", "100-continue"), method="POST", end=False)
+    first = client.wait_for((h2.events.InformationalResponseReceived, h2.events.ResponseReceived), stream)
+    assert isinstance(first, h2.events.ResponseReceived)
+    assert dict(first.headers)[":status"] == "403"
+    assert client.reply(client.open()).status == 403, "the connection goes on"
+
+
+def test_no_100_continue_to_a_client_that_has_reset_meanwhile(h2_of):
+    called, ask, over = threading.Event(), threading.Event(), queue.Queue()
+
+    def handler(request):
+        if request.path == "/later":
+            return {"statusCode": 200}
+        called.set()
+        ask.wait(20)
+        try:
+            over.put(b"".join(request.stream()))
+        except Exception as error:
+            over.put(error)
+        return {"statusCode": 200}
+
+    _, client = h2_of(handler)
+    stream = client.open(("expect", "100-continue"), method="POST", end=False)
+    assert called.wait(20)
+    client.connection.reset_stream(stream)
+    client.flush()
+    client.connection.ping(b"12345678")
+    client.flush()
+    assert client.wait_for(h2.events.PingAckReceived)
+    ask.set()
+    assert isinstance(over.get(timeout=20), Exception)
+    # The client of this test would not bear a head on that stream.
+    assert client.reply(client.open(path="/later")).status == 200
+
+
 def test_trailers_are_dropped(h2_of):
     seen = queue.Queue()
     _, client = h2_of(counting("def", seen.put))

@@ -24,13 +24,9 @@ impl Headers {
     }
 
     /// Copies a header map into a block, `host` before it: HTTP/2 keeps that one outside.
-    ///
-    /// White space around a value is taken off as HTTP/1 does it. There are clients that send it though RFC 9113 section
-    /// 8.2.1 forbids it, and h2 lets it pass: two checks of one header must not see two values.
     pub(crate) fn from_map(host: Option<&str>, map: &http::HeaderMap) -> Self {
         let host = host.map(|host| ("host", host.as_bytes()));
-        let headers =
-            || host.into_iter().chain(map.iter().map(|(name, value)| (name.as_str(), value.as_bytes().trim_ascii())));
+        let headers = || host.into_iter().chain(map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         let size = headers().map(|(name, value)| name.len() + value.len()).sum();
         let mut block = BytesMut::with_capacity(size);
         let mut push = |bytes: &[u8]| {

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::sync::oneshot;
 
 use super::read::{self, Coming, Unread};
+use super::respond::Respond;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use super::{SEND_BUFFER, Shared};
@@ -28,7 +29,7 @@ pub(super) const PIECE: usize = 16 * 1024;
 /// A request whose answer goes straight to its stream, from any thread.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    respond: SendResponse<Bytes>,
+    respond: Respond,
     method: Method,
     asked: AcceptEncoding,
     open: Open,
@@ -41,10 +42,14 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Begins with a stream that was just accepted. What is here whole is handed on at once; only what has to wait gets a
     /// task.
-    pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
+        if let Err(error) = read::check_values(&parts.headers) {
+            shared.connection.refused(&error);
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
         let mut exchange = Exchange {
-            respond,
+            respond: Respond::Own(respond),
             method: parts.method.clone(),
             asked: AcceptEncoding::default(),
             open: Open::new(shared, read::header_bytes(&parts)),
@@ -55,6 +60,7 @@ impl Exchange {
         let tunnel = read::is_tunnel(&parts, &connection.service.config);
         let whole = tunnel || body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
+        let waits = !whole && parts.headers.contains_key(header::EXPECT);
         let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
         if let Ok(request) = &head {
             exchange.asked = AcceptEncoding::of(&request.headers);
@@ -73,8 +79,12 @@ impl Exchange {
                 Ok(decoding) => {
                     let body = Coming { stream: body, declared, decoding };
                     if dispatch::streams_body(connection, &mut request) {
-                        exchange.stream(request, body);
+                        exchange.stream(request, body, waits);
                     } else {
+                        let limit = connection.service.config.max_request_read_bytes as u64;
+                        if waits && declared.is_none_or(|length| length <= limit) {
+                            exchange.respond.go_on();
+                        }
                         tokio::spawn(exchange.follow(request, body));
                     }
                 }
@@ -92,14 +102,19 @@ impl Exchange {
     }
 
     /// Calls a handler that takes the body as it comes. One that is here whole needs no task.
-    fn stream(mut self, mut request: Request, body: Coming) {
+    fn stream(mut self, mut request: Request, body: Coming, waits: bool) {
         let connection = self.open.shared.connection.clone();
         if body.decoding.is_some() {
             request.headers = request.headers.decoded(None);
         }
         match Upload::begin(body, &connection.service.config) {
             Ok((body, None)) => request.body = body,
-            Ok((here, Some(rest))) => {
+            Ok((here, Some(mut rest))) => {
+                if waits && here.is_empty() {
+                    let (respond, waiting) = self.respond.leave_to_say();
+                    self.respond = respond;
+                    rest.wait_to_be_asked(waiting);
+                }
                 let (feeder, incoming) = incoming();
                 let (exchange, over) = oneshot::channel();
                 feeder.push(here);
@@ -179,7 +194,7 @@ impl Exchange {
     /// Ready when nobody waits for the answer any more: the stream was reset, or the connection is gone.
     pub(crate) fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.watched = true;
-        self.respond.poll_reset(cx).map(drop)
+        self.respond.poll_reset(cx)
     }
 
     /// The same without a wake to come, not even one that was asked for.
@@ -208,7 +223,8 @@ impl Exchange {
         if self.tunnel.is_some() {
             return self.send_in_tunnel(response);
         }
-        let Exchange { mut respond, method, open, .. } = self;
+        let Exchange { respond, method, open, .. } = self;
+        let Some(mut respond) = respond.take() else { return };
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
         // Before the client can have it.
@@ -250,7 +266,8 @@ impl Exchange {
             }
             return self.send(response);
         };
-        let Exchange { mut respond, open, .. } = self;
+        let Exchange { respond, open, .. } = self;
+        let Some(mut respond) = respond.take() else { return };
         let metrics = &open.shared.connection.service.metrics;
         metrics.response(StatusCode::OK);
         match respond.send_response(head(StatusCode::OK, response.headers, None), false) {

@@ -71,6 +71,11 @@ impl Scan {
         }
     }
 
+    /// How much DATA is to come before the next head.
+    pub(super) fn data_left(&self) -> usize {
+        if self.in_data { self.skip } else { 0 }
+    }
+
     /// Whether a head of a frame, a frame other than DATA, or a block of headers has begun and is not whole.
     pub(super) fn is_within(&self) -> bool {
         self.have > 0 || self.in_headers || (self.skip > 0 && !self.in_data)

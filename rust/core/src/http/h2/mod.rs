@@ -8,6 +8,7 @@ mod credit;
 mod exchange;
 mod frames;
 mod read;
+mod respond;
 mod tunnel;
 mod upload;
 mod watched;
@@ -52,8 +53,9 @@ const MAX_UNANSWERED: usize = 2 * MAX_STREAMS as usize;
 /// Headers that the requests of one connection may hold, decoded, or the headers of one request where more is allowed. With
 /// HPACK a few bytes become many, and without a bound 128 streams of them would be 8 MiB.
 const MAX_HEADERS_HELD: usize = 2 * 1024 * 1024;
-/// Requests that one connection begins before others get a turn.
+/// Requests that one connection begins before others get a turn, and for how long it begins them, where each is much work.
 const ACCEPT_TURN: usize = 32;
+const ACCEPT_TIME: Duration = Duration::from_millis(1);
 
 /// What the streams of one connection share.
 struct Shared {
@@ -136,6 +138,7 @@ fn accept(
     seen: &Seen,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Close>> {
+    let began = std::time::Instant::now();
     for _ in 0..ACCEPT_TURN {
         let polled = wire.poll_accept(cx);
         if seen.is_flooded() {
@@ -145,13 +148,17 @@ fn accept(
             return Poll::Ready(Some(Close::Aborted));
         }
         if polled.is_pending() && seen.next_turn() {
-            continue;
+            // There is more to read, and others have waited.
+            break;
         }
         match ready!(polled) {
             Some(Ok((request, respond))) => {
                 Exchange::begin(shared, request, respond);
                 if shared.activity.streams() > MAX_UNANSWERED {
                     wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+                if began.elapsed() >= ACCEPT_TIME {
+                    break;
                 }
             }
             Some(Err(_)) => return Poll::Ready(Some(Close::Aborted)),

@@ -55,6 +55,18 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
     })
 }
 
+/// Finds the values that begin or end with white space, which RFC 9113 section 8.2.1 has malformed and h2 lets pass: two checks
+/// of one header must not see two values.
+pub(super) fn check_values(headers: &HeaderMap) -> Result<(), RequestError> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    match headers.iter().find(|(_, value)| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())) {
+        Some((name, _)) => {
+            Err(RequestError::new(Refusal::Header, format!("white space around the value of {name} (RFC 9113 8.2.1)")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether it is an extended CONNECT for a WebSocket (RFC 8441 section 4). For everything else CONNECT is refused.
 pub(super) fn is_tunnel(parts: &Parts, config: &Config) -> bool {
     let protocol = || parts.extensions.get::<h2::ext::Protocol>();

@@ -10,6 +10,7 @@ use h2::RecvStream;
 use tokio::sync::oneshot;
 
 use super::read::{self, Coming, Unread};
+use super::respond::Continue;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::RequestError;
@@ -27,6 +28,8 @@ pub(super) struct Upload {
     came: usize,
     /// It has content codings that are to be undone.
     decoding: Option<Box<Decoding>>,
+    /// A client that sends nothing before it is told to, which the handler's first question brings about.
+    waiting: Option<Continue>,
 }
 
 impl Upload {
@@ -40,7 +43,7 @@ impl Upload {
             return Err(read::too_large(limit).into());
         }
         if decoding.is_some() {
-            return Ok((Bytes::new(), Some(Upload { stream, came: 0, decoding })));
+            return Ok((Bytes::new(), Some(Upload { stream, came: 0, decoding, waiting: None })));
         }
         let mut here = Collected::default();
         let mut cx = Context::from_waker(Waker::noop());
@@ -59,14 +62,31 @@ impl Upload {
                 Poll::Pending => break,
             }
         }
-        let rest = (!stream.is_end_stream()).then_some(here.len()).map(|came| Upload { stream, came, decoding: None });
+        let rest = (!stream.is_end_stream()).then_some(here.len()).map(|came| Upload {
+            stream,
+            came,
+            decoding: None,
+            waiting: None,
+        });
         Ok((here.finish(), rest))
+    }
+
+    /// Leaves it to the handler when the client is told to send the body.
+    pub(super) fn wait_to_be_asked(&mut self, waiting: Continue) {
+        self.waiting = Some(waiting);
     }
 
     /// Hands it over as it comes, until it is whole, refused or broken off, or the exchange is `over`: then nobody wants the
     /// rest, and when the stream is dropped here h2 says so by RST_STREAM with NO_ERROR (RFC 9113 section 8.1).
     pub(super) async fn feed(mut self, feeder: Feeder, mut over: oneshot::Receiver<()>, connection: Arc<Connection>) {
         let config = &connection.service.config;
+        if let Some(waiting) = self.waiting.take() {
+            tokio::select! {
+                biased;
+                _ = &mut over => return,
+                () = poll_fn(|cx| feeder.poll_wanted(true, cx)) => waiting.say(),
+            }
+        }
         let mut pace = Pace::begin(Instant::now());
         while !self.stream.is_end_stream() {
             match self.make_room(&feeder, &mut over).await {

@@ -15,9 +15,16 @@ use crate::connection::PREFACE;
 use crate::locks::Mutex;
 use crate::stream::Prefixed;
 
-/// How much of headers is read before requests are taken up. h2 reads as long as there is something, and a kilobyte of
-/// headers can become a hundred in memory, for each of 128 streams.
-const BLOCKS_AT_ONCE: usize = 4 * 1024;
+/// How much is read before requests are taken up and other connections have a turn, in bytes of headers. h2 reads as long as
+/// there is something, and a kilobyte of headers can become a hundred in memory, for each of 128 streams, and takes as much
+/// work: 1 500 cookie crumbs a frame held a neighbour up for 37 ms, where there were many such kilobytes in a turn.
+const A_TURN: usize = 2 * 1024;
+/// What each frame counts for, whatever is in it: 128 of them are a turn. What a body brings is no work, so that an upload
+/// in whole frames reads 2 MiB.
+const A_FRAME: usize = 16;
+/// The most that is read at once beyond the DATA that is known to come: what h2 has in its buffer it takes up before
+/// anybody can stop it, and 8 KiB of crumbs are four turns.
+const A_READ: usize = 1024;
 
 /// What was seen.
 #[derive(Debug, Clone)]
@@ -34,8 +41,8 @@ struct State {
     credit: Credit,
     /// Bytes of responses that were written.
     data: u64,
-    /// Bytes of headers that were read in this turn.
-    blocks: usize,
+    /// What was read in this turn.
+    turn: usize,
 }
 
 impl Seen {
@@ -47,7 +54,7 @@ impl Seen {
             outgoing: Scan::new(0),
             credit: Credit::new(now),
             data: 0,
-            blocks: 0,
+            turn: 0,
         })))
     }
 
@@ -81,24 +88,30 @@ impl Seen {
         self.0.lock().credit.is_used_up()
     }
 
-    /// Begins another turn of reading. Whether the last one was broken off.
+    /// Begins another turn of reading. Whether the last one was broken off, and nobody will be woken for what is left.
     pub(super) fn next_turn(&self) -> bool {
-        std::mem::take(&mut self.0.lock().blocks) >= BLOCKS_AT_ONCE
+        std::mem::take(&mut self.0.lock().turn) >= A_TURN
     }
 
     /// Whether nothing is to be read: for this turn, or any more.
     fn is_enough(&self) -> bool {
         let state = self.0.lock();
-        state.blocks >= BLOCKS_AT_ONCE || state.credit.is_used_up()
+        state.turn >= A_TURN || state.credit.is_used_up()
+    }
+
+    /// How much may be read at once.
+    fn most(&self) -> usize {
+        self.0.lock().incoming.data_left() + A_READ
     }
 
     fn received(&self, bytes: &[u8]) {
         let now = Instant::now();
-        let State { incoming, credit, unfinished, blocks, .. } = &mut *self.0.lock();
+        let State { incoming, credit, unfinished, turn, .. } = &mut *self.0.lock();
         let whole = incoming.feed(bytes, |frame| {
             credit.received(frame, now);
+            *turn += A_FRAME;
             if matches!(frame.kind, HEADERS | CONTINUATION) {
-                *blocks += frame.length;
+                *turn += frame.length;
             }
         });
         *unfinished = match *unfinished {
@@ -147,12 +160,15 @@ impl AsyncRead for Watched {
             // Nobody is woken: whoever polls looks at `is_flooded` and `next_turn` next.
             return Poll::Pending;
         }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let bytes = &buf.filled()[before..];
+        let most = self.seen.most().min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+        let bytes = part.filled();
         if !bytes.is_empty() {
             self.seen.received(bytes);
         }
+        let read = bytes.len();
+        buf.advance(read);
         polled
     }
 }
@@ -195,5 +211,53 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::BytesMut;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::stream::{Socket, Stream};
+
+    /// How much is read of so many frames until the turn is over.
+    async fn a_turn(frame: &[u8], times: usize) -> (usize, bool) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let sent = [PREFACE, &frame.repeat(times)].concat();
+        let sending = tokio::spawn(async move {
+            // An error means that the other end has read enough.
+            let _ = client.write_all(&sent).await;
+            client
+        });
+        let stream = Prefixed { read: BytesMut::new(), stream: Stream::Plain(Socket::Unix(server)) };
+        let (mut watched, seen) = Watched::new(stream, Instant::now());
+        let (mut space, mut read) = (vec![0; 64 * 1024], 0);
+        let mut ended = false;
+        while !seen.is_enough() && !ended {
+            let mut buf = ReadBuf::new(&mut space);
+            poll_fn(|cx| Pin::new(&mut watched).poll_read(cx, &mut buf)).await.unwrap();
+            read += buf.filled().len();
+            ended = buf.filled().is_empty() || read == PREFACE.len() + frame.len() * times;
+        }
+        sending.abort();
+        (read, seen.next_turn())
+    }
+
+    #[tokio::test]
+    async fn headers_and_small_frames_are_read_turn_by_turn_and_bodies_are_not() {
+        let headers = [&[0, 0x10, 0, HEADERS, 4, 0, 0, 0, 1][..], &[0xa0; 4096]].concat();
+        let (read, broken_off) = a_turn(&headers, 100).await;
+        assert!(read <= A_TURN + A_READ && broken_off, "{read}");
+        let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+        let (read, broken_off) = a_turn(&ping, 700).await;
+        assert!(read <= A_TURN / A_FRAME * ping.len() + A_READ && broken_off, "{read}");
+        let body = [&[0, 0x40, 0, DATA, 0, 0, 0, 0, 1][..], &[0; 16_384]].concat();
+        let (read, broken_off) = a_turn(&body, 100).await;
+        assert!(read > 1_600_000 && !broken_off, "{read}");
     }
 }
