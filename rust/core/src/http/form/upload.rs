@@ -31,15 +31,9 @@ pub enum Upload {
 
 /// A new file without a name in `folder`, for nobody else to read.
 pub(super) fn temporary(folder: &Path) -> io::Result<File> {
-    let file = tempfile::tempfile_in(folder).map_err(bare)?;
+    let file = tempfile::tempfile_in(folder)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
-}
-
-/// The system's own error, which tempfile wraps in one that names a path of its making.
-fn bare(error: io::Error) -> io::Error {
-    let number = || error.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
-    error.raw_os_error().or_else(number).map_or(error, io::Error::from_raw_os_error)
 }
 
 impl Upload {
@@ -83,13 +77,12 @@ impl Upload {
             _ => {}
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut beside = tempfile::Builder::new()
-            .prefix(".portico-")
-            .permissions(Permissions::from_mode(0o666)) // less the umask
-            .tempfile_in(folder)
-            .map_err(bare)?;
+        let create = |path: &Path| File::options().write(true).create_new(true).open(path);
+        let mut beside = tempfile::Builder::new().prefix(".portico-").make_in(folder, create)?;
+        // Its own `write_all` would hide the number of an error.
+        let file = beside.as_file_mut();
         match self {
-            Upload::Here(bytes) => beside.write_all(bytes)?,
+            Upload::Here(bytes) => file.write_all(bytes)?,
             Upload::InFile { .. } => {
                 let (mut buffer, mut at) = (vec![0; COPIED_AT_ONCE], 0);
                 loop {
@@ -97,7 +90,7 @@ impl Upload {
                     if length == 0 {
                         break;
                     }
-                    beside.write_all(&buffer[..length])?;
+                    file.write_all(&buffer[..length])?;
                     at += length as u64;
                 }
             }
