@@ -239,7 +239,6 @@ SEGMENTS = st.sampled_from(
         "up",
         "absolute",
         "%252e",
-        "\\",
         "",
     ]
 )
