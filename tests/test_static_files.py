@@ -122,7 +122,9 @@ def test_a_folder_without_its_slash_redirects(serve, root, asked, leads):
     )
 
 
-@pytest.mark.parametrize("asked", ["//sub", "//evil.example/..%2fsub", "/\\sub", "/%2Fsub", "///sub", "//evil.example"])
+@pytest.mark.parametrize(
+    "asked", ["//sub", "//evil.example/..%2fsub", "/%5Csub", "/%2Fsub", "///sub", "//evil.example"]
+)
 def test_no_redirect_leads_to_another_host(serve, root, asked):
     with serve(portico.StaticFiles(root)).wire() as wire:
         answer = wire.get(asked)
