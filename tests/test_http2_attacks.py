@@ -20,11 +20,9 @@ GROWTH = 5_000_000
 # For how long is attacked flat out, in seconds.
 FLAT_OUT = 0.4
 # How long a neighbour's answer may take in the middle and at worst, in seconds, on two cores that three processes share and
-# others with them. Measured alone, built with optimisation: 0.1 to 2 ms and 20 ms, of which 15 are the attacker's doing.
-MEDIAN, WORST = 0.05, 0.25
-# Built without optimisation, decoding takes twenty times as long, and here it is what is asked for.
-MEDIAN_OF = {"indexed_cookie_crumbs": 0.25}
-WORST_OF = {"indexed_cookie_crumbs": 0.5}
+# others with them. Measured without optimisation, on a busy machine: 0.1 to 11 ms, and 45 at worst, of which 15 are the
+# attacker's doing. With the turns of a connection unbounded it was 190 ms, with optimisation 37.
+MEDIAN, WORST = 0.025, 0.25
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +94,9 @@ def test_a_neighbour_is_answered_meanwhile(apart, nothing, attack):
     print(f"{attack.__name__}: neighbour {median * 1000:.1f} ms, {worst * 1000:.0f} at worst, {growth / 1e6:.2f} MB; "
           f"were nothing attacked {alone[0] * 1000:.1f} and {alone[1] * 1000:.0f}")  # fmt: skip
     assert growth < GROWTH
-    assert median < MEDIAN_OF.get(attack.__name__, MEDIAN)
+    assert median < MEDIAN
     # What the machine does to it is not the server's fault.
-    assert worst < WORST_OF.get(attack.__name__, WORST) + alone[1]
+    assert worst < WORST + alone[1]
 
 
 def data_of(client):
