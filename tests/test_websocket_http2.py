@@ -162,3 +162,15 @@ def test_a_client_that_opens_no_window_holds_up_the_handler_and_its_stream_is_re
     served.wait_stat("websockets_open", value=0)
     assert "write_timeout" in str(sent.pop())
     assert sum(sent) < 2**20
+
+
+def test_what_came_before_a_fault_is_answered_before_it(serve, client_of):
+    served = serve(portico.websocket(echo))
+    client = client_of(served)
+    socket = OverHTTP2(client)
+    texts = [str(number) for number in range(50)]
+    socket.send(*[frame(TEXT, text) for text in texts], frame(3))
+    assert [socket.read() for _ in texts] == [(TEXT, text.encode()) for text in texts]
+    assert socket.read_close()[0] == 1002
+    assert socket.read() is None
+    assert client.reply(client.open()).status == 426, "the connection goes on"

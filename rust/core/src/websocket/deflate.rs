@@ -153,13 +153,16 @@ impl Inflater {
         let mut space = [0; 8 * 1024];
         loop {
             let before = (decoder.total_in(), decoder.total_out());
-            let status = decoder.decompress(from, &mut space, FlushDecompress::Sync).map_err(|_| Failed::Wrong)?;
+            let status = decoder.decompress(from, &mut space, FlushDecompress::Sync);
             let (took, made) = (decoder.total_in() - before.0, (decoder.total_out() - before.1) as usize);
             from = &from[took as usize..];
-            if made > most - into.len() {
+            // What is good goes in before the fault is told.
+            let room = most - into.len();
+            into.extend_from_slice(&space[..made.min(room)]);
+            if made > room {
                 return Err(Failed::TooLarge);
             }
-            into.extend_from_slice(&space[..made]);
+            let status = status.map_err(|_| Failed::Wrong)?;
             if status == Status::StreamEnd {
                 // A block may say that it is the last (RFC 7692 section 7.2.3.4). What follows it begins anew.
                 decoder.reset(false);

@@ -11,8 +11,8 @@ use super::utf8::Utf8;
 pub(super) const MAX_CONTROL: usize = 125;
 /// How many empty fragments one message may have: they take no room, so that no other limit ends them.
 const MAX_EMPTY: u32 = 1_000;
-/// Of compressed bytes so many are inflated at once: they become 2 MiB at most.
-const SLICE: usize = 2 * 1024;
+/// Of compressed bytes so many are inflated at once: they become 512 KiB at most, in half a millisecond.
+const SLICE: usize = 512;
 /// After so much that was inflated others have their turn.
 const TURN: usize = 256 * 1024;
 
@@ -215,15 +215,13 @@ impl Machine {
             return Err(Violation::policy("too many empty fragments"));
         }
         let (is_last, before) = (frame.left == 0 && frame.fin, message.data.len());
+        let mut inflated = Ok(());
         if let Some(inflater) = &mut message.inflater {
             let (into, most) = (&mut message.data, self.max_message_bytes);
-            let fed = inflater.feed(&data, into, most);
-            fed.and_then(|()| if is_last { inflater.finish(into, most) } else { Ok(()) }).map_err(
-                |failed| match failed {
-                    Failed::TooLarge => Violation::too_large(most),
-                    Failed::Wrong => Violation::not_deflate(),
-                },
-            )?;
+            inflated = inflater.feed(&data, into, most);
+            if is_last && inflated.is_ok() {
+                inflated = inflater.finish(into, most);
+            }
             self.turn += data.len() + message.data.len() - before;
         } else if message.data.is_empty() {
             message.data = data;
@@ -234,6 +232,11 @@ impl Machine {
         if message.kind == Kind::Text && !message.utf8.feed(&message.data[before..]) {
             return Err(Violation::not_text());
         }
+        // Behind that, so that the first fault counts, however the bytes were cut.
+        inflated.map_err(|failed| match failed {
+            Failed::TooLarge => Violation::too_large(self.max_message_bytes),
+            Failed::Wrong => Violation::not_deflate(),
+        })?;
         if is_last {
             if !message.utf8.is_whole() {
                 return Err(Violation::not_text());
