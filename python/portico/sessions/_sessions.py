@@ -236,7 +236,9 @@ class _Waiting:
     def turn(self, key: str) -> Iterator[None]:
         with self._lock:
             if self._counts.get(key, 0) >= _WAITING:
-                raise SessionError(f"the session is in use, and {_WAITING} other requests wait for it already")
+                error = SessionError(f"the session is in use, and {_WAITING} other requests wait for it already")
+                error.reason = "busy"
+                raise error
             self._counts[key] = self._counts.get(key, 0) + 1
         try:
             yield
