@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 import portico
+import portico.sessions
 import portico.testing
 from portico import (
     _asgi,
@@ -24,8 +25,8 @@ from portico import (
 PUBLIC = [
     getattr(portico, name)
     for name in portico.__all__
-    if name not in ("__version__", "Handler", "Response", "StreamCallback")
-]
+    if name not in ("__version__", "Handler", "Response", "StreamCallback", "sessions")
+] + [getattr(portico.sessions, name) for name in portico.sessions.__all__]
 MEMBERS = [
     (owner, name)
     for owner in PUBLIC
@@ -52,6 +53,7 @@ def test_every_public_member_has_a_docstring(owner, name):
 @pytest.mark.parametrize(
     "module",
     [
+        portico.sessions,
         _asgi,
         _connection,
         _event_loop,

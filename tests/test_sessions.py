@@ -4,10 +4,11 @@ import asyncio
 import threading
 
 import pytest
+from websockets.sync.client import connect
 
 import portico
 from clients import curl
-from portico.sessions import Sessions
+from portico.sessions import MemoryStore, Sessions
 from session_stores import SECRET, act, act_async
 
 
@@ -234,6 +235,80 @@ def test_servers_may_share_one(serve):
         assert holds(visitor) == "({'a': '1'}, None)"
 
 
+class Counting(MemoryStore):
+    """A store that notes what it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def load(self, key, now, idle, lock=None):
+        self.asked.append("load and lock" if lock else "load")
+        return super().load(key, now, idle, lock)
+
+    def commit(self, *arguments):
+        self.asked.append("commit")
+        return super().commit(*arguments)
+
+    def unlock(self, key, owner):
+        self.asked.append("unlock")
+        super().unlock(key, owner)
+
+
+def test_the_store_is_asked_no_more_than_needed(serve):
+    store = Counting()
+
+    def handler(request):
+        return act(request) if request.path != "/untouched" else {"statusCode": 200}
+
+    with serve(handler, sessions={"secret": SECRET, "store": store}).httpx() as visitor:
+
+        def asked(method, path):
+            store.asked.clear()
+            answer = visitor.request(method, path)
+            assert answer.status_code == 200
+            assert ("vary" in answer.headers) == (path != "/untouched")
+            return store.asked
+
+        assert asked("GET", "/") == [], "it has no session yet"
+        assert asked("GET", "/set/a/1") == ["commit"]
+        assert asked("POST", "/untouched") == []
+        assert asked("GET", "/") == ["load"]
+        assert asked("POST", "/") == ["load and lock", "unlock"]
+        assert asked("GET", "/set/a/2") == ["load and lock", "commit"]
+        assert asked("GET", "/count") == ["load", "commit"], "nobody knew that this one writes"
+        assert asked("GET", "/count") == ["load and lock", "commit"]
+
+
+def test_a_websocket_can_read_it(stores, serve):
+    @portico.websocket
+    def talk(ws):
+        for _ in ws:
+            ws.send(repr(dict(ws.request.session)))
+
+    router = portico.Router()
+    router.add_route("GET", "/socket", talk)
+    router.add_route("GET", "/{*rest}", act)
+    served = serve(router, sessions=stores.sessions())
+    with served.httpx() as visitor:
+        holds(visitor, "/set/a/1")
+        cookie = visitor.cookies["__Host-session"]
+    url, context = f"wss://localhost:{served.port}/socket", served.context()
+    headers = {"cookie": f"__Host-session={cookie}"}
+    with connect(url, ssl=context, additional_headers=headers, proxy=None) as socket:
+        socket.send("?")
+        assert socket.recv(30) == "{'a': '1'}"
+
+
+def test_parts_of_a_handler_may_load_it_at_once(stores, serve):
+    async def handler(request):
+        await asyncio.gather(*(request.session.load(lock=True) for _ in range(5)))
+        return act(request)
+
+    with serve(handler, sessions=stores.sessions()).httpx() as visitor:
+        assert [holds(visitor, "/count") for _ in range(5)] == ["1", "2", "3", "4", "5"]
+
+
 # ---- where it cannot
 
 
@@ -363,6 +438,45 @@ def test_one_that_was_cancelled_leaves_no_lock(stores, serve):
             wire.send(f"GET /wait HTTP/1.1\r\nhost: localhost\r\ncookie: __Host-session={cookie}\r\n\r\n".encode())
             assert entered.wait(30)
         assert left.wait(30)
+        assert visitor.post("/count").text == "1"
+
+
+def test_one_that_leaves_while_it_waits_gets_no_lock(stores, serve):
+    waiting, may_end = threading.Event(), threading.Event()
+
+    async def handler(request):
+        if request.path == "/hold":
+            await request.session.load(lock=True)
+            waiting.set()
+            await asyncio.to_thread(may_end.wait, 30)
+            return {"statusCode": 200}
+        if request.path == "/wait":
+            waiting.set()
+            try:
+                await request.session.load(lock=True)
+            finally:
+                waiting.set()
+        return await act_async(request)
+
+    served = serve(handler, sessions=stores.sessions(lock_timeout=20))
+    with served.httpx() as visitor:
+        holds(visitor, "/set/a/1")
+        cookie = visitor.cookies["__Host-session"]
+
+        def ask(path):
+            wire = served.tls_wire()
+            waiting.clear()
+            wire.send(f"GET {path} HTTP/1.1\r\nhost: localhost\r\ncookie: __Host-session={cookie}\r\n\r\n".encode())
+            assert waiting.wait(30)
+            return wire
+
+        with ask("/hold") as hold:
+            for _ in range(5):
+                with ask("/wait"):
+                    waiting.clear()
+                assert waiting.wait(30), "it was cancelled"
+            may_end.set()
+            assert hold.read().status == 200
         assert visitor.post("/count").text == "1"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 import threading
@@ -278,8 +279,7 @@ def test_waiting_for_a_session_does_not_hold_up_the_event_loop(stores, serve):
         if request.path == "/hold":
             await request.session.load(lock=True)
             entered.set()
-            while not may_go.is_set():
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(may_go.wait, GENEROUS)
             return {"statusCode": 200}
         return await act_async(request)
 
@@ -295,3 +295,34 @@ def test_waiting_for_a_session_does_not_hold_up_the_event_loop(stores, serve):
             assert not waits.done()
             may_go.set()
             assert (hold.result(GENEROUS).status_code, waits.result(GENEROUS).text) == (200, "2")
+
+
+def main_of_workers(worker, sessions):
+    with portico.Server(act, sessions=sessions) as server:
+        worker.listen(server)
+        server.serve_forever()
+
+
+def test_workers_share_a_file(tmp_path):
+    sessions = {"secret": SECRET, "store": f"sqlite:{tmp_path / 's.db'}", "lock_timeout": GENEROUS}
+    main = functools.partial(main_of_workers, sessions=sessions)
+    with portico.Workers(main, workers=2, listen={"port": 0, "tls": False}) as workers:
+        (url,) = workers.urls
+        answers, cookies = [], {}
+        for _ in range(30):
+            # A connection each, so that both workers have some.
+            with httpx.Client(base_url=url, cookies=cookies) as client:
+                answers.append(client.post("/count").text)
+                cookies = {"session": client.cookies["session"]}
+    assert answers == [str(number) for number in range(1, 31)]
+
+
+@pytest.mark.parametrize("given", ["nothing", "memory"])
+def test_processes_that_share_nothing_are_warned_of(given, caplog):
+    sessions = None if given == "nothing" else Sessions(secret=SECRET)
+    with portico.Server(act, sessions=sessions) as server:
+        server._serves_with_others()
+        url = server.listen(0, tls=False).url
+        with httpx.Client(base_url=url) as client:
+            assert client.get("/count").text == "1"
+    assert caplog.text.count("one of several processes") == 1

@@ -42,7 +42,7 @@ def test_without_tls_it_has_no_prefix(serve):
 def test_its_name_and_same_site_can_be_chosen(serve):
     served = serve(act, sessions={"cookie": "sid", "same_site": "Strict", "lifetime": 600})
     line = get(served, "/set/a/1").headers["set-cookie"]
-    assert line.startswith("__Host-sid=") and line.endswith("; Max-Age=600; Path=/; Secure; HttpOnly; SameSite=Strict")
+    assert re.fullmatch(r"__Host-sid=[^;]+; Max-Age=600; Path=/; Secure; HttpOnly; SameSite=Strict", line)
 
 
 def test_behind_a_proxy_that_ends_tls(serve):
@@ -205,7 +205,8 @@ def test_secrets_are_changed_without_ending_sessions(stores, serve):
     assert answer.text == "({'a': '1'}, None)"
     # It is signed anew at once, its record with the next change.
     again = cookie_of(answer)
-    assert again != cookie and again[:47] == cookie[:47]
+    assert again != cookie
+    assert again.partition(".")[0] == cookie.partition(".")[0], "its id is the same"
     assert get(both, cookie=again).headers.get("set-cookie") is None
     assert get(both, "/set/b/2", again).headers.get("set-cookie") is None
     new = serve(act, sessions=stores.sessions(secret=[SECRET]))
@@ -276,7 +277,8 @@ def test_a_record_cannot_be_made_to_last(serve):
 def test_what_is_wrong_is_said_at_once(options, expected):
     with pytest.raises(portico.ConfigError, match=re.escape(expected)) as raised:
         portico.Server(act, sessions=options)
-    assert "hush" not in str(raised.value) and "short" not in str(raised.value)
+    assert "hush" not in str(raised.value)
+    assert "short" not in str(raised.value)
 
 
 def test_sessions_that_are_none():

@@ -86,9 +86,10 @@ class ResponseError(Error, ValueError):
 class SessionError(Error, RuntimeError):
     """A session cannot be had or kept just now: its store cannot be reached, another request has it for too long, or
     has changed it meanwhile. Nothing of it is lost silently: a handler that lets this pass answers `status`, 503, with
-    `Retry-After`."""
+    `Retry-After`. `reason` is `"store"`, `"busy"` or `"conflict"`, in the order of these three."""
 
     status: int = 503
+    reason: str = "store"
 
 
 class WebSocketError(Error, ConnectionError):

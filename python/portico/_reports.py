@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from ._errors import CertificateError, Error, ListenError, RequestError
+from ._errors import CertificateError, Error, ListenError, RequestError, SessionError
 
 if TYPE_CHECKING:
     from ._core import Request
@@ -47,7 +47,9 @@ class Reports:
         """A handler raised, or returned what is no response. Called where the handler ran."""
         if isinstance(exception, InterpreterEnds):
             return
-        if isinstance(exception, RequestError):
+        # Requests that are in each other's way are their client's doing.
+        in_the_way = isinstance(exception, SessionError) and exception.reason != "store"
+        if isinstance(exception, RequestError) or in_the_way:
             _logger.info("%s %s: %s", request.method, request.url, exception)
         elif isinstance(exception, Error):
             _logger.error("handler for %s %s: %s", request.method, request.url, exception)

@@ -114,6 +114,7 @@ class Server:
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
+        self._is_one_of_several = False
         self._pid = os.getpid()
         self._threads = _Threads()
         self._loop = Loop(self._threads.start)
@@ -410,8 +411,17 @@ class Server:
         """Those that were given; the default ones are made when first asked for."""
         if self._session_store is None:
             with self._making_sessions:
-                self._session_store = self._session_store or Sessions()
+                if self._session_store is None:
+                    self._session_store = Sessions()
+                    if self._is_one_of_several:
+                        self._session_store._warn_of_others()
         return self._session_store
+
+    def _serves_with_others(self) -> None:
+        """Other processes serve the same clients."""
+        self._is_one_of_several = True
+        if self._session_store is not None:
+            self._session_store._warn_of_others()
 
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]

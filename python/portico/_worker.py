@@ -75,6 +75,7 @@ class Worker:
         with self._lock:
             if self._closing:
                 raise ClosedError(f"worker {self._number} cannot listen: it is being closed")
+            server._serves_with_others()
             listeners = [server.listen(**keywords) for keywords in self._listen]
             self._servers.add(server)
             if not self._ready:

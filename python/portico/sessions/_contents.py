@@ -10,6 +10,7 @@ from typing import Any
 # As many bits as any text of a number that JSON readers here take.
 _LARGEST_INT = 4096
 _DEEPEST = 64
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def check_plain(value: object, where: str, depth: int = 0) -> None:
@@ -39,7 +40,7 @@ def check_plain(value: object, where: str, depth: int = 0) -> None:
 
 
 def pack_data(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(data).encode()
 
 
 def pack(data: bytes, state: bytes | None) -> bytes:

@@ -7,9 +7,10 @@ from typing import Any, cast
 from .._errors import ConfigError, SessionError
 from ._store import Lock, Locked, Record, Store
 
-# How long to wait for the server, in seconds, and how often to try again: it may have been started anew.
+# How long to wait for the server, in seconds, and how often to try again: it may have been started anew, and then each
+# connection finds out by a failure.
 _TIMEOUT = 2.0
-_RETRIES = 2
+_RETRIES = 1
 
 # A session is one hash: v(ersion), b(ytes), e(nds), x (expires), and o(wner) and u(ntil) of its lock. Times are
 # milliseconds since 1970 of whoever calls, so that all stores go by the same clock; the server's own only removes what
@@ -54,7 +55,7 @@ class RedisStore(Store):
     Its keys begin with `prefix`. Needs the package `redis` (`pip install portico[redis]`), and a server of version 5 or
     newer; not a cluster.
 
-    A server that does not answer within 2 seconds is tried again twice; then requests that use their session are
+    A server that does not answer within 2 seconds is tried again once; then requests that use their session are
     answered 503, until it is there again. What it keeps over its restarts, and what it does when its memory is full, is
     its own matter (`appendonly`, `maxmemory-policy volatile-lru`).
 

@@ -74,6 +74,7 @@ class Session(MutableMapping[str, Any]):
         self._state: bytes | None = None
         # The record that there is, and which key has signed its cookie; none for a new session.
         self._id: str | None = None
+        self._key = ""
         self._record: Record | None = None
         self._signer = 0
         self._loaded = False
@@ -177,7 +178,8 @@ class Session(MutableMapping[str, Any]):
         lock = self._is_likely_to_write() if lock is None else lock
         if self._needs_load(lock):
             for pause in _pauses(self._sessions, self._key):
-                await asyncio.sleep(pause)
+                if pause:
+                    await asyncio.sleep(pause)
                 try:
                     if self._sessions._store.waits:
                         await asyncio.to_thread(self._load_once, lock)
@@ -193,10 +195,6 @@ class Session(MutableMapping[str, Any]):
 
     # ---- loading
 
-    @property
-    def _key(self) -> str:
-        return _signing.store_key(self._id or "", self._visit.host)
-
     def _read_cookie(self) -> None:
         cookie, visit = self._visit.cookie, self._visit
         if not cookie:
@@ -205,7 +203,11 @@ class Session(MutableMapping[str, Any]):
         if read is None:
             _logger.info("sessions: the cookie of a client of %s was not signed here: a new session", visit.host)
             return
-        self._id, self._signer = read
+        self._signer = read[1]
+        self._take_id(read[0])
+
+    def _take_id(self, session_id: str) -> None:
+        self._id, self._key = session_id, _signing.store_key(session_id, self._visit.host)
 
     def _is_likely_to_write(self) -> bool:
         return not self._visit.is_safe or self._sessions._writers.has(self._visit.path)
@@ -247,12 +249,13 @@ class Session(MutableMapping[str, Any]):
             try:
                 self._load_once(lock)
             except Locked:
-                raise SessionError(
-                    "the session is in use by another request: `await request.session.load()` waits for that"
+                raise _not_now(
+                    "busy", "the session is in use by another request: `await request.session.load()` waits for that"
                 ) from None
             return
         for pause in _pauses(self._sessions, self._key):
-            time.sleep(pause)
+            if pause:
+                time.sleep(pause)
             try:
                 return self._load_once(lock)
             except Locked:
@@ -264,9 +267,10 @@ class Session(MutableMapping[str, Any]):
             self._loaded = True
             return
         lock = lock and not self._settled
-        if lock and not self._owner:
-            self._owner = secrets.token_hex(8)
         sessions = self._sessions
+        if lock:
+            with self._giving_up:
+                self._owner = self._owner or secrets.token_hex(8)
         wanted = Lock(self._owner, self._visit.lease) if lock else None
         record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
         with self._giving_up:
@@ -277,7 +281,7 @@ class Session(MutableMapping[str, Any]):
         if self._loaded and (record and record.version) != (self._record and self._record.version):
             if self._used or self._changed:
                 self._sessions._writers.wrote(self._visit.path)
-                raise SessionError("the session was changed by another request, after it was read in this one")
+                raise _not_now("conflict", "the session was changed by another request, after it was read in this one")
         elif self._loaded:
             return
         self._take(record)
@@ -332,7 +336,8 @@ class Session(MutableMapping[str, Any]):
         if self._must_not_wait():
             return self._keep_on_loop(keep, headers)
         for pause in _pauses(self._sessions, self._key):
-            time.sleep(pause)
+            if pause:
+                time.sleep(pause)
             if self._try(keep):
                 break
         return headers
@@ -345,7 +350,8 @@ class Session(MutableMapping[str, Any]):
 
         async def later() -> list[tuple[str, str]]:
             for pause in _pauses(self._sessions, self._key):
-                await asyncio.sleep(pause)
+                if pause:
+                    await asyncio.sleep(pause)
                 # What has begun is not given up in the middle: the client may leave, its change stays.
                 if await asyncio.shield(asyncio.to_thread(self._try, keep)):
                     break
@@ -412,7 +418,7 @@ class Session(MutableMapping[str, Any]):
         sessions, old = self._sessions, self._record
         replaces = None if old is None else (self._key, old.version)
         if old is None or self._renewed:
-            self._id = _signing.new_id()
+            self._take_id(_signing.new_id())
             ends = math.ceil(sessions._clock() + sessions._lifetime)
         else:
             ends = old.ends
@@ -444,9 +450,10 @@ class Session(MutableMapping[str, Any]):
             self._unlock_quietly()
             raise
         self._unlock_quietly()
-        raise SessionError(
+        raise _not_now(
+            "conflict",
             "the session was changed by another request, or has ended, between being read and being kept in this one; "
-            "nothing of this one was kept (`session.lock()` before reading has it wait for others)"
+            "nothing of this one was kept (`session.lock()` before reading has it wait for others)",
         )
 
     def _cookie(self, ends: int) -> tuple[str, str]:
@@ -476,4 +483,10 @@ def _pauses(sessions: Sessions, key: str) -> Iterator[float]:
             # Not all at the same moment.
             yield pause * random.uniform(0.5, 1.0)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
-    raise SessionError(f"the session is in use by another request, for more than {sessions._lock_timeout:g} s")
+    raise _not_now("busy", f"the session is in use by another request, for more than {sessions._lock_timeout:g} s")
+
+
+def _not_now(reason: str, text: str) -> SessionError:
+    error = SessionError(text)
+    error.reason = reason
+    return error

@@ -119,6 +119,7 @@ class Sessions:
         self._waiting = _Waiting()
         self._writers = _Writers()
         self._store = _open_store(store)
+        self._is_random = not keys
         if not keys:
             keys = [secrets.token_bytes(32)]
             _logger.info(
@@ -147,6 +148,14 @@ class Sessions:
 
     def __repr__(self) -> str:
         return f"<portico sessions in {self._store!r}>"
+
+    def _warn_of_others(self) -> None:
+        if self._is_random or isinstance(self._store, MemoryStore):
+            _logger.warning(
+                "sessions: this is one of several processes, and sessions are its own, so clients lose theirs whenever "
+                "another one answers: give all of them the same secret, and a store that they share (sqlite:PATH, "
+                "redis://HOST)"
+            )
 
     def _open(self, request: Request, server: Server, on_loop: bool, settled: bool) -> Session:
         secure = request.connection.secure if self._secure is None else self._secure
@@ -227,7 +236,9 @@ class _Waiting:
     def turn(self, key: str) -> Iterator[None]:
         with self._lock:
             if self._counts.get(key, 0) >= _WAITING:
-                raise SessionError(f"the session is in use, and {_WAITING} other requests wait for it already")
+                error = SessionError(f"the session is in use, and {_WAITING} other requests wait for it already")
+                error.reason = "busy"
+                raise error
             self._counts[key] = self._counts.get(key, 0) + 1
         try:
             yield
