@@ -71,8 +71,9 @@ impl Exchange {
                     exchange.refuse(&error);
                 }
                 Ok(decoding) => {
+                    let length = declared.filter(|_| decoding.is_none());
                     let body = Coming { stream: body, declared, decoding };
-                    if dispatch::streams_body(connection, &mut request) {
+                    if dispatch::streams_body(connection, &mut request, length) {
                         exchange.stream(request, body);
                     } else {
                         tokio::spawn(exchange.follow(request, body));
