@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._core import FileBody, __version__, wsgi_environ, wsgi_start
-from ._errors import ConfigError, ResponseError
+from ._errors import ConfigError, RequestError, ResponseError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -26,6 +26,9 @@ _logger = logging.getLogger("portico.error")
 
 # The longest body, in bytes, that is sent only when it is whole.
 _WHOLE = 2**20
+# Bodies of requests from so many bytes on are read by the app as they come. For shorter ones a thread that waits would
+# cost more than the memory.
+_LONG = 64 * 1024
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -35,10 +38,11 @@ def wsgi(app: WSGIApplication) -> Function:
 
     It goes wherever a handler goes, and runs as any `def` handler does, by the setting `dispatch`. `environ` has
     `portico.request` besides what PEP 3333 lists; headers with an underscore in their name are left out of it, for
-    they would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. The app is called with
-    the body read. A response that is a list, or has a `Content-Length` of 1 MiB at the most, is sent when the app is
-    done and has been closed, so that an error gives a whole 500; any other is sent as it comes, from its first part
-    on, by a thread of the setting `stream_threads`.
+    they would pass for those with a hyphen. `wsgi.errors` writes to the logger `portico.error`. A body that is
+    announced to have 64 KiB or more is read by the app from `wsgi.input` as it comes, on a thread of the setting
+    `stream_threads`; with any other the app is called when it is here. A response that is a list, or has a
+    `Content-Length` of 1 MiB at the most, is sent when the app is done and has been closed, so that an error gives a
+    whole 500; any other is sent as it comes, from its first part on, by a thread of the setting `stream_threads`.
 
     Raises `ConfigError` where `app` cannot be called. What an app does against PEP 3333 is a `ResponseError` in the
     log, and a 500 for the client: no `start_response`, a body that is not bytes, a `Content-Length` that is not the
@@ -59,6 +63,8 @@ def wsgi(app: WSGIApplication) -> Function:
 
 class _Application:
     """A handler that calls a WSGI application."""
+
+    stream_body_from = _LONG
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
@@ -82,8 +88,10 @@ class _Application:
         # One for the whole response, whichever threads make it: what an app begins with its context variables, as
         # Flask's `stream_with_context` does, it ends where they are known.
         context = contextvars.copy_context()
+        environ = wsgi_environ(request, self._base)
+        source = environ["wsgi.input"]
         try:
-            result = context.run(self._app, wsgi_environ(request, self._base), answer.start_response)
+            result = context.run(self._app, environ, answer.start_response)
             try:
                 rest = answer.take_file(result) or answer.take(result, context)
             finally:
@@ -92,6 +100,9 @@ class _Application:
         finally:
             if _errors.rest:
                 _errors.flush()
+            if type(source) is _Input and source.refused and rest is None:
+                # Whatever the app makes of it: the client is to know that its request was too long, or too slow.
+                raise source.refused
         answer.check_started()
         if rest is not None:
             return {"statusCode": answer.status, "headers": answer.headers, "body": rest}
@@ -104,6 +115,47 @@ class _Application:
 
     def __repr__(self) -> str:
         return f"portico.wsgi({self._app!r})"
+
+
+class _Body(io.RawIOBase):
+    """The body of a request as it comes."""
+
+    def __init__(self, request: Request) -> None:
+        self._pieces = request.stream()
+        # What is left of the piece that came last.
+        self._left = memoryview(b"")
+        self.refused: RequestError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        if not self._left:
+            try:
+                self._left = memoryview(next(self._pieces, b""))
+            except RequestError as error:
+                self.refused = error
+                raise
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+class _Input(io.BufferedReader):
+    """`wsgi.input` of a body that is still coming."""
+
+    raw: _Body
+
+    @property
+    def refused(self) -> RequestError | None:
+        """Why the rest of it will not come, where that is the client's fault."""
+        return self.raw.refused
+
+
+def body_input(request: Request) -> _Input:
+    """`wsgi.input` for a body that is still coming. Called by the core."""
+    return _Input(_Body(request), _LONG)
 
 
 class _Answer:

@@ -17,17 +17,18 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyIterator;
 
-use crate::handler::Site;
+use crate::handler::{Call, Site};
 use crate::loops::{Bridge, Queue, Sleeper};
 use crate::request::Request;
 use crate::response::{to_body, wrong};
 use crate::streams::Visit;
 use crate::threads::{detach, try_attach_for_long};
 
-/// What has a thread for as long as a connection or a response lasts.
+/// What has a thread for as long as a connection, a response or a body lasts.
 pub(crate) enum Long {
     Visit(Visit),
     Pump(Pump),
+    Call(Box<Call>),
 }
 
 impl Work for Long {
@@ -35,6 +36,7 @@ impl Work for Long {
         match self {
             Long::Visit(visit) => visit.connection(),
             Long::Pump(pump) => pump.connection,
+            Long::Call(call) => call.connection(),
         }
     }
 
@@ -42,6 +44,7 @@ impl Work for Long {
         match self {
             Long::Visit(visit) => visit.run(),
             Long::Pump(pump) => pump.run(),
+            Long::Call(call) => call.run(),
         }
     }
 }

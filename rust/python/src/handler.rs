@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::RETRY_AFTER;
-use portico_core::dispatch::handler_begins;
+use portico_core::dispatch::{Streams, handler_begins};
 use portico_core::http::Response;
 use portico_core::http::form::Limits;
 use portico_core::{Handler, Pool, Reply};
@@ -172,13 +172,54 @@ impl Failed {
 pub(crate) struct Function {
     pub(crate) callable: Arc<Slot>,
     pub(crate) site: Arc<Site>,
-    /// It takes bodies as they come: its attribute `stream_body`.
-    pub(crate) streams_body: bool,
+    /// Which bodies it takes as they come.
+    pub(crate) streams: Streams,
+}
+
+/// A handler that is called in its own way where the body of a request is here, and on a thread for itself where it has to wait
+/// for it: clients that send slowly keep each other waiting there, and nobody else.
+pub(crate) struct Patient {
+    pub(crate) function: Arc<Function>,
+    /// What it is otherwise called by.
+    pub(crate) otherwise: Arc<dyn Handler>,
+    pub(crate) pool: Arc<Pool<Long>>,
+}
+
+impl Handler for Patient {
+    fn call(&self, request: portico_core::http::Request, reply: Reply) {
+        if request.incoming.is_none() {
+            return self.otherwise.call(request, reply);
+        }
+        self.pool.submit(Long::Call(Box::new(Call { function: self.function.clone(), request, reply })));
+    }
+
+    fn streams(&self) -> Streams {
+        self.function.streams
+    }
+}
+
+/// One call of a handler that waits for the body of its request.
+pub(crate) struct Call {
+    function: Arc<Function>,
+    request: portico_core::http::Request,
+    reply: Reply,
+}
+
+impl Call {
+    pub(crate) fn connection(&self) -> u64 {
+        self.request.connection_id()
+    }
+
+    pub(crate) fn run(mut self) {
+        if !self.reply.is_abandoned() {
+            self.function.call(self.request, self.reply);
+        }
+    }
 }
 
 impl Handler for Function {
-    fn streams_body(&self) -> bool {
-        self.streams_body
+    fn streams(&self) -> Streams {
+        self.streams
     }
 
     fn hold(&self, work: &mut dyn FnMut()) {

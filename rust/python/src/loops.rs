@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use portico_core::dispatch::{HOLD, Turns};
+use portico_core::dispatch::{HOLD, Streams, Turns};
 use portico_core::locks::Mutex;
 use portico_core::{Driven, Handler, LoopWaker, Reply};
 use pyo3::exceptions::PyKeyboardInterrupt;
@@ -51,8 +51,8 @@ impl Handler for OnLoop {
         true
     }
 
-    fn streams_body(&self) -> bool {
-        self.function.streams_body
+    fn streams(&self) -> Streams {
+        self.function.streams
     }
 }
 

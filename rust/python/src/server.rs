@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use portico_core::config::Dispatch;
+use portico_core::dispatch::Streams;
 use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
@@ -20,7 +21,7 @@ use crate::connection;
 use crate::contexts::{self, Context};
 use crate::errors::{self, ConfigError};
 use crate::files::StaticFiles;
-use crate::handler::{Function, Site};
+use crate::handler::{Function, Patient, Site};
 use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::router::{self, Pattern, Router};
@@ -367,13 +368,10 @@ impl Server {
         if let Ok(files) = handler.cast::<StaticFiles>() {
             return Ok(files.get().handler());
         }
-        let streams_body = match handler.getattr_opt(intern!(handler.py(), "stream_body"))? {
-            Some(streams) => streams.is_truthy()?,
-            None => false,
-        };
+        let streams = streams(handler)?;
         let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);
-        let handler = Arc::new(Function { callable, site: self.site.clone(), streams_body });
+        let handler = Arc::new(Function { callable, site: self.site.clone(), streams });
         let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
             Some(bridge) => {
                 let (queue, timeout) = (bridge.get().queue.clone(), self.config.handler_timeout);
@@ -403,11 +401,24 @@ impl Server {
     /// A `def` handler that is called as the setting `dispatch` says.
     fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
         let mut wanted = self.wanted.lock();
-        if handler.streams_body {
+        if let Streams::Announced(_) = handler.streams {
+            wanted.streams.want();
+            drop(wanted);
+            let (otherwise, runs) = self.dispatch_otherwise(handler.clone());
+            return (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), runs);
+        }
+        if handler.streams == Streams::Every {
             // It waits for its client, which no thread that does I/O may.
             wanted.pool.want();
             return (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads);
         }
+        drop(wanted);
+        self.dispatch_otherwise(handler)
+    }
+
+    /// The same for one that does not wait for its client.
+    fn dispatch_otherwise(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
+        let mut wanted = self.wanted.lock();
         if self.config.dispatch != Dispatch::Inline {
             wanted.pool.want();
         }
@@ -494,4 +505,17 @@ impl Listener {
     fn close(&self, py: Python<'_>) {
         detach(py, || self.0.close());
     }
+}
+
+/// Which bodies a handler takes as they come: every one by its attribute `stream_body`, those that are announced to be so long
+/// by `stream_body_from`, which gateways have.
+fn streams(handler: &Bound<'_, PyAny>) -> PyResult<Streams> {
+    let py = handler.py();
+    if let Some(streams) = handler.getattr_opt(intern!(py, "stream_body"))?
+        && streams.is_truthy()?
+    {
+        return Ok(Streams::Every);
+    }
+    let least = handler.getattr_opt(intern!(py, "stream_body_from"))?;
+    least.map_or(Ok(Streams::None), |least| Ok(Streams::Announced(least.extract()?)))
 }

@@ -34,11 +34,27 @@ pub(crate) fn wsgi_environ<'py>(
     };
     environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
     add_addresses(&environ, core.connection.as_deref())?;
-    add_headers(&environ, core)?;
-    let body = request.get().value(py, const { position("body") })?;
-    environ.set_item(intern!(py, "wsgi.input"), bytes_io(py)?.call1((body,))?)?;
+    add_headers(&environ, request)?;
+    let input = match streamed(request) {
+        Some(_) => body_input(py)?.call1((request,))?,
+        None => bytes_io(py)?.call1((request.get().value(py, const { position("body") })?,))?,
+    };
+    environ.set_item(intern!(py, "wsgi.input"), input)?;
     environ.set_item(intern!(py, "portico.request"), request)?;
     Ok(environ)
+}
+
+/// The announced length of a body that the application reads as it comes. One without is waited for: applications that do not
+/// know `wsgi.input_terminated` take it for empty.
+fn streamed<'a>(request: &'a Bound<'_, Request>) -> Option<&'a [u8]> {
+    let request = request.get();
+    request.coming().filter(|_| request.queue().is_none())?;
+    request.core().headers.get("content-length")
+}
+
+fn body_input(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static INPUT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    INPUT.import(py, "portico._wsgi", "body_input")
 }
 
 fn bytes_io(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
@@ -72,8 +88,8 @@ fn add_addresses(environ: &Bound<'_, PyDict>, connection: Option<&portico_core::
     Ok(())
 }
 
-fn add_headers(environ: &Bound<'_, PyDict>, request: &portico_core::http::Request) -> PyResult<()> {
-    let py = environ.py();
+fn add_headers(environ: &Bound<'_, PyDict>, this: &Bound<'_, Request>) -> PyResult<()> {
+    let (py, request) = (environ.py(), this.get().core());
     // Which of the common names were seen: only a repeated name is looked up before it is set.
     let (mut seen, mut has_length) = (0u64, !request.body.is_empty());
     for (name, value) in request.headers.iter() {
@@ -106,7 +122,12 @@ fn add_headers(environ: &Bound<'_, PyDict>, request: &portico_core::http::Reques
     if let Some(value) = request.headers.get("content-type") {
         environ.set_item(intern!(py, "CONTENT_TYPE"), latin1(py, value))?;
     }
-    if has_length {
+    if let Some(length) = streamed(this) {
+        environ.set_item(intern!(py, "CONTENT_LENGTH"), latin1(py, length))?;
+    } else if request.incoming.is_some() {
+        let body = this.get().value(py, const { position("body") })?;
+        environ.set_item(intern!(py, "CONTENT_LENGTH"), body.len()?.to_string())?;
+    } else if has_length {
         environ.set_item(intern!(py, "CONTENT_LENGTH"), request.body.len().to_string())?;
     }
     Ok(())

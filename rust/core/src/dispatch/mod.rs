@@ -48,10 +48,10 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// Whether it is to be called as soon as the head of a request is read, with a body that comes while it runs:
+    /// For which bodies it is to be called as soon as the head of a request is read, with a body that comes while it runs:
     /// [`Request::incoming`]. One that is here by then is whole in [`Request::body`].
-    fn streams_body(&self) -> bool {
-        false
+    fn streams(&self) -> Streams {
+        Streams::None
     }
 
     /// Calls `work`, which calls handlers like this one, with whatever they all need, as a lock of their language: to take
@@ -65,6 +65,17 @@ impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
     fn call(&self, request: Request, reply: Reply) {
         reply.send(self(request));
     }
+}
+
+/// Which bodies a handler takes as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// None: it is called when they are whole.
+    None,
+    /// Those that are announced to have so many bytes or more. Of others it wants to know how long they are.
+    Announced(u64),
+    /// Every one.
+    Every,
 }
 
 /// Who answers a request.
@@ -299,13 +310,18 @@ pub(crate) fn admit(connection: &Connection, request: &mut Request) -> Result<Ad
     Ok(Admitted::By(handler))
 }
 
-/// Whether who answers wants the body as it comes. Asked of a head whose body is not whole; what routers find on the way
-/// is forgotten, for they are followed again.
-pub(crate) fn streams_body(connection: &Connection, request: &mut Request) -> bool {
+/// Whether who answers wants the body as it comes, of which `length` was announced, where any was. Asked of a head whose body
+/// is not whole; what routers find on the way is forgotten, for they are followed again.
+pub(crate) fn streams_body(connection: &Connection, request: &mut Request, length: Option<u64>) -> bool {
     let Ok(handler) = connection.handler_for(request.host()) else { return false };
     let found = follow(handler, request);
     request.route = None;
-    matches!(found, Admitted::By(handler) if handler.streams_body())
+    let Admitted::By(handler) = found else { return false };
+    match handler.streams() {
+        Streams::None => false,
+        Streams::Announced(least) => length.is_some_and(|length| length >= least),
+        Streams::Every => true,
+    }
 }
 
 /// Follows routers to who answers.

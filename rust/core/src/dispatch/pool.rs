@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Handler, Job, Reply, Turns, Work};
+use super::{Handler, Job, Reply, Streams, Turns, Work};
 use crate::http::Request;
 use crate::locks::{Condvar, Mutex, MutexGuard};
 use crate::server::Spawn;
@@ -155,7 +155,7 @@ impl Handler for Pooled {
         self.pool.submit(Job { handler: self.handler.clone(), judge: None, request, reply });
     }
 
-    fn streams_body(&self) -> bool {
-        self.handler.streams_body()
+    fn streams(&self) -> Streams {
+        self.handler.streams()
     }
 }

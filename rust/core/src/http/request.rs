@@ -25,7 +25,7 @@ pub struct Request {
     pub headers: Headers,
     /// The whole body; empty where there was none, and where it is still coming.
     pub body: Bytes,
-    /// The body that is still coming; only for handlers that take it so, see [`crate::Handler::streams_body`].
+    /// The body that is still coming; only for handlers that take it so, see [`crate::Handler::streams`].
     pub incoming: Option<Incoming>,
     /// The connection on which it came; none where only its bytes were parsed.
     pub connection: Option<Arc<ConnectionInfo>>,

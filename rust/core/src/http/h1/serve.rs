@@ -142,7 +142,7 @@ impl Io {
                     if decoding.is_some() {
                         self.machine.stream_body();
                         // Before any of it is decoded: that can be much, and is for the handler to take.
-                        if self.streams_body(&new) {
+                        if self.streams_body(&new, None) {
                             new.headers = new.headers.decoded(None);
                             return Ok(Some((new, Bytes::new(), Some(Streamed { expects, decoding }))));
                         }
@@ -171,7 +171,8 @@ impl Io {
                 Event::NeedMore => {
                     // What is here whole by now needs no stream, and no question.
                     if let (Some(expects), Some(new)) = (undecided.take(), &head) {
-                        if decoding.is_none() && self.streams_body(new) {
+                        let length = if let Framing::Length(length) = new.framing { Some(length) } else { None };
+                        if decoding.is_none() && self.streams_body(new, length) {
                             self.machine.stream_body();
                             let streamed = Streamed { expects, decoding: None };
                             return Ok(head.map(|head| (head, body.finish(), Some(streamed))));
@@ -186,8 +187,8 @@ impl Io {
         }
     }
 
-    /// Whether who answers takes the body as it comes.
-    fn streams_body(&self, head: &Head) -> bool {
+    /// Whether who answers takes the body as it comes, which will have that length, where it is known.
+    fn streams_body(&self, head: &Head, length: Option<u64>) -> bool {
         let Head { method, target, version, headers, .. } = head.clone();
         let body = Bytes::new();
         let mut request = Request {
@@ -201,7 +202,7 @@ impl Io {
             route: None,
             tunnel: false,
         };
-        dispatch::streams_body(&self.connection, &mut request)
+        dispatch::streams_body(&self.connection, &mut request, length)
     }
 
     /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.

@@ -77,8 +77,9 @@ impl Exchange {
                     exchange.refuse(&error);
                 }
                 Ok(decoding) => {
+                    let length = declared.filter(|_| decoding.is_none());
                     let body = Coming { stream: body, declared, decoding };
-                    if dispatch::streams_body(connection, &mut request) {
+                    if dispatch::streams_body(connection, &mut request, length) {
                         exchange.stream(request, body, waits);
                     } else {
                         let limit = connection.service.config.max_request_read_bytes as u64;
