@@ -42,12 +42,14 @@ class Program:
     """Python."""
     places: tuple[Place, ...]
     """Where each line of the source is from."""
+    fixed: frozenset[int]
+    """Lines of the source, from 0 on, that begin within a string: they cannot be indented."""
     texts: tuple[str, ...]
     """The text between the tags, in order; the program prints them by number."""
     names: frozenset[str]
     """Every name that stands in its code."""
-    layout: str | None
-    """The page that is put around it."""
+    layers: int
+    """How many layouts are around it. What it printed, and what each layout around it did, ends with a mark."""
     awaits: bool
     """Whether it awaits outside of any function of its own."""
     binds: tuple[str, ...]
@@ -86,9 +88,10 @@ class _Compiler:
     include: Include
     lines: list[str] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
+    fixed: set[int] = field(default_factory=set)
     texts: list[str] = field(default_factory=list)
     blocks: list[_Block] = field(default_factory=list)
-    layout: str | None = None
+    layout: tuple[str, str] | None = None
     names: set[str] = field(default_factory=set)
 
     def add_page(self, page: str, text: str, within: tuple[str, ...]) -> None:
@@ -116,6 +119,7 @@ class _Compiler:
         """Adds lines of code, which are the page's from `place` on. Those in `fixed` are within a string that spans
         lines, and stay as they are."""
         indent = "    " * self.depth
+        self.fixed.update(len(self.lines) + number for number in fixed)
         for number, line in enumerate(lines):
             self.lines.append(line if number in fixed or not line else indent + line)
             self.places.append((place[0], place[1] + number))
@@ -139,13 +143,16 @@ class _Compiler:
             # As the one element of a list: nothing in it can close the brackets that it will stand in.
             tree = compile(f"[\n{code}\n]", place[0], "eval", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             assert isinstance(tree, ast.Expression)
-            if not isinstance(tree.body, ast.List) or len(tree.body.elts) != 1 or isinstance(tree.body.elts[0], ast.Starred):
+            found = tree.body.elts if isinstance(tree.body, ast.List) else []
+            if len(found) != 1 or isinstance(found[0], ast.Starred):
                 raise ValueError("more than one value, or none")
         except (SyntaxError, ValueError) as error:
             line = place[1] + max((getattr(error, "lineno", None) or 2) - 2, 0)
             raise page_error((place[0], line), f"no expression: {_said(error)}") from None
         lines, fixed = _indent.split(code)
-        opening, closing = (f"{RESERVED}p(", ', end="")') if piece.kind == "-" else (f"{RESERVED}p({RESERVED}e(", '), end="")')
+        opening, closing = f"{RESERVED}p(", ', end="")'
+        if piece.kind == "=":
+            opening, closing = f"{opening}{RESERVED}e(", f"){closing}"
         lines[0] = opening + lines[0]
         if "#" in lines[-1]:
             lines.append(closing)  # A comment would take it along.
@@ -163,7 +170,7 @@ class _Compiler:
         if name == "layout":
             if self.layout is not None:
                 raise page_error(place, "a page has one layout")
-            self.layout = self.include(page, target)[0]
+            self.layout = self.include(page, target)
             return
         if len(within) >= MOST_INCLUDES:
             raise page_error(place, f"pages include each other more than {MOST_INCLUDES} deep")
@@ -226,6 +233,15 @@ def compile_page(page: str, text: str, include: Include) -> Program:
     """Compiles a page. Raises `PageError` that names the page and its line."""
     compiler = _Compiler(page, include)
     compiler.add_page(page, text, (page,))
+    layers: list[str] = [page]
+    while compiler.layout is not None:
+        around, text = compiler.layout
+        if around in layers or len(layers) > MOST_INCLUDES:
+            raise page_error((around, 1), "layouts stand around each other in a circle, or too deep")
+        compiler.layout = None
+        compiler.emit(compile_layer(len(layers) - 1), (around, 1))
+        layers.append(around)
+        compiler.add_page(around, text, (around,))
     source = "\n".join(compiler.lines)
     places = tuple(compiler.places)
     try:
@@ -242,13 +258,20 @@ def compile_page(page: str, text: str, include: Include) -> Program:
         page=page,
         source=source,
         places=places,
+        fixed=frozenset(compiler.fixed),
         texts=tuple(compiler.texts),
         names=frozenset(facts.names),
-        layout=compiler.layout,
+        layers=len(layers) - 1,
         awaits=facts.awaits,
         binds=tuple(sorted(facts.binds)),
         makes_functions=facts.makes_functions,
     )
+
+
+def compile_layer(number: int) -> list[str]:
+    """What stands between a page and the layout around it: a mark where its output ends, and one as `content`, which
+    is exchanged for that output when all has run."""
+    return [f'{RESERVED}p({RESERVED}n + "e{number}", end="")', f'content = {RESERVED}n + "c{number}"']
 
 
 class _Facts(ast.NodeVisitor):
@@ -358,7 +381,8 @@ def _pieces(page: str, text: str) -> list[_Piece]:
         between = text[end : tag.start()]
         _check_open(page, text, end, tag.start())
         blank = _BLANK.match(text, tag.end())
-        alone = tag["kind"] in ("", "#") and not tag["literal"] and blank and not text[line_start : tag.start()].strip(" \t")
+        first = not text[line_start : tag.start()].strip(" \t")
+        alone = tag["kind"] in ("", "#") and blank is not None and first
         _add_text(pieces, between.rstrip(" \t") if alone else between, _line(text, end))
         end = blank.end() if blank and (alone or tag["close"] == "-%>") else tag.end()
         if tag["literal"]:
