@@ -27,7 +27,7 @@ from ._language import RESERVED, Program
 from ._limits import PageLimits
 from ._state import State
 
-GIVEN = frozenset({"request", "query", "headers", "cookies", "session"})
+GIVEN = frozenset({"request", "query", "headers", "session"})
 """What each request gives anew."""
 _KEPT_PROGRAMS = 4096
 _RECYCLED_AFTER = 20_000
@@ -92,13 +92,15 @@ class Engine:
         bound = before.bound | (program.names & GIVEN)
         run = _Run(self, program, number, functions)
         inputs = {name: given[name]() for name in bound}
+        # An object of the host stays there; what pages change of a plain one comes back.
+        session = isinstance(inputs.get("session"), dict)
         inputs[RESERVED + "t"] = list(program.texts)
         if program.layers:
             inputs[RESERVED + "n"] = run.mark
         try:
             with self._started().checkout(limits=self._resource_limits(), os_policy={"sleep": "system"}) as worker:
                 worker.load_session(before.numbered(number).dump)
-                run.run(worker, inputs, defined=number in before.defined, session="session" in bound)
+                run.run(worker, inputs, defined=number in before.defined, session=session)
                 dump = worker.dump()
         except monty.MontyError as error:
             raise self._fault(error, run) from run.host_error

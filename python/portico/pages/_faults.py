@@ -54,10 +54,10 @@ def _reason(error: monty.MontyError, limits: PageLimits) -> tuple[str, str]:
         return "time", f"it ran for more than {limits.seconds:g} seconds"
     if isinstance(inner, TimeoutError) and "sleep limit exceeded" in said:
         return "time", "pages cannot sleep"
-    if isinstance(inner, MemoryError) and "memory limit exceeded" in said:
-        return "memory", f"it used more than {limits.memory_bytes:,} bytes of memory"
+    if isinstance(inner, MemoryError) and f"> {limits.output_bytes} bytes" in said:
+        return "output", f"it printed more than {limits.output_bytes:,} bytes"
     if isinstance(inner, MemoryError):
-        return "output", f"it printed more than {limits.output_bytes:,} bytes, or used too much memory ({said})"
+        return "memory", f"it used more than {limits.memory_bytes:,} bytes of memory"
     if isinstance(inner, RecursionError):
         return "recursion", f"functions called each other more than {limits.recursion} deep"
     if isinstance(inner, RuntimeError) and said.startswith("RuntimeError: suspension limit"):

@@ -46,12 +46,17 @@ def normalise(text: str, column: int) -> Code:
     if not lines:
         return Code((), frozenset(), skipped, False, "")
     # The first line stands where it stands on the page; or else its own place says nothing, and the others are taken
-    # to stand as deep as it does.
+    # to stand as deep as it does, or within it.
     first = lines[0].lstrip()
-    flush = [first, *_dedent("\n".join(lines[1:])).split("\n")] if len(lines) > 1 else [first]
     aligned = [" " * (column + len(lines[0]) - len(first)) + first, *lines[1:]]
+    candidates = [_dedent("\n".join(aligned)).split("\n")]
+    if not skipped and len(lines) > 1:
+        rest = _dedent("\n".join(lines[1:]))
+        inner, fixed = rest.split("\n"), _within_strings(rest)
+        nested = [line if number in fixed or not line else "    " + line for number, line in enumerate(inner)]
+        candidates += [[first, *inner], [first, *nested]]
     failure: BadIndentation | None = None
-    for candidate in (_dedent("\n".join(aligned)).split("\n"), *([flush] if not skipped else [])):
+    for candidate in candidates:
         try:
             return _look(candidate, skipped)
         except BadIndentation as error:

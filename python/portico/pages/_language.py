@@ -29,7 +29,8 @@ _NAME = re.compile(r"[^\W\d]\w*")
 Place = tuple[str, int]
 """A page and a line of it, from 1 on."""
 Include = Callable[[str, str], tuple[str, str]]
-"""From the page that includes and the name that it gives to the name of the page meant and its text."""
+"""From the page that includes and the name that it gives to the name of the page meant and its text. Raises
+`FileNotFoundError`."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +171,20 @@ class _Compiler:
         if name == "layout":
             if self.layout is not None:
                 raise page_error(place, "a page has one layout")
-            self.layout = self.include(page, target)
+            self.layout = self.fetch(page, target, place)
             return
         if len(within) >= MOST_INCLUDES:
             raise page_error(place, f"pages include each other more than {MOST_INCLUDES} deep")
-        included, text = self.include(page, target)
+        included, text = self.fetch(page, target, place)
         if included in within:
             raise page_error(place, f"{included} includes itself")
         self.add_page(included, text, (*within, included))
+
+    def fetch(self, page: str, target: str, place: Place) -> tuple[str, str]:
+        try:
+            return self.include(page, target)
+        except FileNotFoundError as error:
+            raise page_error(place, str(error)) from None
 
     def add_code(self, piece: _Piece, place: Place, open_before: int) -> None:
         try:

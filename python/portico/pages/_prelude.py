@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+ENDINGS = ("exit", "reply_file", "reply_data", "reply_error", "reply_redirect")
+"""The functions that end a page."""
+
 SOURCE = '''\
+from functools import partial as _psp_q
 from time import sleep as _psp_s
 _psp_p = print
 def _psp_e(value):
@@ -12,27 +16,13 @@ def _psp_e(value):
         return value.replace('"', "&quot;").replace("'", "&#39;")
     return value
 escape = _psp_e
-def exit(*args):
-    _psp_end("exit", args, {})
+def _psp_x(kind, *args, **options):
+    _psp_end(kind, args, options)
     _psp_s(1)
-def reply_file(*args, **options):
-    _psp_end("reply_file", args, options)
-    _psp_s(1)
-def reply_data(*args, **options):
-    _psp_end("reply_data", args, options)
-    _psp_s(1)
-def reply_error(*args, **options):
-    _psp_end("reply_error", args, options)
-    _psp_s(1)
-def reply_redirect(*args, **options):
-    _psp_end("reply_redirect", args, options)
-    _psp_s(1)
-'''
+''' + "".join(f'{name} = _psp_q(_psp_x, "{name}")\n' for name in ENDINGS)
 """A page ends early by a sleep that its limits do not allow: the interpreter stops there, past every `except` and
-`finally`, and keeps what it has. An exception, of whatever class, a bare `except:` would hold up."""
+`finally`, and keeps what it has. An exception, of whatever class, a bare `except:` would hold up. What is here is part
+of what each session keeps, so it is short."""
 
 STOPPED = "sleep limit exceeded"
 """How the error of that begins."""
-
-NAMES = frozenset({"escape", "exit", "reply_file", "reply_data", "reply_error", "reply_redirect"})
-"""What a page finds here."""
