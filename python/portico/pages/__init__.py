@@ -27,7 +27,9 @@ else:
             """Server pages, for which pydantic-monty is missing: `pip install 'portico[pages]'`."""
 
             def __init__(self, *args, **options):
-                raise ConfigError("Pages: they run in pydantic-monty, which is not installed: pip install 'portico[pages]'")
+                raise ConfigError(
+                    "Pages: they run in pydantic-monty, which is not installed: pip install 'portico[pages]'"
+                )
 
 
 __all__ = ["PageLimits", "Pages"]

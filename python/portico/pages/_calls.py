@@ -95,14 +95,10 @@ def feed(
     if not any(inspect.iscoroutinefunction(one) for one in functions.values()) and not any(
         one.awaits(name) for one in objects for name in one.allowed_methods or ()
     ):
-        return worker.feed_run(
-            code, inputs=dict(inputs), external_lookup=dict(functions), print_callback=printed
-        )
+        return worker.feed_run(code, inputs=dict(inputs), external_lookup=dict(functions), print_callback=printed)
     waiting: dict[int, concurrent.futures.Future[Any]] = {}
     try:
-        step = worker.feed_start(
-            code, inputs=dict(inputs), external_lookup=dict(functions), print_callback=printed
-        )
+        step = worker.feed_start(code, inputs=dict(inputs), external_lookup=dict(functions), print_callback=printed)
         while not isinstance(step, monty.MontyComplete):
             if isinstance(step, monty.FutureSnapshot):
                 step = step.resume(_settled(step.pending_call_ids, waiting))

@@ -97,7 +97,9 @@ def _look(lines: list[str], skipped: int) -> Code:
     if not significant:
         return Code((), frozenset(), skipped, False, "")
     if opened and last_depth:
-        raise BadIndentation("a block that a tag leaves open begins at the depth of the tag's first line", statement[0] - 1)
+        raise BadIndentation(
+            "a block that a tag leaves open begins at the depth of the tag's first line", statement[0] - 1
+        )
     last = lines[statement[0] - 1][statement[1] :]
     return Code(tuple(lines), _within_strings(code), skipped, opened, last)
 

@@ -148,7 +148,7 @@ class _Compiler:
             if len(found) != 1 or isinstance(found[0], ast.Starred):
                 raise ValueError("more than one value, or none")
         except (SyntaxError, ValueError) as error:
-            line = place[1] + max((getattr(error, "lineno", None) or 2) - 2, 0)
+            line = place[1] + min(max((getattr(error, "lineno", None) or 2) - 2, 0), code.count("\n"))
             raise page_error((place[0], line), f"no expression: {_said(error)}") from None
         lines, fixed = _indent.split(code)
         opening, closing = f"{RESERVED}p(", ', end="")'
@@ -204,9 +204,7 @@ class _Compiler:
         self.emit(list(code.lines), place, code.fixed)
         if code.opens:
             opener = _NAME.match(code.last)
-            self.blocks.append(
-                _Block(opener[0] if opener else code.last, place, self.depth, filled + len(code.lines))
-            )
+            self.blocks.append(_Block(opener[0] if opener else code.last, place, self.depth, filled + len(code.lines)))
 
     def go_on(self, word: str, code: _indent.Code, place: Place, open_before: int) -> None:
         """Ends the block before an `else:` and the like, which stand as deep as what they belong to."""
@@ -308,9 +306,7 @@ class _Facts(ast.NodeVisitor):
         self.visit(node.value)
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
-        targets = {
-            name.id for one in node.generators for name in ast.walk(one.target) if isinstance(name, ast.Name)
-        }
+        targets = {name.id for one in node.generators for name in ast.walk(one.target) if isinstance(name, ast.Name)}
         self._targets.append(targets)
         self.generic_visit(node)
         self._targets.pop()
