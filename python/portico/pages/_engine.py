@@ -1,9 +1,9 @@
-"""Runs pages: in worker processes of pydantic-monty, one interpreter for each visitor, which between two requests is bytes.
+"""Runs pages in worker processes of pydantic-monty: an interpreter for each visitor, which between requests is bytes.
 
     result = engine.run(program, state, given, functions)
 
-Nothing here knows HTTP. What a page may call and see is what it is given; when anything fails, `PageError` is raised and
-the state that was given is still good.
+Nothing here knows HTTP. What a page may call and see is what it is given; when anything fails, `PageError` is raised
+and the state that was given is still good.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ._faults import DEFINITION_LINES, explain
 from ._language import RESERVED, Program
 from ._limits import PageLimits
 from ._state import State
+from ._workers import Starter
 
 GIVEN = frozenset({"request", "query", "headers", "session"})
 """What each request gives anew."""
@@ -58,11 +59,11 @@ class Result:
 class Engine:
     """Worker processes, and the programs that run in them."""
 
-    def __init__(self, limits: PageLimits, workers: int, binary: str | None = None) -> None:
+    def __init__(self, limits: PageLimits, workers: int, *, confine: bool = True) -> None:
         self.limits = limits
         self.loop = _calls.Loop()
         self._workers = workers
-        self._binary = binary
+        self._confine = confine
         self._lock = threading.Lock()
         self._pool: monty.Monty | None = None
         self._fresh: State | None = None
@@ -141,15 +142,20 @@ class Engine:
         if pool is None:
             with self._lock:
                 if self._pool is None:
+                    starter = Starter(self.limits.memory_bytes, self._confine)
                     pool = monty.Monty(
-                        binary_path=self._binary,
+                        binary_path=starter.path,
                         max_processes=self._workers,
                         checkout_timeout=30.0,
                         request_timeout=self.limits.seconds + 5.0,
                         max_checkouts_per_worker=_RECYCLED_AFTER,
                     )
-                    pool.__enter__()
-                    self._close = weakref.finalize(self, pool.__exit__, None, None, None)
+                    try:
+                        pool.__enter__()
+                    except BaseException:
+                        starter.close()
+                        raise
+                    self._close = weakref.finalize(self, _end, pool, starter)
                     self._pool = pool
                 pool = self._pool
         assert pool is not None
@@ -164,6 +170,11 @@ class Engine:
 
     def _fault(self, error: monty.MontyError, run: _Run) -> PageError:
         return explain(error, run.program, run.number, self.program, self.limits)
+
+
+def _end(pool: monty.Monty, starter: Starter) -> None:
+    pool.__exit__(None, None, None)
+    starter.close()
 
 
 class _Run:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 from .._core import Request
-from .._forms import FormFile
+from .._forms import Form, FormFile
 from ._calls import HostObject
 
 _EAGER = ("method", "path")
@@ -53,6 +52,8 @@ class _Facts:
     @property
     def files(self) -> list[dict[str, Any]]:
         form = _form(self._request)
+        if form is None:
+            return []
         return [
             {"name": one.name, "filename": one.filename, "content_type": one.content_type, "data": one.data}
             for name in form
@@ -92,7 +93,7 @@ def headers(request: Request, cookie: str) -> dict[str, str]:
 def query(request: Request) -> dict[str, str]:
     """`query` of a page: the last value of each name in the URL, and of the fields of a form."""
     values = dict(request.queryStringParameters)
-    for name, value in _form(request).items():
+    for name, value in (_form(request) or {}).items():
         if isinstance(value, str):
             values[name] = value
     return values
@@ -110,8 +111,8 @@ def public_methods(made: type) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _form(request: Request) -> Mapping[str, Any] | Any:
+def _form(request: Request) -> Form | None:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        return {}
+        return None
     return request.form()

@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from .. import _responses
 from .._core import Failed, Request
@@ -35,8 +35,12 @@ class Pages:
     `functions` are what pages may call, by name, `def` or `async def`; `session` a class of which each request gets an
     object, made with the visitor's own values (a dict that is kept), and whose public methods pages may call.
     `timeout` is for how many seconds a session may be idle. `limits` bound what one request may use. `workers` is how
-    many processes run pages. With `debug` a failed page tells its visitor why. Raises `ConfigError` where `root` is no
-    folder, a name cannot be called so, or pydantic-monty is not there (`pip install 'portico[pages]'`).
+    many processes run pages, as many as there are cores, but four at the most. They are confined by landlock, seccomp
+    and resource limits, unless `confine` is False; what the kernel does not offer is a warning in the `portico.pages`
+    log. With `debug` a failed page tells its visitor why. `cache_control` is for the files that are no pages.
+
+    Raises `ConfigError` where `root` is no folder, a function cannot be called so, or pydantic-monty is not there
+    (`pip install 'portico[pages]'`).
 
     A page that fails is a 500 for that request and `PageError` in the `portico.error` log; its session is what it was
     before.
@@ -60,6 +64,7 @@ class Pages:
         timeout: float = 120.0,
         limits: PageLimits | None = None,
         workers: int | None = None,
+        confine: bool = True,
         debug: bool = False,
         cache_control: str | Mapping[str, str] | None = None,
     ) -> None:
@@ -68,7 +73,7 @@ class Pages:
         self._functions = _checked(functions or {})
         if session is not None and not inspect.isclass(session):
             raise ConfigError(f"session: a class, not {session!r}")
-        self._session = session
+        self._session: Callable[[dict[str, Any]], Any] | None = session
         self._methods = _given.public_methods(session) if session is not None else ()
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise ConfigError(f"timeout: a positive number of seconds, not {timeout!r}")
@@ -79,7 +84,7 @@ class Pages:
         if limits is not None and not isinstance(limits, PageLimits):
             raise ConfigError(f"limits: portico.PageLimits, not {type(limits).__name__}")
         self._visits = Visits(timeout)
-        self._engine = Engine(limits or PageLimits(), workers)
+        self._engine = Engine(limits or PageLimits(), workers, confine=confine)
         self._debug = debug
 
     def __call__(self, request: Request) -> Response:
@@ -100,7 +105,7 @@ class Pages:
             if not self._debug:
                 raise
             failed: Any = Failed(error, _debug.page(error, self._folder))
-            return failed
+            return cast(Response, failed)
 
     def close(self) -> None:
         """Ends the processes that run pages. They start again with the next page."""

@@ -84,12 +84,12 @@ class Reply:
     def _named(
         self, name: str, args: tuple[Any, ...], options: Mapping[str, Any]
     ) -> Response | tuple[Callable[..., Any], tuple[Any, ...]]:
-        own = {
+        own: Callable[..., Response] | None = {
             "reply_file": self._file,
             "reply_data": self._data,
             "reply_error": self._error,
             "reply_redirect": self._redirect,
-        }.get(name)
+        }.get(name)  # type: ignore[assignment]
         if own is not None:
             try:
                 return own(*args, **options)
@@ -152,6 +152,6 @@ def _checked(name: object, value: object) -> tuple[str, str]:
 
 def _line(what: str, value: object) -> str:
     text = str(value)
-    if any(character < " " and character != "\t" or character == "\x7f" for character in text):
+    if any((character < " " and character != "\t") or character == "\x7f" for character in text):
         raise ValueError(f"{what}: {text!r} is not one line")
     return text

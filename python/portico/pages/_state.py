@@ -1,7 +1,7 @@
 """What is kept of a visitor's interpreter between two requests: bytes.
 
-A head that portico writes, and the dump of pydantic-monty behind it. Who keeps these bytes outside of the process has to
-sign them: neither is made to be read from strangers.
+A head that portico writes, and the dump of pydantic-monty behind it. Who keeps these bytes outside of the process has
+to sign them: neither is made to be read from strangers.
 """
 
 from __future__ import annotations
