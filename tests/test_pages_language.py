@@ -6,6 +6,7 @@ import pytest
 
 import portico
 from page_sites import Visitor
+from portico.pages._calls import watched
 from portico.pages._engine import Engine
 
 
@@ -24,7 +25,7 @@ def visitor(tmp_path, engine):
     def boom():
         raise LookupError("the host's own trouble")
 
-    return Visitor(tmp_path, engine=engine, functions={"rows": range_of, "slow": slow, "boom": boom})
+    return Visitor(tmp_path, engine=engine, functions={"rows": range_of, "slow": slow, "boom": watched(boom)})
 
 
 def range_of(count):

@@ -47,6 +47,14 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 class HostObject(monty.ClassInstance):
     """An object of the host of which a page may call the methods that are named, and see nothing else."""
 
+    def call_method(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls a method that a page may call."""
+        try:
+            return super().call_method(name, args, kwargs)
+        except Exception as error:
+            failures.last = error
+            raise
+
     def awaits(self, name: str) -> bool:
         """Whether a method is `async def`."""
         return self.method_named(name) and inspect.iscoroutinefunction(getattr(self.value, name, None))
@@ -56,26 +64,27 @@ class HostObject(monty.ClassInstance):
         return self.allowed_methods is not None and name in self.allowed_methods
 
 
-def watched(function: Callable[..., Any], failed: Callable[[BaseException], None]) -> Callable[..., Any]:
-    """The function, of whose exceptions `failed` hears: the page gets only their class and message."""
+class _Failures(threading.local):
+    """What a function of the host raised last, while this thread ran a page: the page itself gets the class and the
+    message of it."""
+
+    last: BaseException | None = None
+
+
+failures = _Failures()
+
+
+def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its exceptions noted in `failures`."""
     if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def waited(*args: Any, **options: Any) -> Any:
-            try:
-                return await function(*args, **options)
-            except Exception as error:
-                failed(error)
-                raise
-
-        return waited
+        return function  # Its exceptions come back with its future.
 
     @functools.wraps(function)
     def called(*args: Any, **options: Any) -> Any:
         try:
             return function(*args, **options)
         except Exception as error:
-            failed(error)
+            failures.last = error
             raise
 
     return called
@@ -84,21 +93,19 @@ def watched(function: Callable[..., Any], failed: Callable[[BaseException], None
 def feed(
     worker: monty.MontySession,
     code: str,
-    inputs: Mapping[str, Any],
-    functions: Mapping[str, Any],
+    inputs: dict[str, Any],
+    functions: dict[str, Any],
     printed: monty.CollectStreams,
-    loop: Loop,
+    loop: Loop | None,
 ) -> Any:
-    """Runs code to its end, and answers its calls. Calls of `async def` functions that the page starts together run
-    together."""
+    """Runs code to its end, and answers its calls; those of `async def` functions on the loop, where there is one. What
+    the page starts together runs together."""
+    if loop is None:
+        return worker.feed_run(code, inputs=inputs, external_lookup=functions, print_callback=printed)
     objects = [value for value in inputs.values() if isinstance(value, HostObject)]
-    if not any(inspect.iscoroutinefunction(one) for one in functions.values()) and not any(
-        one.awaits(name) for one in objects for name in one.allowed_methods or ()
-    ):
-        return worker.feed_run(code, inputs=dict(inputs), external_lookup=dict(functions), print_callback=printed)
     waiting: dict[int, concurrent.futures.Future[Any]] = {}
     try:
-        step = worker.feed_start(code, inputs=dict(inputs), external_lookup=dict(functions), print_callback=printed)
+        step = worker.feed_start(code, inputs=inputs, external_lookup=functions, print_callback=printed)
         while not isinstance(step, monty.MontyComplete):
             if isinstance(step, monty.FutureSnapshot):
                 step = step.resume(_settled(step.pending_call_ids, waiting))
@@ -137,7 +144,7 @@ def _settled(pending: list[int], waiting: dict[int, concurrent.futures.Future[An
     for number in pending:
         future = waiting.get(number)
         if future in done and future is not None:
-            error = future.exception()
+            error = failures.last = future.exception()
             settled[number] = {"exception": error} if error is not None else {"return_value": future.result()}
             del waiting[number]
     return settled

@@ -9,7 +9,6 @@ and the state that was given is still good.
 from __future__ import annotations
 
 import collections
-import hashlib
 import secrets
 import threading
 import weakref
@@ -84,14 +83,18 @@ class Engine:
         state: bytes | None,
         given: Mapping[str, Callable[[], Any]],
         functions: Mapping[str, Callable[..., Any]],
+        *,
+        waits: bool = True,
     ) -> Result:
         """Runs a page on from a state, or from the beginning where that is None. `given` has what the names in `GIVEN`
-        stand for, made only where they are used. Raises `PageError`."""
+        stand for, made only where they are used. `waits` says whether any function may be `async def`. Raises
+        `PageError`."""
         before = self._state(state)
-        number = number_of(program)
+        number = program.number
         self._remember(number, program)
         bound = before.bound | (program.names & GIVEN)
-        run = _Run(self, program, number, functions)
+        run = _Run(self, program, functions, waits)
+        _calls.failures.last = None
         inputs = {name: given[name]() for name in bound}
         # An object of the host stays there; what pages change of a plain one comes back.
         session = isinstance(inputs.get("session"), dict)
@@ -101,17 +104,16 @@ class Engine:
         try:
             with self._started().checkout(limits=self._resource_limits(), os_policy={"sleep": "system"}) as worker:
                 worker.load_session(before.numbered(number).dump)
-                run.run(worker, inputs, defined=number in before.defined, session=session)
+                run.run(worker, inputs, before.defined, session=session)
                 dump = worker.dump()
         except monty.MontyError as error:
-            raise self._fault(error, run) from run.host_error
+            raise self._fault(error, run) from _calls.failures.last
         except TimeoutError as error:
             raise page_error((program.page, 0), f"no worker is free: {error}", "worker") from None
         if len(dump) > self.limits.state_bytes:
             message = f"the session would keep {len(dump):,} bytes, and may {self.limits.state_bytes:,}"
             raise page_error((program.page, 0), message, "state")
-        defined = before.defined | {number} if program.makes_functions else before.defined
-        after = State(dump, before.limits, defined, bound)
+        after = State(dump, before.limits, before.defined | run.defines, bound)
         return Result(run.output(), run.ending, run.session, run.log(), after.to_bytes())
 
     def program(self, number: int) -> Program | None:
@@ -181,23 +183,28 @@ class _Run:
     """One run of a page."""
 
     def __init__(
-        self, engine: Engine, program: Program, number: int, functions: Mapping[str, Callable[..., Any]]
+        self, engine: Engine, program: Program, functions: Mapping[str, Callable[..., Any]], waits: bool
     ) -> None:
         self.program = program
-        self.number = number
-        self.mark = secrets.token_hex(16)
+        number = self.number = program.number
+        self.mark = secrets.token_hex(16) if program.layers else ""
+        self.defines = frozenset({number} if program.makes_functions else ()) | (
+            {_prelude.ENDING_NUMBER} if program.names & _prelude.ENDINGS else frozenset()
+        )
         self.ending: Ending | None = None
         self.session: Any = None
-        self.host_error: BaseException | None = None
         self._printed = monty.CollectStreams(engine.limits.output_bytes)
-        self._loop = engine.loop
-        self._lookup: dict[str, Any] = {name: self._watched(function) for name, function in functions.items()}
-        self._lookup[RESERVED + "end"] = self._end
+        self._loop = engine.loop if waits else None
+        self._lookup: dict[str, Any] = {**functions, RESERVED + "end": self._end}
 
-    def run(self, worker: monty.MontySession, inputs: dict[str, Any], *, defined: bool, session: bool) -> None:
+    def run(
+        self, worker: monty.MontySession, inputs: dict[str, Any], defined: frozenset[int], *, session: bool
+    ) -> None:
         """Runs it. Raises what pydantic-monty raises."""
-        if self.program.makes_functions and not defined:
+        if self.number in self.defines - defined:
             worker.feed_run(definition(self.program, self.number))
+        if _prelude.ENDING_NUMBER in self.defines - defined:
+            worker.feed_run(_prelude.ENDING_SOURCE)
         code = call(self.program, self.number) if self.program.makes_functions else self.program.source
         # What each request gives anew is let go, so that it is not kept from one to the next.
         code += f"\n{RESERVED}t = None\n" + ("session" if session else "None")
@@ -223,21 +230,9 @@ class _Run:
     def log(self) -> str:
         return "".join(text for stream, text in self._printed.output if stream == "stderr")
 
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return _calls.watched(function, self._failed)
-
-    def _failed(self, error: BaseException) -> None:
-        self.host_error = error
-
     def _end(self, kind: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         if self.ending is None:
             self.ending = Ending(str(kind), tuple(args), dict(options))
-
-
-def number_of(program: Program) -> int:
-    """A number for a program, the same in every process: it is part of what sessions keep."""
-    digest = hashlib.sha256(f"{program.page}\0{program.source}\0{len(program.texts)}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
 def definition(program: Program, number: int) -> str:

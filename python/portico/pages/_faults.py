@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pydantic_monty as monty
 
 from .._errors import PageError
 from ._errors import page_error
+from ._language import RESERVED, Place, Program
 from ._limits import PageLimits
-
-if TYPE_CHECKING:
-    from ._language import Place, Program
 
 DEFINITION_LINES = 2
 """How many lines of a page's function come before those of its program."""
@@ -74,16 +71,14 @@ def _places(
         return places
     for frame in error.traceback():
         feed = _FEED.fullmatch(frame.filename)
-        if not feed:
+        if not feed or (frame.function_name or "").startswith(RESERVED + "x"):
             continue
-        of = program if int(feed[1]) == number else known(int(feed[1]))
-        if of is None:
+        outermost = frame.function_name in (None, "<module>")
+        of = program if outermost or int(feed[1]) == number else known(int(feed[1]))
+        # What is outermost in a page that is a function only calls it; but a syntax error is in that function.
+        if of is None or (of.makes_functions and frame.function_name == "<module>"):
             continue
-        line = frame.line
-        if of.makes_functions:
-            if frame.function_name == "<module>":
-                continue  # This only calls the page's function.
-            line -= DEFINITION_LINES
+        line = frame.line - (DEFINITION_LINES if of.makes_functions else 0)
         if 0 < line <= len(of.places):
             places.append(of.places[line - 1])
     return places

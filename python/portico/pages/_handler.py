@@ -14,7 +14,7 @@ from .._errors import ConfigError, PageError, RequestError
 from .._files import StaticFiles
 from .._responses import Response
 from . import _debug, _given
-from ._calls import HostObject
+from ._calls import HostObject, watched
 from ._engine import GIVEN, Engine, Result
 from ._errors import page_error
 from ._folder import SUFFIX, Folder
@@ -75,6 +75,8 @@ class Pages:
             raise ConfigError(f"session: a class, not {session!r}")
         self._session: Callable[[dict[str, Any]], Any] | None = session
         self._methods = _given.public_methods(session) if session is not None else ()
+        called = [*self._functions.values(), *(getattr(session, name) for name in self._methods)]
+        self._waits = any(inspect.iscoroutinefunction(function) for function in called)
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise ConfigError(f"timeout: a positive number of seconds, not {timeout!r}")
         if workers is None:
@@ -130,7 +132,8 @@ class Pages:
                 "headers": lambda: _given.headers(request, COOKIE),
                 "session": lambda: self._session_object(visit.values),
             }
-            result = self._engine.run(program, visit.state, given, {**self._functions, **reply.functions()})
+            functions = {**self._functions, **reply.functions()}
+            result = self._engine.run(program, visit.state, given, functions, waits=self._waits)
             if isinstance(result.session, dict):
                 visit.values = _plain(result.session, name)
             response = self._finish(reply, result, name)
@@ -171,7 +174,7 @@ def _checked(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[
             raise ConfigError(f"functions: pages know {name} already")
         if not callable(function):
             raise ConfigError(f"functions: {name} is a {type(function).__name__}, which cannot be called")
-    return dict(functions)
+    return {name: watched(function) for name, function in functions.items()}
 
 
 def _plain(values: dict[Any, Any], page: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ knows the line of the page that it is from.
 from __future__ import annotations
 
 import ast
+import functools
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +18,8 @@ from ._errors import page_error
 
 RESERVED = "_psp_"
 """How names begin that the program needs for itself."""
+MOST_PRINTED = 32
+"""How many values one call prints."""
 MOST_INCLUDES = 16
 """How deep includes may stand within each other."""
 
@@ -58,6 +62,12 @@ class Program:
     makes_functions: bool
     """Whether it has functions, classes or lambdas in it, which outlive it."""
 
+    @functools.cached_property
+    def number(self) -> int:
+        """The same in every process: sessions keep it of the programs that they know."""
+        digest = hashlib.sha256(f"{self.page}\0{self.source}\0{self.places}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1 | 2
+
     def place(self, line: int) -> Place:
         """Where a line of the source is from."""
         return self.places[min(max(line, 1), len(self.places)) - 1] if self.places else (self.page, 1)
@@ -91,6 +101,7 @@ class _Compiler:
     places: list[Place] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
     texts: list[str] = field(default_factory=list)
+    printing: list[tuple[list[str], Place, frozenset[int]]] = field(default_factory=list)
     blocks: list[_Block] = field(default_factory=list)
     layout: tuple[str, str] | None = None
     names: set[str] = field(default_factory=set)
@@ -108,6 +119,7 @@ class _Compiler:
                 self.add_directive(directive[1], directive[2], page, place, within)
             else:
                 self.add_code(piece, place, open_before)
+        self.flush()
         if len(self.blocks) > open_before:
             block = self.blocks[-1]
             raise page_error(block.place, f"{block.opener} is not closed: a <% end %> is missing")
@@ -119,6 +131,7 @@ class _Compiler:
     def emit(self, lines: list[str], place: Place, fixed: frozenset[int] = frozenset()) -> None:
         """Adds lines of code, which are the page's from `place` on. Those in `fixed` are within a string that spans
         lines, and stay as they are."""
+        self.flush()
         indent = "    " * self.depth
         self.fixed.update(len(self.lines) + number for number in fixed)
         for number, line in enumerate(lines):
@@ -131,8 +144,24 @@ class _Compiler:
                 raise page_error(place, "text between match and its first case belongs to no case")
             return
         if text:
-            self.emit([f'{RESERVED}p({RESERVED}t[{len(self.texts)}], end="")'], place)
+            self.print([f"{RESERVED}t[{len(self.texts)}]"], place, frozenset())
             self.texts.append(text)
+
+    def print(self, lines: list[str], place: Place, fixed: frozenset[int]) -> None:
+        """Adds a value to what is printed next: one call for several values."""
+        if len(self.printing) >= MOST_PRINTED:
+            self.flush()
+        self.printing.append((lines, place, fixed))
+
+    def flush(self) -> None:
+        """Prints what is to be printed, before anything else happens."""
+        values, self.printing = self.printing, []
+        for number, (lines, place, fixed) in enumerate(values):
+            lines = [f"{RESERVED}p({lines[0]}" if number == 0 else lines[0], *lines[1:]]
+            last = number == len(values) - 1
+            closing = "," if not last else ', end="")' if len(values) == 1 else ', sep="", end="")'
+            # On a line of its own, because a comment would take it along.
+            self.emit([*lines, closing] if "#" in lines[-1] else [*lines[:-1], lines[-1] + closing], place, fixed)
 
     def add_expression(self, piece: _Piece, place: Place) -> None:
         code = piece.text.strip()
@@ -150,16 +179,13 @@ class _Compiler:
         except (SyntaxError, ValueError) as error:
             line = place[1] + min(max((getattr(error, "lineno", None) or 2) - 2, 0), code.count("\n"))
             raise page_error((place[0], line), f"no expression: {_said(error)}") from None
+        if any(isinstance(node, (ast.Call, ast.Await)) for node in ast.walk(tree)):
+            self.flush()  # What is called may print, and comes after what stands before it.
         lines, fixed = _indent.split(code)
-        opening, closing = f"{RESERVED}p(", ', end="")'
         if piece.kind == "=":
-            opening, closing = f"{opening}{RESERVED}e(", f"){closing}"
-        lines[0] = opening + lines[0]
-        if "#" in lines[-1]:
-            lines.append(closing)  # A comment would take it along.
-        else:
-            lines[-1] += closing
-        self.emit(lines, place, fixed)
+            lines[0] = f"{RESERVED}e({lines[0]}"
+            lines = [*lines, ")"] if "#" in lines[-1] else [*lines[:-1], lines[-1] + ")"]
+        self.print(lines, place, fixed)
 
     def add_directive(self, name: str, argument: str, page: str, place: Place, within: tuple[str, ...]) -> None:
         try:
@@ -193,6 +219,7 @@ class _Compiler:
             raise page_error((place[0], place[1] + error.line), str(error)) from None
         if not code.lines:
             return
+        self.flush()
         place = (place[0], place[1] + code.skipped)
         _check_names("\n".join(code.lines), place)
         if _END.match(code.lines[0]):

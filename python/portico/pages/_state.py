@@ -6,6 +6,7 @@ to sign them: neither is made to be read from strangers.
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from dataclasses import dataclass, replace
@@ -16,6 +17,13 @@ _MAGIC = b"PSP1"
 # field is one of the first of the dump's CBOR, before anything that a page has a say in.
 _COUNTER = b"mnext_input_id"
 _COUNTER_WITHIN = 256
+
+
+@functools.lru_cache(maxsize=256)
+def _head(limits: str, defined: frozenset[int], bound: frozenset[str]) -> bytes:
+    """Few are different from each other, and this takes as long as a part of a page."""
+    head = json.dumps([limits, sorted(defined), sorted(bound)], separators=(",", ":")).encode()
+    return b"".join((_MAGIC, struct.pack(">I", len(head)), head))
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,7 @@ class State:
     """Which of the names that each request gives anew it has."""
 
     def to_bytes(self) -> bytes:
-        head = json.dumps([self.limits, sorted(self.defined), sorted(self.bound)], separators=(",", ":")).encode()
-        return b"".join((_MAGIC, struct.pack(">I", len(head)), head, self.dump))
+        return _head(self.limits, self.defined, self.bound) + self.dump
 
     @classmethod
     def from_bytes(cls, data: bytes) -> State | None:
