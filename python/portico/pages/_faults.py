@@ -17,6 +17,7 @@ DEFINITION_LINES = 2
 
 _FEED = re.compile(r"<python-input-(\d+)>")
 _FRAMES_TOLD = 10
+_LONGEST = 1000
 
 
 def explain(
@@ -31,7 +32,7 @@ def explain(
         why = "it did not come back in time" if error.timed_out else f"it ended, {error}"
         return page_error((program.page, 0), f"the worker process was lost: {why}", "worker")
     if isinstance(error, monty.MontyConversionError):
-        return page_error((program.page, 0), f"a value cannot cross into the page: {error}", "error")
+        return page_error((program.page, 0), f"a value cannot cross into the page: {_one_line(str(error))}", "error")
     places = _places(error, program, number, known)
     place = places[-1] if places else (program.page, 0)
     reason, message = _reason(error, limits)
@@ -43,7 +44,7 @@ def explain(
 
 
 def _reason(error: monty.MontyError, limits: PageLimits) -> tuple[str, str]:
-    said = str(error)
+    said = _one_line(str(error))
     inner = error.exception()
     if isinstance(error, monty.MontySyntaxError):
         return "syntax", said
@@ -60,6 +61,12 @@ def _reason(error: monty.MontyError, limits: PageLimits) -> tuple[str, str]:
     if isinstance(inner, RuntimeError) and said.startswith("RuntimeError: suspension limit"):
         return "calls", f"it called functions of the host more than {limits.calls} times"
     return "error", said
+
+
+def _one_line(text: str) -> str:
+    """What was said by an exception of the page: its visitor may have had a part in it, and it goes into a log."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:_LONGEST])
+    return shown + "..." if len(text) > _LONGEST else shown
 
 
 def _places(

@@ -25,6 +25,7 @@ from ._visits import COOKIE, Visits
 
 _log = logging.getLogger("portico.pages")
 _MOST_LOGGED = 4096
+_DEEPEST = 32
 _PLAIN = (type(None), bool, int, float, str, bytes)
 
 
@@ -134,12 +135,13 @@ class Pages:
             }
             functions = {**self._functions, **reply.functions()}
             result = self._engine.run(program, visit.state, given, functions, waits=self._waits)
-            if isinstance(result.session, dict):
+            if result.session is not None:
                 visit.values = _plain(result.session, name)
             response = self._finish(reply, result, name)
             visit.commit(result.state, response)
         if result.log:
-            _log.info("%s: %s", name, result.log[:_MOST_LOGGED].rstrip())
+            # As a literal: what a page prints may have been made by its visitor to look like lines of this log.
+            _log.info("%s: %r", name, result.log[:_MOST_LOGGED])
         return response
 
     def _session_object(self, values: dict[str, Any]) -> Any:
@@ -177,15 +179,26 @@ def _checked(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[
     return {name: watched(function) for name, function in functions.items()}
 
 
-def _plain(values: dict[Any, Any], page: str) -> dict[str, Any]:
+def _plain(values: Any, page: str) -> dict[str, Any]:
     """What may stand in a session: values that every store can keep. Anything else was made by the page."""
-    pending: list[Any] = [values]
-    for value in pending:
-        if type(value) is dict:
-            pending += [*value.keys(), *value.values()]
-        elif type(value) in (list, tuple):
-            pending += value
-        elif type(value) not in _PLAIN:
-            message = f"session: numbers, strings, bytes, lists and dicts of them, not {type(value).__name__}"
-            raise page_error((page, 0), message, "error")
-    return values
+    if type(values) is not dict:
+        raise page_error((page, 0), f"session: it stays a dict, and is a {type(values).__name__} now", "error")
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        within: list[Any] = []
+        for value in level:
+            if type(value) is dict:
+                if not all(type(key) is str for key in value):
+                    raise page_error((page, 0), "session: the keys of dicts are strings", "error")
+                within += value.values()
+            elif type(value) in (list, tuple):
+                within += value
+            elif type(value) not in _PLAIN:
+                message = f"session: numbers, strings, bytes, lists and dicts of them, not {type(value).__name__}"
+                raise page_error((page, 0), message, "error")
+        if not within:
+            return values
+        level = within
+    raise page_error(
+        (page, 0), f"session: lists and dicts stand within each other {_DEEPEST} deep at the most", "error"
+    )
