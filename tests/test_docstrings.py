@@ -21,6 +21,7 @@ from portico import (
     _workers,
     _wsgi,
 )
+from portico.pages import _handler as _pages_handler
 
 PUBLIC = [
     getattr(portico, name)
@@ -65,6 +66,7 @@ def test_every_public_member_has_a_docstring(owner, name):
         _worker,
         _workers,
         _wsgi,
+        _pages_handler,
         portico.testing,
     ],
     ids=lambda module: module.__name__,

@@ -35,6 +35,7 @@ ANSWERS = {
         "405 Method Not Allowed",
     ],
     "files.py": ["<p>home", "0\n1\n", "<!DOCTYPE html>", "day,visits\n1,12"],
+    "pages.py": ["<!doctype html>\n<title>Guest book</title>", "a text is missing", "<!doctype html>"],
     "workers.py": ["hello /one", "hello /another"],
     "async_app.py": ["hello /async at tick "],
     "starlette_app.py": ["hello world", f'{{"name":"note.txt","size":9,"sha256":"{SHA256}"}}', TICKS],

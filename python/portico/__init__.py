@@ -16,6 +16,7 @@ Units are seconds and bytes everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from . import sessions
 from ._asgi import asgi
@@ -32,6 +33,7 @@ from ._errors import (
     IncompleteRequest,
     LimitError,
     ListenError,
+    PageError,
     RequestError,
     ResponseError,
     SessionError,
@@ -59,6 +61,9 @@ from ._worker import Worker
 from ._workers import Workers, run_workers
 from ._wsgi import wsgi
 
+if TYPE_CHECKING:
+    from .pages import PageLimits, Pages
+
 # It is one in all but its base class, which a class of the binding cannot have.
 Mapping.register(Request)
 
@@ -82,6 +87,9 @@ __all__ = [
     "ListenError",
     "Listener",
     "Mount",
+    "PageError",
+    "PageLimits",
+    "Pages",
     "PeerCertificate",
     "Request",
     "RequestError",
@@ -117,3 +125,12 @@ __all__ = [
     "websocket",
     "wsgi",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # pydantic-monty takes a twentieth of a second and 5 MB: those who have pages load it, and need it.
+    if name in ("PageLimits", "Pages"):
+        from . import pages
+
+        return getattr(pages, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ Error
 │   └── LimitError                      a limit or time-out was passed
 ├── ResponseError (ValueError)          a handler returned what cannot be sent
 ├── SessionError (RuntimeError)         a session cannot be had, or not be kept
+├── PageError (RuntimeError)            a server page cannot be run, or failed
 └── WebSocketError (ConnectionError)    a WebSocket has ended, and not in order
 """
 
@@ -100,6 +101,18 @@ class WebSocketError(Error, ConnectionError):
 
     code: int = 1006
     reason: str = ""
+
+
+class PageError(Error, RuntimeError):
+    """A server page cannot be run, or failed. Its client got a 500, and its session is what it was before.
+
+    `page` is the page, as `/folder/page.psp`, and `line` the line of it that failed, from 1 on; 0 where none is to
+    blame, as with a limit. `reason` is `"syntax"`, `"error"`, or the limit that was passed: `"time"`, `"memory"`,
+    `"output"`, `"recursion"`, `"calls"`, `"state"`; `"worker"` where the process that ran it died."""
+
+    page: str = ""
+    line: int = 0
+    reason: str = "error"
 
 
 # What a traceback prints is what can be imported.

@@ -1,0 +1,35 @@
+"""Server pages: HTML with Python in it, run in a sandbox.
+
+    page text ─▶ _language ─▶ Program ─▶ _engine ─▶ Result ─▶ _replies ─▶ response
+
+`_folder` finds and compiles pages, `_language` and `_indent` are what a page is written in, `_engine` runs programs in
+worker processes of pydantic-monty, from one state of the visitor's interpreter to the next, `_calls` answers what they
+ask of the host, `_confine` takes from the workers what they do not need, `_handler` puts it together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._errors import ConfigError
+from ._limits import PageLimits
+
+if TYPE_CHECKING:
+    from ._handler import Pages
+else:
+    try:
+        from ._handler import Pages
+    except ModuleNotFoundError as missing:
+        if missing.name != "pydantic_monty":
+            raise
+
+        class Pages:
+            """Server pages, for which pydantic-monty is missing: `pip install 'portico[pages]'`."""
+
+            def __init__(self, *args, **options):
+                raise ConfigError(
+                    "Pages: they run in pydantic-monty, which is not installed: pip install 'portico[pages]'"
+                )
+
+
+__all__ = ["PageLimits", "Pages"]

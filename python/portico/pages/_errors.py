@@ -1,0 +1,14 @@
+"""How the errors of pages are told: by the page's own name and lines."""
+
+from __future__ import annotations
+
+from .._errors import PageError
+
+
+def page_error(place: tuple[str, int], message: str, reason: str = "syntax") -> PageError:
+    """An error at a line of a page."""
+    at = f"{place[0]}, line {place[1]}" if place[1] else place[0]
+    error = PageError(f"{at}: {message}")
+    error.page, error.line = place
+    error.reason = reason
+    return error
