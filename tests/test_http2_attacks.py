@@ -18,7 +18,7 @@ from programs import Program
 # What the server may grow by, in bytes.
 GROWTH = 5_000_000
 # For how long is attacked flat out, in seconds.
-FLAT_OUT = 0.4
+FLAT_OUT = 0.3
 # How long a neighbour's answer may take in the middle and at worst, in seconds, on two cores that three processes share and
 # others with them. Measured without optimisation, on a busy machine: 0.1 to 11 ms, and 45 at worst, of which 15 are the
 # attacker's doing. With the turns of a connection unbounded it was 190 ms, with optimisation 37.
