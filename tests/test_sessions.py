@@ -480,6 +480,52 @@ def test_one_that_leaves_while_it_waits_gets_no_lock(stores, serve):
         assert visitor.post("/count").text == "1"
 
 
+class Gated(MemoryStore):
+    """A store that takes its time to lock."""
+
+    waits = True
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.opened, self.unlocked = threading.Event(), threading.Event(), threading.Event()
+
+    def load(self, key, now, idle, lock=None):
+        if lock is not None and not self.opened.is_set():
+            self.asked.set()
+            assert self.opened.wait(30)
+        return super().load(key, now, idle, lock)
+
+    def unlock(self, key, owner):
+        super().unlock(key, owner)
+        self.unlocked.set()
+
+
+def test_a_lock_that_comes_after_its_request_was_given_up_is_given_back(serve):
+    store, left = Gated(), threading.Event()
+
+    async def handler(request):
+        if request.path == "/wait":
+            try:
+                await request.session.load(lock=True)
+            finally:
+                left.set()
+        return await act_async(request)
+
+    served = serve(handler, sessions={"secret": SECRET, "store": store, "lock_timeout": 20})
+    with served.httpx() as visitor:
+        holds(visitor, "/set/a/1")
+        cookie = visitor.cookies["__Host-session"]
+        with served.tls_wire() as wire:
+            wire.send(f"GET /wait HTTP/1.1\r\nhost: localhost\r\ncookie: __Host-session={cookie}\r\n\r\n".encode())
+            assert store.asked.wait(30)
+        assert left.wait(30)
+        # Its loop has been told by now, as it answers.
+        assert holds(visitor) == "({'a': '1'}, None)"
+        store.opened.set()
+        assert store.unlocked.wait(30)
+        assert visitor.post("/count").text == "1"
+
+
 def test_it_works_with_curl(stores, serve, tmp_path):
     served = serve(act, sessions=stores.sessions())
     jar = ["--cookie", tmp_path / "jar", "--cookie-jar", tmp_path / "jar"]
