@@ -218,11 +218,31 @@ def test_faults(open_socket, code, frames):
     assert socket.read() is None
 
 
-def test_the_largest_message_is_inflated_and_takes_turns_with_others(open_socket):
+def test_the_largest_message_is_inflated(open_socket):
     socket = open_socket()
     socket.send(coded(BINARY, b"\0" * 2**24))
     assert Compressed(socket).read() == (BINARY, b"\0" * 2**24)
     assert socket.send(coded(BINARY, b"\0" * (2**24 + 1))).read_close()[0] == 1009
+
+
+def test_others_have_their_turn_while_a_large_message_is_inflated(serve):
+    large = []
+
+    async def handler(ws):
+        async for message in ws:
+            if len(message) < 100:
+                await ws.send(message)
+            else:
+                large.append(len(message))
+
+    served, many, turns = serve(portico.websocket(handler), io_threads=1), 4, 0
+    with served.wire() as one, served.wire() as other:
+        OverHTTP1(one, headers=OFFER).send(*[coded(BINARY, b"\0" * 2**24)] * many)
+        socket = OverHTTP1(other)
+        while len(large) < many:
+            assert socket.send(frame(TEXT, b"and I?")).read() == (TEXT, b"and I?")
+            turns += 1
+    assert turns > 3 * many, "one turn a message is to wait for all of it"
 
 
 def test_a_connection_that_waits_keeps_nothing_for_it(serve):

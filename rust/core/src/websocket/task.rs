@@ -1,7 +1,7 @@
 //! The task of a WebSocket: it moves messages between the client and the pipe, answers pings, and sees to it that both ends
 //! keep to the closing handshake and to their time.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -165,7 +165,8 @@ impl<W: Wire> Task<'_, W> {
             waits |= self.over != was_over;
             match moved {
                 Ok(true) if std::mem::take(&mut self.pauses) => {
-                    cx.waker().wake_by_ref();
+                    // Woken at once it would come again before the event loop looks at its sockets.
+                    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
                     break orders;
                 }
                 Ok(true) => {}
