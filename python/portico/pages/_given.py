@@ -55,7 +55,7 @@ class _Facts:
         if form is None:
             return []
         return [
-            {"name": one.name, "filename": one.filename, "content_type": one.content_type, "data": one.data}
+            {"name": one.name, "filename": one.filename, "content_type": one.content_type, "data": one.read()}
             for name in form
             for one in form.getlist(name)
             if isinstance(one, FormFile)

@@ -34,6 +34,12 @@ use crate::metrics::Metrics;
 use crate::server::Spawn;
 use crate::shutdown::{Lifecycle, Phase};
 
+/// Has the task that is polled polled again, behind what other connections have received. Woken by its own hand it would come
+/// again before its loop looks at their sockets.
+pub(crate) fn give_way(cx: &mut Context<'_>) {
+    let _pending = pin!(tokio::task::yield_now()).poll(cx);
+}
+
 /// One event loop.
 pub(crate) struct EventLoop {
     handle: Handle,

@@ -1,7 +1,7 @@
 //! The task of a WebSocket: it moves messages between the client and the pipe, answers pings, and sees to it that both ends
 //! keep to the closing handshake and to their time.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use super::session::Upgrade;
 use super::wire::Wire;
 use crate::connection::Connection;
 use crate::error::{Report, Stage};
+use crate::event_loops;
 use crate::farewell::LINGER_IDLE;
 use crate::http::pace::Pace;
 use crate::metrics::Close;
@@ -165,8 +166,7 @@ impl<W: Wire> Task<'_, W> {
             waits |= self.over != was_over;
             match moved {
                 Ok(true) if std::mem::take(&mut self.pauses) => {
-                    // Woken at once it would come again before the event loop looks at its sockets.
-                    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                    event_loops::give_way(cx);
                     break orders;
                 }
                 Ok(true) => {}

@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use zstd::zstd_safe::CParameter;
 
 use super::{Coding, Encoders};
+use crate::event_loops;
 use crate::http::Pieces;
 use crate::http::body::{Broken, Source};
 
@@ -134,7 +135,7 @@ impl Coded {
             if !self.left.is_empty() {
                 if self.turn >= TURN {
                     self.turn = 0;
-                    cx.waker().wake_by_ref();
+                    event_loops::give_way(cx);
                     return Ok(Poll::Pending);
                 }
                 let slice = self.left.split_to(self.left.len().min(SLICE));
