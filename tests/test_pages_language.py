@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, strategies
 
 import portico
 from page_sites import Visitor
 from portico.pages._calls import watched
 from portico.pages._engine import Engine
+from portico.pages._language import compile_page
 
 
 @pytest.fixture(scope="module")
 def engine():
-    engine = Engine(portico.PageLimits(), 1)
+    engine = Engine(portico.PageLimits(seconds=1.0), 1)
     yield engine
     engine.close()
 
@@ -321,3 +323,71 @@ def test_a_state_of_another_version_or_with_other_limits_is_begun_anew(visitor, 
             assert "NameError" in str(stranger.fail("<%= n %>"))
     finally:
         other.close()
+
+
+# ---- whatever the text is
+
+FRAGMENTS = [
+    *("<%", "%>", "<%=", "<%-", "-%>", "<%#", "<%%", "%%>", "\n", "    ", "\t", "\r\n", "\0", "é", "text", "<b>"),
+    *(
+        "for x in [1, 2]:",
+        "if 1:",
+        "else:",
+        "elif 0:",
+        "end",
+        "end;",
+        "try:",
+        "except:",
+        "finally:",
+        "match 1:",
+        "case 1:",
+    ),
+    *(
+        "x = 1",
+        "def f():",
+        "class A:",
+        "return",
+        "await f()",
+        "lambda: 1",
+        "global x",
+        "x: int = 3",
+        "y := 2",
+        "*a",
+        "**b",
+    ),
+    *('"""', "'''", 'f"{x}"', 'f"""{', "}", "#c", "(", ")", "[", "\\", "\\\n", ";", ":", "'", '"', "@f", "\x0c", "0x"),
+    *(
+        'include("a.psp")',
+        'include("gone.psp")',
+        'layout("a.psp")',
+        "print(1)",
+        "exit()",
+        "1/0",
+        "break",
+        "import json",
+    ),
+]
+
+
+@given(strategies.lists(strategies.sampled_from(FRAGMENTS), max_size=12), strategies.booleans())
+def test_any_text_is_a_program_or_an_error_at_a_line_of_it(engine, fragments, in_a_tag):
+    text = " ".join(fragments)
+    text = f"<% {text} %>" if in_a_tag else text
+
+    def include(_, name):
+        if name != "a.psp":
+            raise FileNotFoundError(name)
+        return "/a.psp", "<%= 1 %><%- content %>"
+
+    names = {"request": dict, "query": dict, "headers": dict, "session": dict}
+    failed = None
+    try:
+        program = compile_page("/page.psp", text, include)
+        assert len(program.places) == len(program.source.split("\n")) or not program.source
+        engine.run(program, None, names, {})
+    except portico.PageError as error:
+        failed = error
+    if failed is not None:
+        assert failed.reason in ("syntax", "error", "time")
+        assert failed.page in ("/page.psp", "/a.psp")
+        assert 0 <= failed.line <= text.replace("\r\n", "\n").count("\n") + 1

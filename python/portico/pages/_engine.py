@@ -61,6 +61,14 @@ class Engine:
     def __init__(self, limits: PageLimits, workers: int, *, confine: bool = True) -> None:
         self.limits = limits
         self.loop = _calls.Loop()
+        self._key = limits.key()
+        self._limits: monty.ResourceLimits = {
+            "max_feed_duration_secs": limits.seconds,
+            "max_memory": limits.memory_bytes,
+            "max_recursion_depth": limits.recursion,
+            "max_suspensions": limits.calls,
+            "max_total_sleep_secs": 0.0,
+        }
         self._workers = workers
         self._confine = confine
         self._lock = threading.Lock()
@@ -102,8 +110,8 @@ class Engine:
         if program.layers:
             inputs[RESERVED + "n"] = run.mark
         try:
-            with self._started().checkout(limits=self._resource_limits(), os_policy={"sleep": "system"}) as worker:
-                worker.load_session(before.numbered(number).dump)
+            with self._started().checkout(limits=self._limits) as worker:
+                worker.load_session(before.numbered(number))
                 run.run(worker, inputs, before.defined, session=session)
                 dump = worker.dump()
         except monty.MontyError as error:
@@ -122,22 +130,13 @@ class Engine:
 
     def _state(self, data: bytes | None) -> State:
         state = State.from_bytes(data) if data is not None else None
-        if state is not None and state.limits == self.limits.key():
+        if state is not None and state.limits == self._key:
             return state
         if self._fresh is None:
-            with self._started().checkout(limits=self._resource_limits()) as worker:
+            with self._started().checkout(limits=self._limits) as worker:
                 worker.feed_run(_prelude.SOURCE)
-                self._fresh = State(worker.dump(), self.limits.key())
+                self._fresh = State(worker.dump(), self._key)
         return self._fresh
-
-    def _resource_limits(self) -> monty.ResourceLimits:
-        return {
-            "max_feed_duration_secs": self.limits.seconds,
-            "max_memory": self.limits.memory_bytes,
-            "max_recursion_depth": self.limits.recursion,
-            "max_suspensions": self.limits.calls,
-            "max_total_sleep_secs": 0.0,
-        }
 
     def _started(self) -> monty.Monty:
         pool = self._pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import threading
+import time
 from dataclasses import dataclass
 
 from .._errors import ConfigError
@@ -14,6 +15,8 @@ from ._language import Program, compile_page
 SUFFIX = ".psp"
 _LARGEST = 2**20
 _KEPT = 4096
+_RESOLVED_FOR = 1.0
+"""For how many seconds a link that stands for a page is not followed anew."""
 
 _Signature = tuple[int, int, int]
 
@@ -33,15 +36,26 @@ class Folder:
         if not os.path.isdir(self.root):
             raise ConfigError(f"root: {root!r} is no folder")
         self._compiled: dict[str, _Compiled] = {}
+        self._found: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     def page(self, path: str) -> str | None:
         """The page that a path means, None where it means none. Names that begin with an underscore are for other
         pages to include, those that begin with a dot for nobody."""
         name = path + "index" + SUFFIX if path.endswith("/") else path
+        found = self._found.get(name)
+        if found is not None and time.monotonic() < found[1] and _signature(found[0]) is not None:
+            return name
         if not name.endswith(SUFFIX) or any(part[:1] in ("_", ".") for part in name.split("/")[1:]):
             return None
-        return name if self.file(name) is not None else None
+        file = self.file(name)
+        if file is None:
+            return None
+        with self._lock:
+            if len(self._found) >= _KEPT:
+                self._found.clear()
+            self._found[name] = file, time.monotonic() + _RESOLVED_FOR
+        return name
 
     def file(self, name: str) -> str | None:
         """Where a file is, by its name from the root on; None where there is none, or it is outside."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from .. import _responses
 from .._core import Failed, Request
-from .._errors import ConfigError, PageError, RequestError
+from .._errors import ConfigError, PageError
 from .._files import StaticFiles
 from .._responses import Response
 from . import _debug, _given
@@ -123,13 +123,10 @@ class Pages:
             if visit is None:
                 return _responses.error(503)
             reply = Reply(self._folder, self._functions)
-            try:
-                query = _given.query(request)
-            except RequestError as error:
-                return _responses.error(error.status)
             given = {
                 "request": lambda: _given.facts(request, COOKIE),
-                "query": lambda: query,
+                # A form that is none is a RequestError, which the server answers for.
+                "query": lambda: _given.query(request),
                 "headers": lambda: _given.headers(request, COOKIE),
                 "session": lambda: self._session_object(visit.values),
             }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 _MAGIC = b"PSP1"
 # Each feed of an interpreter is numbered, and its name `<python-input-N>` stays in the dump for ever: 40 bytes and more
@@ -17,6 +17,7 @@ _MAGIC = b"PSP1"
 # field is one of the first of the dump's CBOR, before anything that a page has a say in.
 _COUNTER = b"mnext_input_id"
 _COUNTER_WITHIN = 256
+_LONGEST_HEAD = 2**16
 
 
 @functools.lru_cache(maxsize=256)
@@ -24,6 +25,15 @@ def _head(limits: str, defined: frozenset[int], bound: frozenset[str]) -> bytes:
     """Few are different from each other, and this takes as long as a part of a page."""
     head = json.dumps([limits, sorted(defined), sorted(bound)], separators=(",", ":")).encode()
     return b"".join((_MAGIC, struct.pack(">I", len(head)), head))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(head: bytes) -> tuple[str, frozenset[int], frozenset[str]] | None:
+    try:
+        limits, defined, bound = json.loads(head)
+        return str(limits), frozenset(map(int, defined)), frozenset(map(str, bound))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -47,20 +57,16 @@ class State:
         if data[:4] != _MAGIC or len(data) < 8:
             return None
         end = 8 + struct.unpack(">I", data[4:8])[0]
-        try:
-            limits, defined, bound = json.loads(data[8:end])
-        except ValueError:
-            return None
-        return cls(data[end:], limits, frozenset(defined), frozenset(bound))
+        head = _parsed(data[8:end]) if end <= _LONGEST_HEAD else None
+        return cls(data[end:], *head) if head is not None else None
 
-    def numbered(self, number: int) -> State:
-        """With the number that the next feed has. Where the field is not found, feeds count on, and the dump grows."""
+    def numbered(self, number: int) -> bytes:
+        """The dump, with the number that the next feed has. Where the field is not found, feeds count on, and it
+        grows."""
         at = self.dump.find(_COUNTER, 0, _COUNTER_WITHIN)
         if at < 0:
-            return self
+            return self.dump
         at += len(_COUNTER)
         # CBOR, RFC 8949 section 3: an unsigned integer in its first byte, or in 1, 2, 4 or 8 that follow.
         length = 1 + {0x18: 1, 0x19: 2, 0x1A: 4, 0x1B: 8}.get(self.dump[at], 0)
-        return replace(
-            self, dump=b"".join((self.dump[:at], b"\x1a", struct.pack(">I", number), self.dump[at + length :]))
-        )
+        return b"".join((self.dump[:at], b"\x1a", struct.pack(">I", number), self.dump[at + length :]))

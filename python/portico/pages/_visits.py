@@ -69,7 +69,14 @@ class Visits:
             yield None
             return
         try:
-            yield Visit(copy.deepcopy(record.values), record.state, self, record, key, request.connection.secure)
+            yield Visit(
+                copy.deepcopy(record.values) if record.values else {},
+                record.state,
+                self,
+                record,
+                key,
+                request.connection.secure,
+            )
         finally:
             record.lock.release()
 
