@@ -17,9 +17,9 @@ from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFra
 
 from apart import Apart, Neighbour
 from clients import Wire, wait_until
-from frames import H2
+from frames import H2, head, opens, string
+from http2_attacks import PREFACE
 from programs import Program
-from test_http2_attacks import PREFACE, head, opens, string
 
 # Each of the server's time-outs here, in seconds. By default none is longer than 30 but that of an idle connection.
 SHORT = 0.5
