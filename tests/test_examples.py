@@ -51,6 +51,7 @@ ANSWERS = {
         f'{{"name":"note.txt","sha256":"{SHA256}","size":9}}',
         "line 0\nline 1\nline 2\n",
     ],
+    "login.py": ["welcome, Ada\nAda, visit 1\nAda, visit 2\ngood-bye\nwho are you?\n", "who are you?"],
     "chat.py": ["<!doctype html>\n<title>chat</title>"],
     "lambda_app.py": ["hello Ada, GET /greet", "3 bytes"],
     "streams.py": ["request 1 on this connection: /one\nrequest 2 on this connection: /two\n"],
