@@ -9,7 +9,6 @@ import socket
 import subprocess
 
 import pytest
-import redis
 
 from clients import GENEROUS, wait_until
 from portico.sessions import MemoryStore, RedisStore, Sessions, SQLiteStore
@@ -40,16 +39,16 @@ class RedisServer:
         self.process = None
 
     def start(self):
-        command = (
-            f"redis-server --port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync always --save".split()
-        )
-        log = (self.folder / "log").open("a")
-        with log:
-            self.process = subprocess.Popen([*command, "", "--dir", self.folder], stdout=log, stderr=log)
+        options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync always".split()
+        options += ["--save", "", "--dir", str(self.folder), "--unixsocket", str(self.folder / "socket")]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(["redis-server", *options], stdout=log, stderr=log)
         wait_until(self.answers, "Redis to answer")
 
     def answers(self):
         assert self.process.poll() is None, (self.folder / "log").read_text()
+        import redis
+
         with contextlib.suppress(redis.RedisError), redis.Redis(port=self.port, socket_timeout=GENEROUS) as client:
             return client.ping()
 
@@ -67,6 +66,7 @@ class RedisServer:
 def redis_server(folder):
     if not shutil.which("redis-server"):
         pytest.skip("redis-server is not installed")
+    pytest.importorskip("redis", reason="the Python package redis is not installed")
     folder.mkdir(exist_ok=True)
     server = RedisServer(folder)
     try:

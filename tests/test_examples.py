@@ -52,6 +52,7 @@ ANSWERS = {
         f'{{"name":"note.txt","sha256":"{SHA256}","size":9}}',
         "line 0\nline 1\nline 2\n",
     ],
+    "login.py": ["welcome, Ada\nAda, visit 1\nAda, visit 2\ngood-bye\nwho are you?\n", "who are you?"],
     "chat.py": ["<!doctype html>\n<title>chat</title>"],
     "echo.py": ["426 Upgrade Required"],
     "lambda_app.py": ["hello Ada, GET /greet", "3 bytes"],

@@ -116,6 +116,58 @@ def test_a_get_that_turns_out_to_write_is_503_where_it_would_lose_something(stor
         assert one.get("/slow").text == "3"
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async"])
+def test_who_locks_before_reading_waits_from_the_start(stores, serve, is_async):
+    together = threading.Barrier(THREADS, timeout=GENEROUS)
+
+    def count(request):
+        together.wait()
+        request.session.lock()
+        return act(request)
+
+    async def count_async(request):
+        await request.session.load(lock=True)
+        return act(request)
+
+    # Each at a path of its own, of which nobody knows that it writes.
+    router = portico.Router()
+    router.add_route("GET", "/count", act)
+    router.add_route("GET", "/count/{n}", count_async if is_async else count)
+    served = serve(router, sessions=stores.sessions(lock_timeout=GENEROUS), dispatch="threads")
+    with contextlib.ExitStack() as stack:
+        clients = same_session(served, stack, THREADS)
+        with ThreadPoolExecutor(THREADS) as pool:
+            answers = pool.map(lambda one: one[1].get(f"/count/{one[0]}"), enumerate(clients))
+            assert sorted(answer.text for answer in answers) == [str(number) for number in range(2, 2 + THREADS)]
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_a_lock_after_reading_sees_whether_that_still_holds(stores, serve, is_changed):
+    has_read, may_go = threading.Event(), threading.Event()
+
+    def handler(request):
+        if request.path != "/slow":
+            return act(request)
+        n = request.session["n"]
+        has_read.set()
+        assert may_go.wait(GENEROUS)
+        request.session.lock()
+        request.session["n"] = n + 10
+        return {"statusCode": 200, "body": str(request.session["n"])}
+
+    served = serve(handler, sessions=stores.sessions(), dispatch="threads")
+    with contextlib.ExitStack() as stack:
+        one, other = same_session(served, stack, 2)
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(one.get, "/slow")
+            assert has_read.wait(GENEROUS)
+            if is_changed:
+                assert other.post("/count").text == "2"
+            may_go.set()
+            assert slow.result(GENEROUS).status_code == (503 if is_changed else 200)
+        assert other.post("/count").text == ("3" if is_changed else "12")
+
+
 def test_readers_do_not_wait_for_each_other(stores, serve):
     together = threading.Barrier(3, timeout=GENEROUS)
 

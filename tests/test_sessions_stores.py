@@ -316,6 +316,13 @@ def test_a_server_starts_without_its_redis(serve, own_redis):
         assert visitor.get("/count").text == "1"
 
 
+def test_redis_on_a_unix_socket(own_redis):
+    with contextlib.closing(RedisStore(f"unix://{own_redis.folder}/socket")) as store:
+        assert store.commit("a", record(), None, NOW, IDLE, "")
+        assert store.load("a", NOW, IDLE) == record()
+        assert repr(store) == f"<RedisStore {own_redis.folder}/socket>"
+
+
 def test_redis_removes_what_has_ended(redis_url):
     import redis
 

@@ -274,7 +274,8 @@ class Session(MutableMapping[str, Any]):
         wanted = Lock(self._owner, self._visit.lease) if lock else None
         record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
         with self._giving_up:
-            self._locked = self._key if lock and record is not None else None
+            if lock and record is not None:
+                self._locked = self._key
             given_up = self._locked is not None and self._settled
         if given_up:
             self._unlock()

@@ -18,7 +18,6 @@ from ._memory import MemoryStore
 from ._redis import RedisStore
 from ._session import Session, Visit
 from ._signing import Keys
-from ._sqlite import SQLiteStore
 from ._store import Store
 
 if TYPE_CHECKING:
@@ -280,6 +279,10 @@ def _open_store(store: str | Store) -> Store:
     if store in ("memory", "memory:"):
         return MemoryStore()
     if kind == "sqlite" and rest:
+        try:
+            from ._sqlite import SQLiteStore
+        except ImportError as error:
+            raise ConfigError(f"sessions: a store in a file needs a Python with SQLite ({error})") from error
         return SQLiteStore(rest)
     if kind in ("redis", "rediss", "unix") and rest:
         return RedisStore(store)
