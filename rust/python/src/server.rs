@@ -400,20 +400,12 @@ impl Server {
 
     /// A `def` handler that is called as the setting `dispatch` says.
     fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
-        let mut wanted = self.wanted.lock();
-        if let Streams::Announced(_) = handler.streams {
-            wanted.streams.want();
-            drop(wanted);
-            let (otherwise, runs) = self.dispatch_otherwise(handler.clone());
-            return (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), runs);
+        if handler.streams == Streams::None {
+            return self.dispatch_otherwise(handler);
         }
-        if handler.streams == Streams::Every {
-            // It waits for its client, which no thread that does I/O may.
-            wanted.pool.want();
-            return (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads);
-        }
-        drop(wanted);
-        self.dispatch_otherwise(handler)
+        self.wanted.lock().streams.want();
+        let (otherwise, runs) = self.dispatch_otherwise(handler.clone());
+        (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), runs)
     }
 
     /// The same for one that does not wait for its client.

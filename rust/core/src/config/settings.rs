@@ -236,7 +236,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "stream_threads",
         kind: count(1, 10_000, "threads"),
         default: Value::Integer(200),
-        doc: "The most threads for `def` callbacks of `listen(stream=)`, each of which has one for as long as its connection lasts; for bodies that an iterable makes while they are sent, and WSGI applications that read one while it comes. More wait for their turn. Threads are started as they are needed, and end when they are not.",
+        doc: "The most threads for `def` callbacks of `listen(stream=)`, each of which has one for as long as its connection lasts; for bodies that an iterable makes while they are sent, and for `def` handlers with `stream_body` and WSGI applications that read one while it comes. More wait for their turn. Threads are started as they are needed, and end when they are not.",
         set: |c, v| c.stream_threads = v.count(),
     },
 ];
