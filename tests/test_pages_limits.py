@@ -254,6 +254,15 @@ def test_what_the_kernel_does_not_offer_is_said_at_start(tmp_path, monkeypatch, 
     assert "run without landlock and seccomp" in caplog.text
 
 
+def test_a_frozen_program_says_that_its_workers_are_unconfined(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    engine = Engine(portico.PageLimits(), 1)
+    with caplog.at_level(logging.WARNING, "portico.pages"):
+        assert Visitor(tmp_path, engine=engine).show("it runs") == "it runs"
+    engine.close()
+    assert "run unconfined" in caplog.text
+
+
 def test_unconfined_workers_run_where_they_are_asked_for(tmp_path):
     engine = Engine(portico.PageLimits(), 1, confine=False)
     assert Visitor(tmp_path, engine=engine).show("it runs") == "it runs"
