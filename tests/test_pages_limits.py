@@ -91,11 +91,12 @@ def test_others_are_served_while_a_page_runs_into_its_limit(site):
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(site.client().get, "/slow.psp")
         client = site.client()
+        meanwhile = 0
         while not slow.done():
-            began = time.monotonic()
             assert client.get("/quick.psp").text == "quick"
-            assert time.monotonic() - began < 0.45
+            meanwhile += not slow.done()
         assert slow.result().status_code == 500
+        assert meanwhile > 0
 
 
 def test_waiting_for_the_host_is_not_time_of_the_page(tmp_path):

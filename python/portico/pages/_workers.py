@@ -32,9 +32,7 @@ class Starter:
             self.path = monty
             return
         if not sys.executable or getattr(sys, "frozen", False):
-            _log.warning(
-                "workers of pages run unconfined: this program has no Python interpreter that would confine them"
-            )
+            _log.warning("workers of pages run unconfined: this program has no Python interpreter to confine them")
             self.path = monty
             return
         missing = _confine.missing()
