@@ -75,6 +75,9 @@ def test_pages_are_html_and_not_kept_by_others(site):
     assert (reply.status_code, reply.text) == (200, "<p>2</p>")
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
     assert reply.headers["cache-control"] == "private, no-cache"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    reply = site.get("<% set_header('Cache-Control', 'max-age=60') %>")
+    assert reply.headers.get_list("cache-control") == ["max-age=60"]
 
 
 def test_index_psp_is_the_page_of_its_folder(site):

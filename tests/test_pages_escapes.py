@@ -365,6 +365,21 @@ def test_a_changed_cookie_is_another_visitor(site, change):
         assert reply.text == "False"
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "set_cookie('portico_session', 'A' * 43)",
+        "delete_cookie('portico_session')",
+        "add_header('Set-Cookie', 'portico_session=' + 'A' * 43)",
+        "set_header('set-cookie', 'portico_session=' + 'A' * 43)",
+    ],
+)
+def test_a_page_cannot_put_its_visitor_into_another_session(site, code):
+    reply = site.get(f"<% {code} %>")
+    assert (reply.status_code, "set-cookie" in reply.headers) == (500, False)
+    assert "cookie" in str(site.failure())
+
+
 def test_keys_of_sessions_cannot_be_guessed(site):
     site.write("page.psp", "x")
     keys = {site.client().get("/page.psp").headers["set-cookie"].split(";")[0] for _ in range(20)}

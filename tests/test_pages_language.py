@@ -284,6 +284,15 @@ def test_a_session_s_values_come_back_where_pages_changed_them(visitor):
     assert visitor.run("<% session['m'] = 1 %><% exit() %>").session == {"m": 1}
 
 
+@pytest.mark.parametrize("end", ["", "<% exit() %>", "<% f = lambda: 1 %>"])
+def test_what_a_request_brought_is_not_kept(visitor, end):
+    visitor.given["query"] = lambda: {"password": "SECRET" * 1000}
+    visitor.values["token"] = "SECRET"
+    visitor.run("<%= query['password'] %><%= session['token'] %><%= request %>" + end)
+    assert b"SECRET" not in visitor.state
+    assert visitor.show("<%= len(query['password']) %>") == "6000"
+
+
 def test_a_page_of_an_older_version_is_told_from_the_new(visitor):
     visitor.run("\n\n\n<% def f(): return 1/0 %>", "/lib.psp")
     old = visitor.state

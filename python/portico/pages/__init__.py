@@ -2,9 +2,9 @@
 
     page text ─▶ _language ─▶ Program ─▶ _engine ─▶ Result ─▶ _replies ─▶ response
 
-`_folder` finds and compiles pages, `_language` and `_indent` are what a page is written in, `_engine` runs programs in
-worker processes of pydantic-monty, from one state of the visitor's interpreter to the next, `_calls` answers what they
-ask of the host, `_confine` takes from the workers what they do not need, `_handler` puts it together.
+`_folder` finds and compiles pages; `_tags`, `_language`, `_indent` and `_facts` are what they are written in. `_engine`
+runs programs in worker processes of pydantic-monty, from one state of the visitor's interpreter to the next; `_calls`
+answers what they ask of the host. `_confine` takes from the workers what they do not need. `_handler` puts it together.
 """
 
 from __future__ import annotations

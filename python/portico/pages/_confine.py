@@ -91,8 +91,13 @@ def _limit(address_space: int) -> None:
         ("AS", address_space),
     ):
         number = getattr(resource, "RLIMIT_" + name, None)
-        if number is not None:
+        if number is None:
+            continue
+        try:
             resource.setrlimit(number, (most, most))
+        except (OSError, ValueError):
+            if sys.platform == "linux":  # Others do not know them all.
+                raise
 
 
 def _drop_capabilities() -> None:

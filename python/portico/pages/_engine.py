@@ -97,12 +97,15 @@ class Engine:
         """Runs a page on from a state, or from the beginning where that is None. `given` has what the names in `GIVEN`
         stand for, made only where they are used. `waits` says whether any function may be `async def`. Raises
         `PageError`."""
-        before = self._state(state)
         number = program.number
         self._remember(number, program)
-        bound = before.bound | (program.names & GIVEN)
         run = _Run(self, program, functions, waits)
         _calls.failures.last = None
+        try:
+            before = self._state(state)
+        except monty.MontyError as error:
+            raise self._fault(error, run) from error
+        bound = before.bound | (program.names & GIVEN)
         inputs = {name: given[name]() for name in bound}
         # An object of the host stays there; what pages change of a plain one comes back.
         session = isinstance(inputs.get("session"), dict)
@@ -112,7 +115,7 @@ class Engine:
         try:
             with self._started().checkout(limits=self._limits) as worker:
                 worker.load_session(before.numbered(number))
-                run.run(worker, inputs, before.defined, session=session)
+                run.run(worker, inputs, before.defined, returned="session" if session else None)
                 dump = worker.dump()
         except monty.MontyError as error:
             raise self._fault(error, run) from _calls.failures.last
@@ -153,9 +156,11 @@ class Engine:
                     )
                     try:
                         pool.__enter__()
-                    except BaseException:
+                    except BaseException as error:
                         starter.close()
-                        raise
+                        if isinstance(error, monty.MontyError) or not isinstance(error, Exception):
+                            raise
+                        raise page_error(("pages", 0), f"workers cannot be started: {error}", "worker") from error
                     self._close = weakref.finalize(self, _end, pool, starter)
                     self._pool = pool
                 pool = self._pool
@@ -197,25 +202,25 @@ class _Run:
         self._lookup: dict[str, Any] = {**functions, RESERVED + "end": self._end}
 
     def run(
-        self, worker: monty.MontySession, inputs: dict[str, Any], defined: frozenset[int], *, session: bool
+        self, worker: monty.MontySession, inputs: dict[str, Any], defined: frozenset[int], *, returned: str | None
     ) -> None:
-        """Runs it. Raises what pydantic-monty raises."""
+        """Runs it; `returned` is the input of which the last value is wanted. Raises what pydantic-monty raises."""
         if self.number in self.defines - defined:
             worker.feed_run(definition(self.program, self.number))
         if _prelude.ENDING_NUMBER in self.defines - defined:
             worker.feed_run(_prelude.ENDING_SOURCE)
         code = call(self.program, self.number) if self.program.makes_functions else self.program.source
-        # What each request gives anew is let go, so that it is not kept from one to the next.
-        code += f"\n{RESERVED}t = None\n" + ("session" if session else "None")
+        # What each request gives anew is not kept from one to the next: forms may be large, and secret.
+        let_go = " = ".join([*(name for name in inputs if name != returned), "None"])
+        let_go += f"\n[{returned}, {returned} := None][0]" if returned else "\nNone"
         try:
-            self.session = _calls.feed(worker, code, inputs, self._lookup, self._printed, self._loop)
+            self.session = _calls.feed(worker, f"{code}\n{let_go}", inputs, self._lookup, self._printed, self._loop)
         except monty.MontyRuntimeError as error:
             if self.ending is None or not isinstance(error.exception(), TimeoutError):
                 raise
             if _prelude.STOPPED not in str(error):
                 raise
-            code = f"{RESERVED}t = None\n" + ("session" if session else "None")
-            self.session = worker.feed_run(code)
+            self.session = worker.feed_run(let_go)
 
     def output(self) -> str:
         """What it printed, with the layouts around it."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pydantic_monty as monty
 
 from .._errors import PageError
-from ._errors import page_error
-from ._language import RESERVED, Place, Program
+from ._errors import Place, page_error
+from ._language import RESERVED, Program
 from ._limits import PageLimits
 
 DEFINITION_LINES = 2

@@ -122,7 +122,7 @@ class Pages:
         with self._visits.open(request) as visit:
             if visit is None:
                 return _responses.error(503)
-            reply = Reply(self._folder, self._functions)
+            reply = Reply(self._folder, self._functions, COOKIE)
             given = {
                 "request": lambda: _given.facts(request, COOKIE),
                 # A form that is none is a RequestError, which the server answers for.
@@ -153,6 +153,7 @@ class Pages:
             raise page_error((name, 0), str(error), "error") from None
         if isinstance(finished, dict):
             finished["headers"].setdefault("cache-control", "private, no-cache")
+            finished["headers"].setdefault("x-content-type-options", "nosniff")
             return finished
         function, args = finished
         response = function(*args)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import _indent
-from ._errors import page_error
+from ._errors import Place, page_error
+from ._facts import Facts
+from ._tags import Piece, split
 
 RESERVED = "_psp_"
 """How names begin that the program needs for itself."""
@@ -23,15 +25,11 @@ MOST_PRINTED = 32
 MOST_INCLUDES = 16
 """How deep includes may stand within each other."""
 
-_TAG = re.compile(r"<%(?P<literal>%)|<%(?P<kind>[=\-#]?)(?P<code>(?:%%>|%(?!%?>)|[^%])*?)(?P<close>-?%>)", re.DOTALL)
-_BLANK = re.compile(r"[ \t]*(?:\n|\Z)")
 _DIRECTIVE = re.compile(r"(include|layout)\s*\((.*)\)\s*", re.DOTALL)
 _GOES_ON = re.compile(r"(else|elif|except|finally|case)\b")
 _END = re.compile(r"end\s*(?:[;#]|$)")
 _NAME = re.compile(r"[^\W\d]\w*")
 
-Place = tuple[str, int]
-"""A page and a line of it, from 1 on."""
 Include = Callable[[str, str], tuple[str, str]]
 """From the page that includes and the name that it gives to the name of the page meant and its text. Raises
 `FileNotFoundError`."""
@@ -68,10 +66,6 @@ class Program:
         digest = hashlib.sha256(f"{self.page}\0{self.source}\0{self.places}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1 | 2
 
-    def place(self, line: int) -> Place:
-        """Where a line of the source is from."""
-        return self.places[min(max(line, 1), len(self.places)) - 1] if self.places else (self.page, 1)
-
 
 @dataclass
 class _Block:
@@ -86,14 +80,6 @@ class _Block:
 
 
 @dataclass
-class _Piece:
-    kind: str  # "text", "code", "=", "-"
-    text: str
-    line: int
-    column: int = 0
-
-
-@dataclass
 class _Compiler:
     page: str
     include: Include
@@ -104,18 +90,17 @@ class _Compiler:
     printing: list[tuple[list[str], Place, frozenset[int]]] = field(default_factory=list)
     blocks: list[_Block] = field(default_factory=list)
     layout: tuple[str, str] | None = None
-    names: set[str] = field(default_factory=set)
 
     def add_page(self, page: str, text: str, within: tuple[str, ...]) -> None:
         """Adds a page, or one that it includes, at the depth where we are."""
         open_before = len(self.blocks)
-        for piece in _pieces(page, text):
+        for piece in split(page, text):
             place = (page, piece.line)
             if piece.kind == "text":
                 self.add_text(piece.text, place)
             elif piece.kind in ("=", "-"):
                 self.add_expression(piece, place)
-            elif (directive := _DIRECTIVE.fullmatch(piece.text.strip())) and directive[1] not in self.names:
+            elif directive := _DIRECTIVE.fullmatch(piece.text.strip()):
                 self.add_directive(directive[1], directive[2], page, place, within)
             else:
                 self.add_code(piece, place, open_before)
@@ -163,7 +148,7 @@ class _Compiler:
             # On a line of its own, because a comment would take it along.
             self.emit([*lines, closing] if "#" in lines[-1] else [*lines[:-1], lines[-1] + closing], place, fixed)
 
-    def add_expression(self, piece: _Piece, place: Place) -> None:
+    def add_expression(self, piece: Piece, place: Place) -> None:
         code = piece.text.strip()
         place = (place[0], place[1] + piece.text[: len(piece.text) - len(piece.text.lstrip())].count("\n"))
         if not code:
@@ -212,7 +197,7 @@ class _Compiler:
         except FileNotFoundError as error:
             raise page_error(place, str(error)) from None
 
-    def add_code(self, piece: _Piece, place: Place, open_before: int) -> None:
+    def add_code(self, piece: Piece, place: Place, open_before: int) -> None:
         try:
             code = _indent.normalise(piece.text, piece.column)
         except _indent.BadIndentation as error:
@@ -284,7 +269,7 @@ def compile_page(page: str, text: str, include: Include) -> Program:
         place = places[min(line, len(places)) - 1] if places else (page, 1)
         raise page_error(place, _said(error)) from None
     assert isinstance(tree, ast.Module)
-    facts = _Facts()
+    facts = Facts()
     facts.visit(tree)
     return Program(
         page=page,
@@ -304,145 +289,6 @@ def compile_layer(number: int) -> list[str]:
     """What stands between a page and the layout around it: a mark where its output ends, and one as `content`, which
     is exchanged for that output when all has run."""
     return [f'{RESERVED}p({RESERVED}n + "e{number}", end="")', f'content = {RESERVED}n + "c{number}"']
-
-
-class _Facts(ast.NodeVisitor):
-    """What a program names, binds and makes."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.binds: set[str] = set()
-        self.awaits = False
-        self.makes_functions = False
-        self._inside = 0  # functions and classes, whose names are their own
-        self._targets: list[set[str]] = []  # of comprehensions, whose names are their own too
-
-    def bind(self, name: str) -> None:
-        if not self._inside and not any(name in targets for targets in self._targets):
-            self.binds.add(name)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        self.names.add(node.id)
-        if isinstance(node.ctx, ast.Store):
-            self.bind(node.id)
-
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self.names.add(node.target.id)
-        if not self._inside:
-            self.binds.add(node.target.id)
-        self.visit(node.value)
-
-    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
-        targets = {name.id for one in node.generators for name in ast.walk(one.target) if isinstance(name, ast.Name)}
-        self._targets.append(targets)
-        self.generic_visit(node)
-        self._targets.pop()
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
-
-    def _alias(self, node: ast.Import | ast.ImportFrom) -> None:
-        for alias in node.names:
-            name = alias.asname or alias.name.split(".")[0]
-            self.names.add(name)
-            self.bind(name)
-
-    visit_Import = visit_ImportFrom = _alias
-
-    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
-        self.names.add(node.name)
-        self.bind(node.name)
-        self._scope(node)
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition
-
-    def _scope(self, node: ast.AST) -> None:
-        self.makes_functions = True
-        self._inside += 1
-        self.generic_visit(node)
-        self._inside -= 1
-
-    visit_Lambda = _scope
-
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        if node.name:
-            self.names.add(node.name)
-            self.bind(node.name)
-        self.generic_visit(node)
-
-    def _captures(self, node: ast.MatchAs | ast.MatchStar) -> None:
-        if node.name:
-            self.names.add(node.name)
-            self.bind(node.name)
-        self.generic_visit(node)
-
-    visit_MatchAs = visit_MatchStar = _captures
-
-    def visit_MatchMapping(self, node: ast.MatchMapping) -> None:
-        if node.rest:
-            self.names.add(node.rest)
-            self.bind(node.rest)
-        self.generic_visit(node)
-
-    def visit_Global(self, node: ast.Global) -> None:
-        self.names.update(node.names)
-
-    def visit_Await(self, node: ast.Await) -> None:
-        self._wait(node)
-
-    def visit_AsyncFor(self, node: ast.AsyncFor) -> None:
-        self._wait(node)
-
-    def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
-        self._wait(node)
-
-    def _wait(self, node: ast.AST) -> None:
-        self.awaits = self.awaits or not self._inside
-        self.generic_visit(node)
-
-
-def _pieces(page: str, text: str) -> list[_Piece]:
-    """Text and tags, in order. Lines that hold one tag of code and nothing else leave no text, nor does what follows
-    `-%>` on its line where that is white space."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    pieces: list[_Piece] = []
-    end = 0
-    for tag in _TAG.finditer(text):
-        line_start = text.rfind("\n", 0, tag.start()) + 1
-        between = text[end : tag.start()]
-        _check_open(page, text, end, tag.start())
-        blank = _BLANK.match(text, tag.end())
-        first = not text[line_start : tag.start()].strip(" \t")
-        alone = tag["kind"] in ("", "#") and blank is not None and first
-        _add_text(pieces, between.rstrip(" \t") if alone else between, _line(text, end))
-        end = blank.end() if blank and (alone or tag["close"] == "-%>") else tag.end()
-        if tag["literal"]:
-            _add_text(pieces, "<%", _line(text, tag.start()))
-        elif tag["kind"] != "#":
-            kind = tag["kind"] or "code"
-            start = tag.start("code")
-            pieces.append(_Piece(kind, tag["code"].replace("%%>", "%>"), _line(text, start), start - line_start))
-    _check_open(page, text, end, len(text))
-    _add_text(pieces, text[end:], _line(text, end))
-    return pieces
-
-
-def _line(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
-
-
-def _check_open(page: str, text: str, start: int, end: int) -> None:
-    """What is left over as text has no beginning of a tag in it."""
-    if (found := text.find("<%", start, end)) >= 0:
-        raise page_error((page, _line(text, found)), "<% without a %>")
-
-
-def _add_text(pieces: list[_Piece], text: str, line: int) -> None:
-    if not text:
-        return
-    if pieces and pieces[-1].kind == "text":
-        pieces[-1].text += text
-    else:
-        pieces.append(_Piece("text", text, line))
 
 
 def _check_names(code: str, place: Place) -> None:

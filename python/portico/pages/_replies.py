@@ -23,7 +23,8 @@ class Reply:
     NAMES = ("set_status", "set_header", "add_header", "set_cookie", "delete_cookie", "quote")
     """What a page may call to shape its response."""
 
-    def __init__(self, folder: Folder, functions: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, folder: Folder, functions: Mapping[str, Callable[..., Any]], session_cookie: str) -> None:
+        self._session_cookie = session_cookie
         self._folder = folder
         self._allowed = functions
         self._response: Response = {"statusCode": 200, "headers": {}}
@@ -43,25 +44,29 @@ class Reply:
 
     def set_header(self, name: str, value: str) -> None:
         name, value = _checked(name, value)
-        for kept in list(self._response["headers"]):
-            if kept.lower() == name.lower():
-                del self._response["headers"][kept]
         self._response["headers"][name] = value
 
     def add_header(self, name: str, value: str) -> None:
         _responses.add_header(self._response, *_checked(name, value))
 
     def set_cookie(self, name: str, value: str, **attributes: Any) -> None:
+        self._check_cookie(name)
         try:
             _responses.set_cookie(self._response, name, value, **attributes)
         except Exception as error:
             raise ValueError(str(error)) from None
 
     def delete_cookie(self, name: str, **attributes: Any) -> None:
+        self._check_cookie(name)
         try:
             _responses.delete_cookie(self._response, name, **attributes)
         except Exception as error:
             raise ValueError(str(error)) from None
+
+    def _check_cookie(self, name: str) -> None:
+        """A page that could set it could put its visitor into the session of somebody else."""
+        if name == self._session_cookie:
+            raise ValueError(f"cookie {name}: it names the session, and is the server's")
 
     def finish(self, output: str, ending: Ending | None) -> Response | tuple[Callable[..., Any], tuple[Any, ...]]:
         """The response; or the function that gives it, with its arguments. Raises `ValueError` where the page ended by
@@ -100,8 +105,7 @@ class Reply:
         raise ValueError(f"exit(0, {name!r}): there is no function of that name")
 
     def _with(self, body: Any, content_type: str) -> Response:
-        if not any(name.lower() == "content-type" for name in self._response["headers"]):
-            self._response["headers"]["content-type"] = content_type
+        self._response["headers"].setdefault("content-type", content_type)
         self._response["body"] = body
         return self._response
 
@@ -145,8 +149,11 @@ class Reply:
 def _checked(name: object, value: object) -> tuple[str, str]:
     if not isinstance(name, str) or not _responses._TOKEN.fullmatch(name):
         raise ValueError(f"header {name!r}: not the name of a header")
-    if name.lower() in ("content-length", "transfer-encoding", "connection"):
+    name = name.lower()
+    if name in ("content-length", "transfer-encoding", "connection"):
         raise ValueError(f"header {name}: the server sets it")
+    if name == "set-cookie":
+        raise ValueError("header set-cookie: set_cookie(name, value) sets cookies")
     return name, _line(f"header {name}", value)
 
 

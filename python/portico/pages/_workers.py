@@ -31,6 +31,10 @@ class Starter:
         if not confine:
             self.path = monty
             return
+        if not sys.executable or getattr(sys, "frozen", False):
+            _log.warning("workers of pages run unconfined: this program has no Python interpreter to confine them")
+            self.path = monty
+            return
         missing = _confine.missing()
         if missing:
             _log.warning("workers of pages run without %s, which this machine does not offer", " and ".join(missing))
