@@ -14,6 +14,7 @@ class Visitor:
 
     def __init__(self, folder, limits=None, functions=None, given=None, engine=None):
         self.path = folder
+        folder.mkdir(exist_ok=True)
         self.folder = Folder(str(folder))
         self.engine = engine or Engine(limits or portico.PageLimits(), 1)
         self.functions = functions or {}

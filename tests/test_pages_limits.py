@@ -19,7 +19,7 @@ import pytest
 import portico
 from clients import wait_until
 from page_sites import Site, Visitor
-from portico.pages import _confine
+from portico.pages import _confine, _workers
 from portico.pages._engine import Engine
 from portico.pages._language import compile_page
 
@@ -288,6 +288,16 @@ print(*[child.pid for child in psutil.Process().children(recursive=True)])
     assert workers
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers), "the end of the workers")
     assert os.listdir(tmp_path / "temporary") == []
+
+
+def test_workers_start_where_no_file_in_memory_can_be_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(_workers, "_in_memory", lambda script: None)
+    monkeypatch.setattr(_workers.tempfile, "tempdir", str(tmp_path))
+    engine = Engine(portico.PageLimits(), 1)
+    assert Visitor(tmp_path / "site", engine=engine).show("it runs") == "it runs"
+    assert [name for name in os.listdir(tmp_path) if name.startswith("portico-pages-")]
+    engine.close()
+    assert os.listdir(tmp_path) == ["site"]
 
 
 def test_without_pydantic_monty_only_pages_are_missing():
