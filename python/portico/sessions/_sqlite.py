@@ -172,10 +172,7 @@ class SQLiteStore(Store):
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        def pragma(text: str) -> Any:
-            return connection.execute(f"PRAGMA {text}").fetchone()[0]
-
-        application, layout = pragma("application_id"), pragma("user_version")
+        application, layout = _pragma(connection, "application_id"), _pragma(connection, "user_version")
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application != _APPLICATION and not (is_empty and application == 0):
             raise sqlite3.DatabaseError("it is a database of something else")
@@ -184,24 +181,25 @@ class SQLiteStore(Store):
         # Readers and a writer do not wait for each other.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA max_page_count = {self._max_bytes // pragma('page_size')}")
+        connection.execute(f"PRAGMA max_page_count = {self._max_bytes // _pragma(connection, 'page_size')}")
         if application == 0:
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             connection.execute(f"PRAGMA user_version = {_LAYOUT}")
         connection.executescript(_SCHEMA)
 
     def _look_through(self, connection: sqlite3.Connection) -> None:
-        def pragma(text: str) -> Any:
-            return connection.execute(f"PRAGMA {text}").fetchone()[0]
-
-        is_small = pragma("page_count") * pragma("page_size") <= _LOOKED_THROUGH
-        if is_small and (found := pragma("quick_check(1)")) != "ok":
+        is_small = _pragma(connection, "page_count") * _pragma(connection, "page_size") <= _LOOKED_THROUGH
+        if is_small and (found := _pragma(connection, "quick_check(1)")) != "ok":
             raise sqlite3.DatabaseError(f"it is damaged: {found}")
 
 
+def _pragma(connection: sqlite3.Connection, text: str) -> Any:
+    return connection.execute(f"PRAGMA {text}").fetchone()[0]
+
+
 # No connection outlives a fork, in either process (SQLite, howtocorrupt, 2.6). Leaving it alone in the child is not
-# enough: SQLite there takes the locks of the parent, which the child has not, for its own, in a new connection too. What the
-# child then kept went into a log that the parent had removed at its end, and was lost.
+# enough: SQLite there takes the locks of the parent, which the child has not, for its own, in a new one too. What
+# the child then kept went into a log that the parent had removed at its end, and was lost.
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 _held: list[SQLiteStore] = []
 
