@@ -12,6 +12,7 @@ import h2.events
 import pytest
 
 from frames import H2
+from portico.sessions import MemoryStore, Record, Sessions
 
 
 @pytest.mark.parametrize("settings", [{}, {"handler_timeout": 60}], ids=["plain", "with a deadline"])
@@ -94,3 +95,45 @@ for _ in range(20):
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", program], timeout=120, check=True)
+
+
+class Slow(Record):
+    """A record that takes its time to be read."""
+
+    read, go = threading.Event(), threading.Event()
+
+    @property
+    def value(self):
+        self.read.set()
+        assert self.go.wait(20)
+        return self[1]
+
+
+class SlowStore(MemoryStore):
+    waits, is_slow = True, False
+
+    def load(self, *arguments):
+        record = super().load(*arguments)
+        return Slow(*record) if record is not None and self.is_slow else record
+
+
+def test_a_session_whose_load_was_given_up_is_not_left_locked(serve):
+    store = SlowStore()
+
+    async def handler(request):
+        if request.path == "/given-up":
+            loading = asyncio.ensure_future(request.session.load(lock=True))
+            await asyncio.to_thread(Slow.read.wait, 20)
+            loading.cancel()
+        else:
+            (await request.session.load(lock=True))["a"] = 1
+        return {"statusCode": 200}
+
+    served = serve(handler, sessions=Sessions(store=store, lock_timeout=0.5))
+    with served.httpx() as visitor:
+        assert visitor.get("/").status_code == 200
+        store.is_slow = True
+        assert visitor.get("/given-up").status_code == 200
+        Slow.go.set()
+        store.is_slow = False
+        assert visitor.get("/").status_code == 200
