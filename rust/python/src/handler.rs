@@ -140,11 +140,16 @@ impl Site {
         }
         // A request that the handler could not read is its client's fault: that is what the status says. A session that
         // cannot be had just now is nobody's.
-        let status = (value.is_instance_of::<RequestError>() || value.is_instance_of::<SessionError>())
-            .then(|| value.getattr(intern!(py, "status")).ok()?.extract().ok())
-            .flatten()
-            .and_then(|status| StatusCode::from_u16(status).ok())
-            .filter(|status| status.is_client_error() || *status == StatusCode::SERVICE_UNAVAILABLE);
+        let status = if value.is_instance_of::<SessionError>() {
+            Some(StatusCode::SERVICE_UNAVAILABLE)
+        } else {
+            value
+                .is_instance_of::<RequestError>()
+                .then(|| value.getattr(intern!(py, "status")).ok()?.extract().ok())
+                .flatten()
+                .and_then(|status| StatusCode::from_u16(status).ok())
+                .filter(StatusCode::is_client_error)
+        };
         let reports = self.reports.get(py);
         if let Err(error) = reports.and_then(|it| it.call_method1(intern!(py, "handler_failed"), (value, request))) {
             error.write_unraisable(py, Some(request));
