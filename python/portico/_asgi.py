@@ -110,7 +110,8 @@ class Application:
             return await Conversation(self._app, self, request, self._websocket).hold(lifespan.state)
         exchange = Exchange(request, self)
         try:
-            await self._app(asgi_scope(request, lifespan.state), exchange.receive, exchange.send)
+            scope = asgi_scope(request, lifespan.state, exchange.takes_trailers)
+            await self._app(scope, exchange.receive, exchange.send)
         except BaseException as exception:
             exchange.abandon()
             if exchange.left and is_of_leaving(exception):
