@@ -65,11 +65,9 @@ impl Body {
                     here.push_back(piece);
                 }
                 Poll::Ready(Some(Err(Broken))) => return Err(Broken),
+                // What has trailers has its end where they are.
+                Poll::Ready(None) if pieces.has_trailers => break,
                 Poll::Ready(None) => {
-                    pieces.trailers = pieces.trailers();
-                    if !pieces.trailers.is_empty() {
-                        break;
-                    }
                     let mut whole = Collected::default();
                     here.into_iter().for_each(|piece| whole.push(piece));
                     *self = Body::Whole(whole.finish());
@@ -111,7 +109,8 @@ pub struct Broken;
 
 /// Where a body comes from that is sent while it is made. Dropped when nobody wants any more of it.
 pub trait Source: Send + 'static {
-    /// The next piece; none at the end. Polled on the event loop of the connection, so it must not block.
+    /// The next piece; none at the end, and again where it has trailers. Polled on the event loop of the connection, so it
+    /// must not block.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>>;
 
     /// What follows its last piece; asked for once, at the end, and only where [`Pieces::with_trailers`] says that there may
@@ -142,22 +141,13 @@ pub struct Pieces {
     /// Taken from the source already.
     here: VecDeque<Bytes>,
     has_trailers: bool,
-    /// The same of trailers.
-    trailers: Trailers,
     source: Box<dyn Source>,
 }
 
 impl Pieces {
     /// A body of that length, where it is known, from `source`.
     pub fn new(length: Option<u64>, source: impl Source) -> Self {
-        Pieces {
-            length,
-            left: length,
-            here: VecDeque::new(),
-            has_trailers: false,
-            trailers: Trailers::default(),
-            source: Box::new(source),
-        }
+        Pieces { length, left: length, here: VecDeque::new(), has_trailers: false, source: Box::new(source) }
     }
 
     /// The same with the trailers of the source behind it: for a request that takes them, see
@@ -174,10 +164,7 @@ impl Pieces {
 
     /// What follows, once there are no more pieces.
     pub(crate) fn trailers(&mut self) -> Trailers {
-        match std::mem::take(&mut self.trailers) {
-            none if none.is_empty() && self.has_trailers => self.source.trailers(),
-            here => here,
-        }
+        if self.has_trailers { self.source.trailers() } else { Trailers::default() }
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
