@@ -144,6 +144,15 @@ impl Request {
         encoding.decode_with_bom_removal(body).0
     }
 
+    /// Whether a response to it may have trailers: its client has said that it takes them (RFC 9110 section 6.5.1), and there
+    /// is a place for them.
+    pub fn takes_trailers(&self) -> bool {
+        let said = || self.headers.get_all("te").flat_map(|value| value.split(|&byte| byte == b','));
+        self.version != Version::HTTP_10
+            && self.method != Method::HEAD
+            && said().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    }
+
     /// The content type, empty where it is not given.
     pub fn content_type(&self) -> &str {
         self.headers.get("content-type").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()

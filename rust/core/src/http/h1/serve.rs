@@ -375,7 +375,8 @@ impl Io {
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
         let bodiless = response.is_bodiless(method);
-        let chunked = !bodiless && response.body.length().is_none() && version != Version::HTTP_10;
+        let in_chunks = response.body.length().is_none() || response.body.has_trailers();
+        let chunked = !bodiless && in_chunks && version != Version::HTTP_10;
         encode::head(&mut self.out, &response, method, persist, chunked);
         match response.body {
             _ if bodiless => {}
@@ -420,7 +421,7 @@ impl Io {
             }
         }
         if chunked {
-            self.out.extend_from_slice(encode::LAST_CHUNK);
+            encode::last_chunk(&mut self.out, &pieces.trailers());
         }
         Ok(())
     }

@@ -406,7 +406,19 @@ impl BodySending {
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
-                None => return self.stream.send_data(Bytes::new(), true).map_err(|_| Left),
+                None => {
+                    let mut map = HeaderMap::new();
+                    for (name, value) in pieces.trailers() {
+                        // An error is a map that is full, beyond what `Trailers` takes.
+                        let _ = map.try_append(name, value);
+                    }
+                    let ended = if map.is_empty() {
+                        self.stream.send_data(Bytes::new(), true)
+                    } else {
+                        self.stream.send_trailers(map)
+                    };
+                    return ended.map_err(|_| Left);
+                }
             }
         }
     }
