@@ -21,7 +21,7 @@ from portico import cli
 from portico.demo.board import MAX_NOTES, MAX_TEXT
 from programs import Program, clean_environment, shell
 
-HOSTS = ("localhost", "a.localhost", "b.localhost")
+HOSTS = ("localhost", "a.localhost", "b.localhost", "pages.localhost")
 BROWSER = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -83,13 +83,13 @@ def demo(tmp_path_factory):
 
 
 def test_printed_curl_lines_work_as_they_are(demo, tmp_path):
-    assert len(demo.curls()) == 3
+    assert len(demo.curls()) == len(HOSTS)
     answers = [shell(line, tmp_path) for line in demo.curls()]
     for host, answer in zip(HOSTS, answers, strict=True):
         assert answer.startswith(f"{host}: ")
         assert f"CN={host}\n" in answer
         assert "TLSv1.3" in answer
-        assert len(answer.splitlines()) < 15
+        assert len(answer.splitlines()) < 16
         assert "<" not in answer
 
 
@@ -386,7 +386,7 @@ def test_signal_ends_it_with_a_line_that_tells_what_was_answered(start, number):
 def test_ctrl_c_right_at_the_start_is_no_traceback(tmp_path):
     demo = Program("-m", "portico", "demo", "--port", "0", HOME=str(tmp_path))
     try:
-        demo.wait_for("^Three HTTPS hosts")
+        demo.wait_for("^Four HTTPS hosts")
         assert demo.signal().end() == 0
     finally:
         demo.close()

@@ -51,7 +51,7 @@ def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="serve a working site on https://localhost",
-        description="Serves three HTTPS hosts on one port, with certificates of its own making.",
+        description="Serves four HTTPS hosts on one port, with certificates of its own making.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, help="port, 0 for any free one (default: 8443, or any if taken)")
