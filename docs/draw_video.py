@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+from av.video.frame import PictureType
 from playwright.sync_api import sync_playwright
 
 FILE = Path(__file__).parent.parent / "python" / "portico" / "demo" / "files" / "portico.webm"
@@ -91,12 +92,14 @@ def pictures() -> Iterator[av.VideoFrame]:
 
 def main() -> None:
     # A key frame every second: a seek decodes no more than that.
-    options = {"crf": "34", "g": str(RATE), "deadline": "good", "cpu-used": "2", "row-mt": "1"}
+    options = {"crf": "34", "g": str(RATE), "deadline": "good", "cpu-used": "3"}
     with av.open(FILE, "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=RATE, options=options)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 140_000
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 0
+        stream.codec_context.time_base = fractions.Fraction(1, RATE)
         for number, picture in enumerate(pictures()):
             frame = picture.reformat(format="yuv420p")
+            frame.pict_type = PictureType.NONE  # Each comes from a file of its own, and would be a key frame.
             frame.pts, frame.time_base = number, fractions.Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

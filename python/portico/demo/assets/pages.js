@@ -31,7 +31,7 @@ function talk(chat) {
   socket.onmessage = ({ data }) => {
     const line = JSON.parse(data);
     if (line.you) { me = line.you; return; }
-    if (line.here) find("#state").textContent = "You are " + me + ", of " + line.here + " here";
+    if (line.here) find("#state").textContent = "You are " + me + (line.here === 1 ? ", alone here" : ", one of " + line.here + " here");
     const item = document.createElement("li");
     const who = document.createElement("b");
     who.textContent = line.who === me ? "You" : line.who;
