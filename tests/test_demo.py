@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import socket
 import subprocess
 import sys
-from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 import portico
-from clients import Wire, request, trusting, wait_until
+from clients import Wire, wait_until
+from demos import BROWSER, FORM, HOSTS, Demo
 from portico import cli
 from portico.demo.board import MAX_NOTES, MAX_TEXT
 from programs import Program, clean_environment, shell
-
-HOSTS = ("localhost", "a.localhost", "b.localhost", "pages.localhost")
-BROWSER = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-FORM = {"content-type": "application/x-www-form-urlencoded"}
-
-
-class Demo(Program):
-    """A demo that has started."""
-
-    def __init__(self, home, *arguments, **environment):
-        super().__init__("-m", "portico", "demo", *arguments, **{"HOME": str(home), **environment})
-        try:
-            self.wait_for("^Ctrl-C stops the server")
-            self.port = int(re.search(r"https://localhost:(\d+)/", self.output)[1])
-            self.ca = Path(shlex.split(self.curls()[0])[4])
-        except BaseException:
-            self.close()
-            raise
-
-    @cached_property
-    def context(self):
-        return trusting(self.ca.read_bytes())
-
-    def ask(self, host, path="/", method="GET", **more):
-        return request(self.port, method, path, host=host, context=self.context, **more)
-
-    def browse(self, host, path="/"):
-        return self.ask(host, path, headers=BROWSER)
-
-    def post(self, headers=(), **fields):
-        return self.ask("b.localhost", method="POST", body=urlencode(fields), headers={**FORM, **dict(headers)})
-
-    def answered(self):
-        stats = self.ask("localhost", "/stats.json").json()
-        return sum(stats["responses"].values())
 
 
 @pytest.fixture

@@ -101,7 +101,9 @@ class Lobby:
         if MISSING:
             return self.site.text(request, "", f"Server pages: {MISSING}")
         names = sorted(name for name in self._sources if not name.startswith("_"))
-        return self.site.text(request, "", "Server pages, a sandbox for each visitor:", *(f"  /{name}" for name in names))
+        return self.site.text(
+            request, "", "Server pages, a sandbox for each visitor:", *(f"  /{name}" for name in names)
+        )
 
     # What pages may call.
 
@@ -122,6 +124,12 @@ class Lobby:
 def _goods() -> list[dict[str, Any]]:
     """What the shop at `a.localhost` has."""
     return [
-        {"slug": it.slug, "name": it.name, "cents": it.cents, "stock": it.stock, "picture": asset(f"goods/{it.slug}.svg")}
+        {
+            "slug": it.slug,
+            "name": it.name,
+            "cents": it.cents,
+            "stock": it.stock,
+            "picture": asset(f"goods/{it.slug}.svg"),
+        }
         for it in ITEMS.values()
     ]
