@@ -54,7 +54,7 @@ $(VENV)/.built: $(VENV)/.made $(SOURCES)
 venv: $(VENV)/.made
 develop: $(VENV)/.built ## Build the extension into .venv
 
-demo: $(VENV)/.built ## Serve three HTTPS hosts on this machine
+demo: $(VENV)/.built ## Serve four HTTPS hosts on this machine
 	$(call say,Starting the demo)
 	@exec $(BIN)/portico demo
 
