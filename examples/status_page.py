@@ -1,7 +1,7 @@
 """A program that works off a queue, and carries a hidden status page over itself.
 
-The page costs an open socket until somebody looks: the process that runs it starts with the first look. Who does not
-know its path gets a 404 from the core. Needs pydantic-monty: pip install 'portico[pages]'.
+Until somebody looks, the page costs a socket and a few threads that sleep: the process that runs it starts with the
+first look. Who does not know its path gets a 404 from the core. Needs pydantic-monty: pip install 'portico[pages]'.
 
 python examples/status_page.py
 """
@@ -97,7 +97,7 @@ if __name__ == "__main__":
         pages = portico.Pages(folder, functions={"status": worker.status, "pause": worker.pause}, workers=1)
         router = portico.Router()
         router.mount(path, pages)
-        with portico.Server(router) as server:
+        with portico.Server(router, threads=1) as server:
             url = server.listen(0, tls=False).url
             print("At work. To see how it goes:")
             print(f"curl {url}{path}/")
