@@ -30,6 +30,8 @@ _ABOUT = {
 }
 # No form of the demo is longer.
 _SETTINGS = {"max_request_read_bytes": 64 * 1024}
+# The clock never ends by itself, and whoever presses Ctrl-C should not wait for who looks at it. In seconds.
+_GRACE = 2.0
 
 
 def run(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None) -> int:
@@ -60,10 +62,10 @@ def run(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = 
             server.add_context(None, cert=default, key=default, handler=handlers["localhost"])
             listener, taken = _greeting.listen(server, host, port)
             _greeting.say(_welcome(certificates, listener, [remark, taken]))
-            server.serve_forever()
+            server.serve_forever(_GRACE)
         except KeyboardInterrupt:
             pass  # Ctrl-C before serve_forever was there to take it.
-        server.close()
+        server.close(_GRACE)
         _greeting.say(_greeting.stopped(server))
     return 0
 

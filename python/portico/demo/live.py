@@ -8,8 +8,8 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import portico
@@ -63,8 +63,7 @@ class Chat:
             return portico.error(403)
         if len(self._guests) >= MOST_GUESTS:
             return portico.error(503)
-        answer: Response = await self._socket(request)
-        return answer
+        return await cast(Awaitable[Response], self._socket(request))
 
     async def _talk(self, ws: portico.AsyncWebSocket) -> None:
         self._count += 1
