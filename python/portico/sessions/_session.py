@@ -322,8 +322,11 @@ class Session(MutableMapping[str, Any]):
     def _commit(self) -> list[tuple[str, str]] | Coroutine[Any, Any, list[tuple[str, str]]]:
         """Called by the binding when the handler has returned: keeps what was changed, and returns the headers to send.
         A coroutine that does, where the event loop would be held up."""
-        self._settled = True
+        with self._giving_up:
+            self._settled = True
         if not self._loaded:
+            # A thread may have locked it just now for a `load()` that nobody waits for any more.
+            self._discard()
             return []
         headers = [("vary", "cookie")]
         try:

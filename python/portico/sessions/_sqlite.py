@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,11 +56,11 @@ class SQLiteStore(Store):
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._pid = os.getpid()
         self._commits = 0
         try:
             with self._lock:
-                self._connect()
+                self._look_through(self._connect())
+            _stores.add(self)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"sessions: {self._path} cannot be a store of sessions ({error}): give another path, or move it away; "
@@ -123,9 +124,7 @@ class SQLiteStore(Store):
 
     def close(self) -> None:
         with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
-                connection.close()
+            self._disconnect()
 
     def __del__(self) -> None:
         if getattr(self, "_connection", None) is not None:
@@ -153,11 +152,14 @@ class SQLiteStore(Store):
         except (sqlite3.Error, OSError) as error:
             raise SessionError(f"sessions: {self._path} cannot be used: {error}") from error
 
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and self._pid == os.getpid():
+        if self._connection is not None:
             return self._connection
-        # A connection of the process that this one was forked from is not to be touched (SQLite, howtocorrupt, 2.6).
-        self._pid = os.getpid()
         # For its owner alone; what SQLite puts beside it is made with the same mode.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
@@ -170,10 +172,7 @@ class SQLiteStore(Store):
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        def pragma(text: str) -> Any:
-            return connection.execute(f"PRAGMA {text}").fetchone()[0]
-
-        application, layout = pragma("application_id"), pragma("user_version")
+        application, layout = _pragma(connection, "application_id"), _pragma(connection, "user_version")
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application != _APPLICATION and not (is_empty and application == 0):
             raise sqlite3.DatabaseError("it is a database of something else")
@@ -182,11 +181,42 @@ class SQLiteStore(Store):
         # Readers and a writer do not wait for each other.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA max_page_count = {self._max_bytes // pragma('page_size')}")
+        connection.execute(f"PRAGMA max_page_count = {self._max_bytes // _pragma(connection, 'page_size')}")
         if application == 0:
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             connection.execute(f"PRAGMA user_version = {_LAYOUT}")
         connection.executescript(_SCHEMA)
-        is_small = pragma("page_count") * pragma("page_size") <= _LOOKED_THROUGH
-        if is_small and (found := pragma("quick_check(1)")) != "ok":
+
+    def _look_through(self, connection: sqlite3.Connection) -> None:
+        is_small = _pragma(connection, "page_count") * _pragma(connection, "page_size") <= _LOOKED_THROUGH
+        if is_small and (found := _pragma(connection, "quick_check(1)")) != "ok":
             raise sqlite3.DatabaseError(f"it is damaged: {found}")
+
+
+def _pragma(connection: sqlite3.Connection, text: str) -> Any:
+    return connection.execute(f"PRAGMA {text}").fetchone()[0]
+
+
+# No connection outlives a fork, in either process (SQLite, howtocorrupt, 2.6). Leaving it alone in the child is not
+# enough: SQLite there takes the locks of the parent, which the child has not, for its own, in a new one too. What
+# the child then kept went into a log that the parent had removed at its end, and was lost.
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_held: list[SQLiteStore] = []
+
+
+def _before_fork() -> None:
+    # In one order, for the case that two threads fork. A store in whose middle this very thread is, by a signal, is not
+    # waited for for ever.
+    for store in sorted(_stores, key=id):
+        if store._lock.acquire(timeout=_BUSY):
+            _held.append(store)
+            with contextlib.suppress(sqlite3.Error):
+                store._disconnect()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop()._lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,7 +1,7 @@
 //! The sending half of a request's stream.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -17,21 +17,33 @@ pub(super) enum Respond {
     Shared(Shared),
 }
 
-type Shared = Arc<Mutex<Option<SendResponse<Bytes>>>>;
+type Shared = Arc<Mutex<Option<Watched>>>;
+
+/// With whoever is to be woken by a reset: h2 keeps one waker for each stream, and every look takes its place.
+#[derive(Debug)]
+pub(super) struct Watched {
+    respond: SendResponse<Bytes>,
+    waker: Waker,
+}
 
 impl Respond {
     /// The body is wanted: says so to a client that waits for it (RFC 9110 section 10.1.1).
     pub(super) fn go_on(&mut self) {
         match self {
-            Respond::Own(respond) => say_continue(respond),
-            Respond::Shared(shared) => shared.lock().iter_mut().for_each(say_continue),
+            Respond::Own(respond) => say_continue(respond, Waker::noop()),
+            Respond::Shared(shared) => {
+                shared.lock().iter_mut().for_each(|watched| say_continue(&mut watched.respond, &watched.waker));
+            }
         }
     }
 
     /// The same, to be said by somebody else, as long as there is no answer.
     pub(super) fn leave_to_say(self) -> (Self, Continue) {
         match self {
-            Respond::Own(respond) => Respond::Shared(Arc::new(Mutex::new(Some(respond)))).leave_to_say(),
+            Respond::Own(respond) => {
+                let watched = Watched { respond, waker: Waker::noop().clone() };
+                Respond::Shared(Arc::new(Mutex::new(Some(watched)))).leave_to_say()
+            }
             Respond::Shared(shared) => (Respond::Shared(shared.clone()), Continue(shared)),
         }
     }
@@ -40,9 +52,10 @@ impl Respond {
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Respond::Own(respond) => respond.poll_reset(cx).map(drop),
-            Respond::Shared(shared) => {
-                shared.lock().as_mut().map_or(Poll::Ready(()), |respond| respond.poll_reset(cx).map(drop))
-            }
+            Respond::Shared(shared) => shared.lock().as_mut().map_or(Poll::Ready(()), |watched| {
+                watched.waker.clone_from(cx.waker());
+                watched.respond.poll_reset(cx).map(drop)
+            }),
         }
     }
 
@@ -50,7 +63,7 @@ impl Respond {
     pub(super) fn take(self) -> Option<SendResponse<Bytes>> {
         match self {
             Respond::Own(respond) => Some(respond),
-            Respond::Shared(shared) => shared.lock().take(),
+            Respond::Shared(shared) => shared.lock().take().map(|watched| watched.respond),
         }
     }
 }
@@ -65,9 +78,9 @@ impl Continue {
     }
 }
 
-fn say_continue(respond: &mut SendResponse<Bytes>) {
+fn say_continue(respond: &mut SendResponse<Bytes>, waker: &Waker) {
     // h2 would send it on a stream that was reset, too.
-    if respond.poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready() {
+    if respond.poll_reset(&mut Context::from_waker(waker)).is_ready() {
         return;
     }
     let mut head = http::Response::new(());
