@@ -73,7 +73,7 @@ if __name__ == "__main__":
             Path(folder, name).mkdir()
             Path(folder, name, "index.psp").write_text(text)
         shop = portico.Pages(Path(folder, "shop"), session=Cart, workers=1)
-        office = portico.Pages(Path(folder, "office"), session=Clerk, timeout=600, workers=1)
+        office = portico.Pages(Path(folder, "office"), session=Clerk, workers=1)
         with portico.Server(shop) as public, portico.Server(office) as internal:
             customers, clerks = public.listen(0, tls=False).url, internal.listen(0, tls=False).url
             print(f"Process {os.getpid()} has a shop and an office. Try:")

@@ -97,7 +97,7 @@ if __name__ == "__main__":
         pages = portico.Pages(folder, functions={"status": worker.status, "pause": worker.pause}, workers=1)
         router = portico.Router()
         router.mount(path, pages)
-        with portico.Server(router, threads=1) as server:
+        with portico.Server(router, threads=(1, 4)) as server:
             url = server.listen(0, tls=False).url
             print("At work. To see how it goes:")
             print(f"curl {url}{path}/")

@@ -143,6 +143,7 @@ def pages(folder):
     (folder / ".hidden.psp").write_text("SOURCE")
     (folder / "_file.txt").write_text("a file")
     (folder / "sub" / "index.psp").write_text("<%# SOURCE %>page <%= 1 + 1 %>")
+    (folder / "sub" / "index.html").write_text("no page")
     return folder
 
 

@@ -65,7 +65,6 @@ class Lobby:
         return portico.Pages(
             _HERE / "pages",
             functions={"frame": self._frame, "goods": _goods, "source": self._source, "colours": self._colours},
-            timeout=1800,
             limits=_LIMITS,
             workers=2,
         )
@@ -75,8 +74,8 @@ class Lobby:
         try:
             response = pages(request)
         except portico.PageError as error:
-            # Shown and not told to the log: here pages fail that are meant to.
-            if error.reason in ("syntax", "error", "worker"):
+            # Shown and not told to the log: here are pages that are meant to fail.
+            if error.reason not in ("time", "memory", "output", "recursion", "calls", "state"):
                 raise
             return self._stopped(request, error)
         finally:
