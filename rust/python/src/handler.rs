@@ -13,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::bodies::{self, Long, Making, Pump};
-use crate::errors::{RequestError, ResponseError, SessionError};
+use crate::errors::{PageError, RequestError, ResponseError, SessionError};
 use crate::files;
 use crate::loops::Bridge;
 use crate::request::{Called, Request};
@@ -138,9 +138,12 @@ impl Site {
         if let Some(traceback) = error.traceback(py) {
             let _ = value.setattr(intern!(py, "__traceback__"), traceback);
         }
-        // A request that the handler could not read is its client's fault: that is what the status says. A session that
-        // cannot be had just now is nobody's.
-        let status = (value.is_instance_of::<RequestError>() || value.is_instance_of::<SessionError>())
+        // A request that the handler could not read is its client's fault: that is what the status says. A session or a
+        // worker that cannot be had just now is nobody's.
+        let says = value.is_instance_of::<RequestError>()
+            || value.is_instance_of::<SessionError>()
+            || value.is_instance_of::<PageError>();
+        let status = says
             .then(|| value.getattr(intern!(py, "status")).ok()?.extract().ok())
             .flatten()
             .and_then(|status| StatusCode::from_u16(status).ok())
