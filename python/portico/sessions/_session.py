@@ -278,7 +278,14 @@ class Session(MutableMapping[str, Any]):
             with self._giving_up:
                 self._owner = self._owner or secrets.token_hex(8)
         wanted = Lock(self._owner, self._lease) if lock else None
-        record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
+        sessions._owed.give_back(sessions._store)
+        try:
+            record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
+        except SessionError:
+            # It may have been locked, and the answer lost.
+            if wanted is not None:
+                sessions._owed.add(self._key, self._owner)
+            raise
         with self._giving_up:
             if wanted is not None and record is not None:
                 self._locked, self._locked_for = self._key, wanted.lease
@@ -320,8 +327,13 @@ class Session(MutableMapping[str, Any]):
 
     def _unlock(self) -> None:
         locked, self._locked = self._locked, None
-        if locked is not None:
+        if locked is None:
+            return
+        try:
             self._sessions._store.unlock(locked, self._owner)
+        except SessionError:
+            self._sessions._owed.add(locked, self._owner)
+            raise
 
     # ---- keeping
 
@@ -396,7 +408,6 @@ class Session(MutableMapping[str, Any]):
         try:
             self._unlock()
         except SessionError as error:
-            # It ends with its lease.
             _logger.warning("%s", error)
 
     def _kept_by(self, headers: list[tuple[str, str]]) -> Callable[[], bool] | None:
