@@ -34,9 +34,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
-from memory import resident
 
 import portico
+from memory import resident
 from portico.sessions import Sessions
 
 PAGE = """\

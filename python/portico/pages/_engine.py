@@ -13,6 +13,7 @@ import contextlib
 import secrets
 import threading
 import weakref
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ GIVEN = frozenset({"request", "query", "headers", "session"})
 """What each request gives anew."""
 _KEPT_PROGRAMS = 4096
 _RECYCLED_AFTER = 20_000
+# What has to be the same in an interpreter that was kept: who has dumped it, and what every one begins with.
+_VERSION = f"{monty.__version__}/{zlib.crc32((_prelude.SOURCE + _prelude.ENDING_SOURCE).encode()):08x}"
 # How long a page waits for a worker, and how much longer than its time the worker may take, in seconds.
 _FREE_WITHIN = 30.0
 _GRACE = 5.0
@@ -67,7 +70,7 @@ class Engine:
         self.loop = _calls.Loop()
         self.lasts = _FREE_WITHIN + limits.seconds + 3 * _GRACE
         """How long a page may take, in seconds, but for what it waits for functions."""
-        self._key = limits.key()
+        self._key = f"{_VERSION}/{limits.key()}"
         self._limits: monty.ResourceLimits = {
             "max_feed_duration_secs": limits.seconds,
             "max_memory": limits.memory_bytes,
