@@ -179,6 +179,18 @@ def test_after_an_upgrade_of_the_interpreter_visitors_begin_anew_and_keep_their_
         site.pages.close()
 
 
+@pytest.mark.parametrize("end", ["", "exit()"])
+@pytest.mark.parametrize("levels", [18, 40])
+def test_a_small_value_that_is_large_outside_of_the_interpreter_stays_there(make_site, levels, end):
+    site = make_site()
+    client = site.write("page.psp", "<% session['n'] = 1 %>").write("show.psp", "<%= session %>").client()
+    client.get("/page.psp")
+    site.write("wrong.psp", f"<% x = []\nfor i in range({levels}): x = [x, x]\nsession['x'] = x\n{end} %>")
+    assert client.get("/wrong.psp").status_code == 500
+    assert site.failure().reason in ("state", "memory", "time")
+    assert client.get("/show.psp").text == "{&#39;n&#39;: 1}"
+
+
 # ---- one at a time
 
 

@@ -216,6 +216,7 @@ class _Run:
         self.ending: Ending | None = None
         self.session: Any = None
         self._printed = monty.CollectStreams(engine.limits.output_bytes)
+        self._most_returned = engine.limits.state_bytes
         self._loop = engine.loop if waits else None
         self._lookup: dict[str, Any] = {**functions, RESERVED + "end": self._end}
 
@@ -230,7 +231,12 @@ class _Run:
         code = call(self.program, self.number) if self.program.makes_functions else self.program.source
         # What each request gives anew is not kept from one to the next: forms may be large, and secret.
         let_go = " = ".join([*(name for name in inputs if name != returned), "None"])
-        let_go += f"\n[{returned}, {returned} := None][0]" if returned else "\nNone"
+        if returned:
+            # By a few names for one list a small value can be of any size outside of the interpreter.
+            size = f"{RESERVED}l({RESERVED}r({returned}))"
+            let_go += f"\n[{returned} if {size} <= {self._most_returned} else ..., {returned} := None][0]"
+        else:
+            let_go += "\nNone"
         try:
             self.session = _calls.feed(worker, f"{code}\n{let_go}", inputs, self._lookup, self._printed, self._loop)
         except monty.MontyRuntimeError as error:
@@ -239,6 +245,9 @@ class _Run:
             if _prelude.STOPPED not in str(error):
                 raise
             self.session = worker.feed_run(let_go)
+        if self.session is ...:
+            message = f"session: it would take more than {self._most_returned:,} characters when it is written out"
+            raise page_error((self.program.page, 0), message, "state")
 
     def output(self) -> str:
         """What it printed, with the layouts around it."""
