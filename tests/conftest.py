@@ -10,10 +10,12 @@ import pytest
 import trustme
 from hypothesis import settings
 
+import forms
 import portico
 import portico.testing
 import session_stores
 from clients import Errors, Served, Wire
+from frames import H2
 from sockets import OnHTTP1, OnHTTP2
 
 
@@ -94,6 +96,21 @@ def make_server():
         yield make_server
 
 
+@pytest.fixture
+def h2_of():
+    """HTTP/2 by hand on a server's TLS or cleartext port."""
+    wires = []
+
+    def h2_of(served, clear=False):
+        wire = served.wire() if clear else served.tls_wire(alpn=["h2"])
+        wires.append(wire)
+        return H2(wire)
+
+    yield h2_of
+    for wire in wires:
+        wire.close()
+
+
 @pytest.fixture(params=[OnHTTP1, OnHTTP2], ids=["HTTP/1.1", "HTTP/2"])
 def open_socket(request):
     """A function that opens a WebSocket on a server: over HTTP/1.1, and over HTTP/2."""
@@ -126,6 +143,12 @@ def stream(serve):
         return served
 
     return stream
+
+
+@pytest.fixture(params=forms.KINDS[2:])
+def streaming(request):
+    """A kind of handlers that read forms as they come."""
+    return request.param
 
 
 class Gate:

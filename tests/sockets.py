@@ -35,6 +35,16 @@ def close(code=None, reason=""):
     return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
 
 
+def echo(ws):
+    for message in ws:
+        ws.send(message)
+
+
+async def echo_async(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
 class Frames:
     """Sends frames, and reads them: `(opcode, payload)`; None at the end."""
 

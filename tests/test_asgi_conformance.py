@@ -6,7 +6,6 @@ Each test has the sentence that it holds portico to. Clients that leave are in t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ import pytest
 import portico
 from asgi_messages import BODY, LEFT, PROTOCOLS, START, whole
 from clients import GENEROUS, Wire, wait_until
-from frames import H2
 
 
 @pytest.fixture
@@ -36,13 +34,6 @@ def scope_of(serve_asgi):
         return scopes[0]
 
     return scope_of
-
-
-@pytest.fixture
-def h2_of():
-    """HTTP/2 by hand, on connections that are closed at the end of the test."""
-    with contextlib.ExitStack() as stack:
-        yield lambda served: H2(stack.enter_context(served.tls_wire(alpn=["h2"])))
 
 
 def sends(*messages):

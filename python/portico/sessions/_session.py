@@ -56,9 +56,9 @@ class Session(MutableMapping[str, Any]):
     session.load()` first where the store is not the memory: it must not hold up the event loop.
 
     Two requests of one session never lose what the other wrote. A request that may write has the session alone from
-    when it first uses it: those by other methods than GET, HEAD and OPTIONS, those at paths that have written lately,
-    those whose first use is a write, and those that say `lock()`. Others read without waiting; where they write after
-    all, and somebody else has written meanwhile, they are answered 503 with `Retry-After`.
+    when it first uses it: those by other methods than GET, HEAD, OPTIONS and TRACE, those at paths that have written
+    lately, those whose first use is a write, and those that say `lock()`. Others read without waiting; where they write
+    after all, and somebody else has written meanwhile, they are answered 503 with `Retry-After`.
 
     Raises `SessionError` where the store cannot be reached, or the session cannot be had in time. A handler that lets
     it pass answers 503. Raises `TypeError` or `ValueError` for what is not plain data, `RuntimeError` for a write after

@@ -12,7 +12,7 @@ use super::headers::Headers;
 use super::target::{self, Target};
 use crate::connection::ConnectionInfo;
 
-/// One request, its body read.
+/// One request. Its body is here, or comes while its handler runs.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The method, as it came.
