@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from clients import request, trusting
+
 DAY = datetime.timedelta(days=1)
 PEM, DER = Encoding.PEM, Encoding.DER
 PKCS8, TRADITIONAL = PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL
@@ -105,3 +107,8 @@ def write_pair(folder, host="localhost", kind="p256"):
     cert_file.write_bytes(cert)
     key_file.write_bytes(key)
     return cert_file, key_file
+
+
+def serves(server, chain):
+    """Whether a client that knows only the root is answered."""
+    return request(server.listen(0).port, context=trusting(chain.root.public_bytes(PEM))).status == 200

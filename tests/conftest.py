@@ -10,10 +10,13 @@ import pytest
 import trustme
 from hypothesis import settings
 
+import forms
 import portico
 import portico.testing
 import session_stores
-from clients import Errors, Served
+from clients import Errors, Served, Wire
+from frames import H2
+from sockets import OnHTTP1, OnHTTP2
 
 
 def pytest_sessionfinish(session):
@@ -71,6 +74,16 @@ def serve():
 
 
 @pytest.fixture
+def serve_asgi(serve):
+    """Serves an ASGI application that is to see requests alone."""
+
+    def serve_asgi(app, **settings):
+        return serve(portico.asgi(app, lifespan="off"), **settings)
+
+    return serve_asgi
+
+
+@pytest.fixture
 def make_server():
     """Makes servers that have no context and no listener yet, closed at the end of the test."""
     with contextlib.ExitStack() as stack:
@@ -81,6 +94,61 @@ def make_server():
             return server
 
         yield make_server
+
+
+@pytest.fixture
+def h2_of():
+    """HTTP/2 by hand on a server's TLS or cleartext port."""
+    wires = []
+
+    def h2_of(served, clear=False):
+        wire = served.wire() if clear else served.tls_wire(alpn=["h2"])
+        wires.append(wire)
+        return H2(wire)
+
+    yield h2_of
+    for wire in wires:
+        wire.close()
+
+
+@pytest.fixture(params=[OnHTTP1, OnHTTP2], ids=["HTTP/1.1", "HTTP/2"])
+def open_socket(request):
+    """A function that opens a WebSocket on a server: over HTTP/1.1, and over HTTP/2."""
+    opened = []
+
+    def open_socket(served, path="/", *headers):
+        opened.append(request.param(served, path, *headers))
+        return opened[-1]
+
+    open_socket.version = request.param.version
+    yield open_socket
+    for one in opened:
+        one.wire.close()
+
+
+@pytest.fixture
+def stream(serve):
+    """Starts a server whose listener gives its connections to a callback; a function that connects to it."""
+
+    def stream(callback, *, tls=False, alpn=(), settings=None):
+        served = serve(**(settings or {}))
+        served.listener = served.server.listen(0, tls=tls, stream=callback, alpn=alpn)
+        port = served.listener.port
+
+        def connect(client_alpn=None, **more):
+            context = served.context(alpn=client_alpn) if tls else None
+            return Wire(port, context=context, **more)
+
+        served.connect = connect
+        return served
+
+    return stream
+
+
+@pytest.fixture(params=forms.KINDS[2:])
+def streaming(request):
+    """A kind of handlers that read forms as they come."""
+    return request.param
 
 
 class Gate:

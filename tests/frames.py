@@ -16,6 +16,8 @@ class H2:
 
     def __init__(self, wire, **config):
         self.wire, self.events = wire, []
+        # What is left of a body that was to be sent.
+        self.unsent = b""
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding="latin-1",
@@ -43,6 +45,19 @@ class H2:
     def data(self, stream, data, end=False):
         self.connection.send_data(stream, data, end_stream=end)
         self.flush()
+
+    def send_body(self, stream, data):
+        """Sends as much as the windows have room for, and waits for room, until all is sent or the connection ends. What is
+        left then, or where the wait takes too long, is `unsent`."""
+        self.unsent = data
+        while self.unsent:
+            room = self.connection.local_flow_control_window(stream)
+            if room:
+                size = min(room, self.connection.max_outbound_frame_size, len(self.unsent))
+                self.data(stream, self.unsent[:size])
+                self.unsent = self.unsent[size:]
+            elif not self.wait_for((h2.events.WindowUpdated, h2.events.StreamEnded, h2.events.StreamReset)):
+                return
 
     def windows(self, size):
         """Lets every stream have so many bytes under way, and waits until the server knows."""

@@ -12,14 +12,9 @@ import time
 from pathlib import Path
 
 import portico
+from measures import resident
 
 HELLO = {"statusCode": 200, "body": "hello"}
-
-
-def resident():
-    """Exact, unlike /proc/self/statm."""
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    return int(rollup.split("Rss:")[1].split()[0]) * 1024
 
 
 def main(folder, hosts, certificates):

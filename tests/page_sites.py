@@ -53,10 +53,11 @@ class Visitor:
 class Site:
     """A folder of pages that a server serves."""
 
-    def __init__(self, folder, serve, **options):
+    def __init__(self, folder, serve, *, sessions=None, **options):
         self.path = folder
+        folder.mkdir(exist_ok=True)
         self.pages = portico.Pages(folder, **options)
-        self.served = serve(self.pages)
+        self.served = serve(self.pages, sessions=sessions)
         self._clients = contextlib.ExitStack()
 
     def write(self, name, text):

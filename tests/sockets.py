@@ -6,6 +6,8 @@ import struct
 
 import h2.events
 
+from frames import H2
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 ASKED = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
@@ -31,6 +33,16 @@ def frame(opcode, payload=b"", fin=True, mask=b"\x01\x02\x03\xf4", bits=0):
 
 def close(code=None, reason=""):
     return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
+
+
+def echo(ws):
+    for message in ws:
+        ws.send(message)
+
+
+async def echo_async(ws):
+    async for message in ws:
+        await ws.send(message)
 
 
 class Frames:
@@ -107,3 +119,49 @@ class OverHTTP2(Frames):
             self.came += event.data
         data, self.came = self.came[:length], self.came[length:]
         return data
+
+
+class OnHTTP1:
+    """A WebSocket that is opened on a connection of its own, and the answer to that."""
+
+    version = "1.1"
+
+    def __init__(self, served, path="/", *headers):
+        self.wire = served.tls_wire()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        self.socket = OverHTTP1(self.wire, path, lines)
+        self.status = self.socket.reply.status
+        self.accepted = self.status == 101
+        self.body = None if self.accepted else self.socket.reply.body
+
+    def header(self, name):
+        return self.socket.reply.all(name)[-1]
+
+    def leave(self):
+        self.wire.close()
+
+
+class OnHTTP2:
+    """The same in a stream of HTTP/2."""
+
+    version = "2"
+
+    def __init__(self, served, path="/", *headers):
+        self.wire = served.tls_wire(alpn=["h2"])
+        self.client = H2(self.wire)
+        self.socket = OverHTTP2(self.client, path, *headers)
+        self.status = self.socket.status
+        self.accepted = self.status == 200
+
+    @property
+    def body(self):
+        body = b""
+        while byte := self.socket.exactly(1):
+            body += byte
+        return body
+
+    def header(self, name):
+        return self.socket.headers.get(name)
+
+    def leave(self):
+        self.wire.close()

@@ -1,44 +1,26 @@
 """What the ASGI specification asks of a server, sentence by sentence: ASGI 3.0, HTTP message format 2.5.
 
-Each test has the sentence that it holds portico to. Lifespans are in test_lifespan.py.
+Each test has the sentence that it holds portico to. Clients that leave are in test_asgi_disconnects.py, lifespans in test_lifespan.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import h2.errors
 import h2.events
 import pytest
-from starlette.requests import ClientDisconnect
 
 import portico
+from asgi_messages import BODY, LEFT, PROTOCOLS, START, whole
 from clients import GENEROUS, Wire, wait_until
-from frames import H2
-
-PROTOCOLS = pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
-START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
-BODY = {"type": "http.response.body", "body": b"fine"}
-LEFT = {"type": "http.disconnect"}
 
 
 @pytest.fixture
-def probe(serve):
-    """Serves an application that is to see requests alone."""
-
-    def probe(app, **settings):
-        return serve(portico.asgi(app, lifespan="off"), **settings)
-
-    return probe
-
-
-@pytest.fixture
-def scope_of(probe):
+def scope_of(serve_asgi):
     """The scope of the request that `ask(served)` makes."""
 
     def scope_of(ask):
@@ -48,45 +30,10 @@ def scope_of(probe):
             await send(BODY)
 
         scopes = []
-        ask(probe(app))
+        ask(serve_asgi(app))
         return scopes[0]
 
     return scope_of
-
-
-@pytest.fixture
-def h2_of():
-    """HTTP/2 by hand, on connections that are closed at the end of the test."""
-    with contextlib.ExitStack() as stack:
-        yield lambda served: H2(stack.enter_context(served.tls_wire(alpn=["h2"])))
-
-
-@pytest.fixture
-def leaving(serve):
-    """Clients that send a request and leave without the response."""
-
-    def leaving(served, http2, body=None):
-        wire = served.wire() if not http2 else served.tls_wire(alpn=["h2"])
-        if http2:
-            client = H2(wire)
-            stream = client.open(method="POST", end=body is None)
-            if body is not None:
-                client.data(stream, body, end=True)
-
-            def leave():
-                client.connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
-                client.flush()
-        else:
-            wire.send(f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body or b'')}\r\n\r\n")
-            wire.send(body or b"")
-            leave = wire.close
-        wires.append(wire)
-        return leave
-
-    wires = []
-    yield leaving
-    for wire in wires:
-        wire.close()
 
 
 def sends(*messages):
@@ -199,7 +146,7 @@ def test_cookies_of_http_2_are_a_whole(scope_of, h2_of):
     assert b"; ".join(cookies) == b"a=1; b=2"
 
 
-def test_streams_have_scopes_of_their_own_and_get_their_own_answers(probe, h2_of):
+def test_streams_have_scopes_of_their_own_and_get_their_own_answers(serve_asgi, h2_of):
     """A server should give different scopes to different requests on the same HTTP/2 connection, and correctly multiplex
     the responses back to the stream in which they came."""
 
@@ -213,13 +160,13 @@ def test_streams_have_scopes_of_their_own_and_get_their_own_answers(probe, h2_of
         await send({**BODY, "body": scope["path"].encode()})
 
     scopes, all_came = [], asyncio.Event()
-    client = h2_of(probe(app))
+    client = h2_of(serve_asgi(app))
     streams = [client.open(path=f"/{number}") for number in range(5)]
     assert [client.reply(stream).text for stream in streams] == [f"/{number}" for number in range(5)]
     assert len({id(scope) for scope in scopes}) == 5
 
 
-def test_requests_of_one_connection_are_calls_of_their_own(probe):
+def test_requests_of_one_connection_are_calls_of_their_own(serve_asgi):
     """Your application will be called at the start of the request, and will last until the end of that request, even if
     the underlying socket is still open."""
 
@@ -229,7 +176,7 @@ def test_requests_of_one_connection_are_calls_of_their_own(probe):
         await send(BODY)
 
     calls = []
-    with probe(app).wire() as wire:
+    with serve_asgi(app).wire() as wire:
         assert [wire.get(path).status for path in ("/1", "/2")] == [200, 200]
     assert calls == ["/1", "/2"]
 
@@ -237,19 +184,9 @@ def test_requests_of_one_connection_are_calls_of_their_own(probe):
 # ---- Request: receive
 
 
-async def whole(receive):
-    """The body of a request, and the messages that it came in."""
-    messages = [await receive()]
-    while messages[-1].get("more_body"):
-        messages.append(await receive())
-    assert {message["type"] for message in messages} == {"http.request"}
-    assert len({id(message) for message in messages}) == len(messages)
-    return b"".join(message.get("body", b"") for message in messages)
-
-
 @PROTOCOLS
 @pytest.mark.parametrize("size", [0, 1, 100_000, 5_000_000])
-def test_body_is_what_the_messages_say_together(probe, http2, size):
+def test_body_is_what_the_messages_say_together(serve_asgi, http2, size):
     """`body`: concatenate on further chunks; `more_body` `False`: the request is complete."""
 
     async def app(scope, receive, send):
@@ -257,11 +194,11 @@ def test_body_is_what_the_messages_say_together(probe, http2, size):
         await send(START)
         await send({**BODY, "body": str((len(body), body == bytes(size))).encode()})
 
-    with probe(app).httpx(http2=http2) as client:
+    with serve_asgi(app).httpx(http2=http2) as client:
         assert client.post("/", content=bytes(size)).text == str((size, True))
 
 
-def test_chunked_request_is_decoded(probe):
+def test_chunked_request_is_decoded(serve_asgi):
     """A request with a `chunked` encoded body should be de-chunked by the server."""
 
     async def app(scope, receive, send):
@@ -269,167 +206,21 @@ def test_chunked_request_is_decoded(probe):
         await send(START)
         await send({**BODY, "body": body})
 
-    with probe(app).wire() as wire:
+    with serve_asgi(app).wire() as wire:
         wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         wire.send("3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nTrailer: t\r\n\r\n")
         assert wire.read().body == b"abcd"
-
-
-@PROTOCOLS
-def test_disconnect_after_the_response(probe, http2):
-    """`http.disconnect`: if receive is called after a response has been sent."""
-
-    async def app(scope, receive, send):
-        await whole(receive)
-        await send(START)
-        await send(BODY)
-        for _ in range(3):
-            seen.append(await receive())
-        done.set()
-
-    seen, done = [], threading.Event()
-    with probe(app).httpx(http2=http2) as client:
-        assert client.get("/").text == "fine"
-    assert done.wait(GENEROUS)
-    assert seen == [LEFT] * 3
-
-
-@PROTOCOLS
-def test_disconnect_of_a_client_that_leaves_before_the_response(probe, leaving, http2):
-    """`http.disconnect`: after the HTTP connection has been closed. Mainly useful for long-polling."""
-
-    async def app(scope, receive, send):
-        seen.append(await whole(receive))
-        came.set()
-        seen.append(await receive())
-        seen.append(await receive())
-        await asyncio.sleep(0.01)  # is not cancelled
-        done.set()
-
-    seen, came, done = [], threading.Event(), threading.Event()
-    served = probe(app)
-    leave = leaving(served, http2, b"body")
-    assert came.wait(GENEROUS)
-    leave()
-    assert done.wait(GENEROUS)
-    assert seen == [b"body", LEFT, LEFT]
-    served.wait_stat("requests_in_flight", value=0)
-    assert served.errors.given.empty()
-
-
-@PROTOCOLS
-@pytest.mark.parametrize("started", [False, True])
-def test_send_raises_once_the_client_has_left(probe, leaving, http2, started):
-    """If `send()` is called on a closed connection the server should raise a server-specific subclass of `OSError`."""
-
-    async def app(scope, receive, send):
-        await whole(receive)
-        if started:
-            await send(START)
-            await send({**BODY, "more_body": True})
-        came.set()
-        assert await receive() == LEFT
-        for message in (BODY,) if started else (START, START):
-            try:
-                await send(message)
-            except OSError as error:
-                raised.append(error)
-        done.set()
-
-    raised, came, done = [], threading.Event(), threading.Event()
-    leave = leaving(probe(app), http2)
-    assert came.wait(GENEROUS)
-    leave()
-    assert done.wait(GENEROUS)
-    assert len(raised) == (1 if started else 2)
-
-
-@PROTOCOLS
-@pytest.mark.parametrize("wrapped", ["not", "from", "in a group"])
-def test_what_send_raised_is_no_error_in_the_log(probe, leaving, http2, wrapped, caplog):
-    """Servers must be prepared to catch this exception if they raised it and should not log it as an error."""
-
-    async def app(scope, receive, send):
-        await whole(receive)
-        await send(START)
-        await send({**BODY, "more_body": True})
-        came.set()
-        try:
-            while True:
-                await send({**BODY, "more_body": True})
-                await asyncio.sleep(0.001)
-        except OSError as error:
-            if wrapped == "from":
-                raise ClientDisconnect from error
-            if wrapped == "in a group":
-                raise Group("one", [error]) from None
-            raise
-        finally:
-            done.set()
-
-    came, done = threading.Event(), threading.Event()
-    served = probe(app)
-    leave = leaving(served, http2)
-    assert came.wait(GENEROUS)
-    leave()
-    assert done.wait(GENEROUS)
-    # Whatever the loop had to say of it, it says before it answers this.
-    with served.httpx() as client:
-        came.clear()
-        with client.stream("GET", "/"):
-            assert came.wait(GENEROUS)
-    assert served.errors.given.empty()
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-class Group(Exception):
-    """As the exception groups of Python 3.11 and of anyio."""
-
-    def __init__(self, message, exceptions):
-        super().__init__(message)
-        self.exceptions = exceptions
-
-
-@PROTOCOLS
-def test_an_error_that_has_nothing_to_do_with_leaving_is_told(probe, leaving, http2):
-    async def app(scope, receive, send):
-        await whole(receive)
-        came.set()
-        assert await receive() == LEFT
-        raise ZeroDivisionError("on purpose")
-
-    came = threading.Event()
-    served = probe(app)
-    leave = leaving(served, http2)
-    assert came.wait(GENEROUS)
-    leave()
-    assert served.errors.next(ZeroDivisionError)
-
-
-def test_an_app_is_cancelled_when_its_time_is_over(probe):
-    """`handler_timeout` is portico's own: what has taken so long is not asked."""
-
-    async def app(scope, receive, send):
-        try:
-            await asyncio.sleep(GENEROUS)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    cancelled = threading.Event()
-    assert probe(app, handler_timeout=0.2).get().status == 503
-    assert cancelled.wait(GENEROUS)
 
 
 # ---- Response: send
 
 
 @PROTOCOLS
-def test_order_of_response_headers_is_preserved(probe, http2):
+def test_order_of_response_headers_is_preserved(serve_asgi, http2):
     """`headers`: order must be preserved in the HTTP response."""
     names = ["x-b", "x-a", "set-cookie", "x-b", "set-cookie", "x-c"]
     headers = [(name.encode(), str(number).encode()) for number, name in enumerate(names)]
-    served = probe(sends({**START, "headers": headers}, BODY))
+    served = serve_asgi(sends({**START, "headers": headers}, BODY))
     with served.httpx(http2=http2) as client:
         came = [(name.lower(), value) for name, value in client.get("/").headers.raw if name.lower() in dict(headers)]
     # h2 keeps lines of one name together. Only their order means something (RFC 9110 section 5.3).
@@ -437,18 +228,18 @@ def test_order_of_response_headers_is_preserved(probe, http2):
 
 
 @PROTOCOLS
-def test_transfer_encoding_is_ignored_and_content_encoding_the_apps(probe, http2):
+def test_transfer_encoding_is_ignored_and_content_encoding_the_apps(serve_asgi, http2):
     """You may send a `Transfer-Encoding` header, but the server must ignore it. `Content-Encoding` the application still
     controls."""
     headers = [(b"transfer-encoding", b"gzip, chunked"), (b"content-encoding", b"x-own")]
-    with probe(sends({**START, "headers": headers}, BODY)).httpx(http2=http2) as client:
+    with serve_asgi(sends({**START, "headers": headers}, BODY)).httpx(http2=http2) as client:
         answer = client.get("/")
     assert (answer.content, answer.headers["content-encoding"]) == (b"fine", "x-own")
     assert "transfer-encoding" not in answer.headers
 
 
 @PROTOCOLS
-def test_bodies_are_concatenated(probe, http2):
+def test_bodies_are_concatenated(serve_asgi, http2):
     """`body`: concatenated onto any previous `body` values; if missing `b""`; `more_body`: if missing `False`."""
     parts = [
         {"body": b"one ", "more_body": True},
@@ -456,12 +247,14 @@ def test_bodies_are_concatenated(probe, http2):
         {"body": b"", "more_body": True},
         {"body": b"two"},
     ]
-    with probe(sends(START, *({"type": "http.response.body", **part} for part in parts))).httpx(http2=http2) as client:
+    with serve_asgi(sends(START, *({"type": "http.response.body", **part} for part in parts))).httpx(
+        http2=http2
+    ) as client:
         assert client.get("/").text == "one two"
 
 
 @PROTOCOLS
-def test_data_is_flushed_before_send_returns(probe, http2):
+def test_data_is_flushed_before_send_returns(serve_asgi, http2):
     """Protocol servers must flush any data passed to them into the send buffer before returning from a send call."""
 
     async def app(scope, receive, send):
@@ -474,7 +267,7 @@ def test_data_is_flushed_before_send_returns(probe, http2):
 
     go_on = threading.Semaphore(0)
     plain = {"accept-encoding": "identity"}
-    with probe(app).httpx(http2=http2) as client, client.stream("GET", "/", headers=plain) as answer:
+    with serve_asgi(app).httpx(http2=http2) as client, client.stream("GET", "/", headers=plain) as answer:
         parts = answer.iter_raw()
         for number in range(3):
             assert next(parts) == b"%d" % number
@@ -482,7 +275,7 @@ def test_data_is_flushed_before_send_returns(probe, http2):
         assert b"".join(parts) == b"end"
 
 
-def test_body_without_a_length_for_an_old_client(probe):
+def test_body_without_a_length_for_an_old_client(serve_asgi):
     """A response with no `Content-Length` may be chunked as the server sees fit: HTTP/1.0 knows no chunks."""
 
     async def app(scope, receive, send):
@@ -491,14 +284,14 @@ def test_body_without_a_length_for_an_old_client(probe):
         await asyncio.sleep(0.01)
         await send({**BODY, "body": b"two"})
 
-    with probe(app).wire() as wire:
+    with serve_asgi(app).wire() as wire:
         head, body = wire.send("GET / HTTP/1.0\r\n\r\n").rest().split(b"\r\n\r\n")
     assert body == b"one two"
     assert b"transfer-encoding" not in head.lower()
 
 
 @PROTOCOLS
-def test_what_follows_the_end_is_ignored(probe, http2):
+def test_what_follows_the_end_is_ignored(serve_asgi, http2):
     """If `False`, response will be taken as complete and closed, and any further messages on the channel will be
     ignored."""
 
@@ -510,7 +303,7 @@ def test_what_follows_the_end_is_ignored(probe, http2):
         done.set()
 
     done = threading.Event()
-    served = probe(app)
+    served = serve_asgi(app)
     with served.httpx(http2=http2) as client:
         assert [client.get("/").text for _ in range(2)] == ["fine", "fine"]
     assert done.wait(GENEROUS)
@@ -532,7 +325,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("message", WRONG.values(), ids=WRONG)
-def test_an_invalid_event_raises_out_of_send(probe, message):
+def test_an_invalid_event_raises_out_of_send(serve_asgi, message):
     """If a server receives an invalid event dictionary (unknown type, missing keys, wrong types) it should raise an
     exception out of the `send` awaitable back to the application."""
 
@@ -546,20 +339,20 @@ def test_an_invalid_event_raises_out_of_send(probe, message):
         await send(START)
         await send(BODY)
 
-    assert probe(app).get().text == "fine"
+    assert serve_asgi(app).get().text == "fine"
 
 
-def test_additional_keys_are_no_error(probe):
+def test_additional_keys_are_no_error(serve_asgi):
     """The presence of additional keys in the event dictionary should not raise an exception."""
-    assert probe(sends({**START, "later": 1}, {**BODY, "later": None})).get().text == "fine"
+    assert serve_asgi(sends({**START, "later": 1}, {**BODY, "later": None})).get().text == "fine"
 
 
-def test_status_may_be_an_enum(probe):
-    assert probe(sends({**START, "status": http.HTTPStatus.NOT_FOUND}, BODY)).get().status == 404
+def test_status_may_be_an_enum(serve_asgi):
+    assert serve_asgi(sends({**START, "status": http.HTTPStatus.NOT_FOUND}, BODY)).get().status == 404
 
 
 @PROTOCOLS
-def test_an_error_of_the_app_ends_its_request_alone(probe, http2):
+def test_an_error_of_the_app_ends_its_request_alone(serve_asgi, http2):
     """Servers are free to surface errors that bubble up, but they must terminate the application instance and its
     associated connection."""
 
@@ -569,21 +362,21 @@ def test_an_error_of_the_app_ends_its_request_alone(probe, http2):
         await send(START)
         await send(BODY)
 
-    served = probe(app)
+    served = serve_asgi(app)
     with served.httpx(http2=http2) as client:
         assert [client.get(path).status_code for path in ("/", "/bad", "/")] == [200, 500, 200]
     assert served.errors.next(ZeroDivisionError)
 
 
 @PROTOCOLS
-def test_an_error_in_the_middle_is_seen_by_the_client(probe, h2_of, http2):
+def test_an_error_in_the_middle_is_seen_by_the_client(serve_asgi, h2_of, http2):
     async def app(scope, receive, send):
         await send(START)
         await send({**BODY, "more_body": True})
         await asyncio.sleep(0.01)
         raise ZeroDivisionError("on purpose")
 
-    served = probe(app)
+    served = serve_asgi(app)
     if http2:
         client = h2_of(served)
         stream = client.open()
@@ -596,7 +389,7 @@ def test_an_error_in_the_middle_is_seen_by_the_client(probe, h2_of, http2):
 
 
 @PROTOCOLS
-def test_receive_and_send_may_wait_at_once(probe, http2):
+def test_receive_and_send_may_wait_at_once(serve_asgi, http2):
     """`receive` and `send` are awaitable callables: an app may await one in a task beside the other."""
 
     async def app(scope, receive, send):
@@ -609,12 +402,12 @@ def test_receive_and_send_may_wait_at_once(probe, http2):
         ends.append(await listening)
 
     ends = []
-    with probe(app).httpx(http2=http2) as client:
+    with serve_asgi(app).httpx(http2=http2) as client:
         assert len(client.get("/").content) == 200_000
     wait_until(lambda: ends == [LEFT], "the app to hear of the end")
 
 
-def test_many_clients_at_once(probe):
+def test_many_clients_at_once(serve_asgi):
     async def app(scope, receive, send):
         body = await whole(receive)
         await send(START)
@@ -622,7 +415,7 @@ def test_many_clients_at_once(probe):
         await asyncio.sleep(0)
         await send({**BODY, "body": body[10:]})
 
-    served = probe(app)
+    served = serve_asgi(app)
 
     def client(number):
         with Wire(served.port, context=served.context()) as wire, served.httpx() as other:

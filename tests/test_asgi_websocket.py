@@ -1,4 +1,4 @@
-"""The `websocket` scope of `portico.asgi`, over HTTP/1.1 and HTTP/2: bare apps, Starlette's and FastAPI's."""
+"""The `websocket` scope of `portico.asgi`, over HTTP/1.1 and HTTP/2, with bare apps."""
 
 import asyncio
 import logging
@@ -6,18 +6,12 @@ import queue
 import threading
 
 import pytest
-from fastapi import FastAPI, WebSocket
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
 
 import portico
 from clients import GENEROUS, wait_until
-from frames import H2
-from sockets import ASKED, BINARY, CLOSE, TEXT, OverHTTP1, OverHTTP2, close, frame
+from sockets import ASKED, BINARY, TEXT, OverHTTP1, close, frame
 
 ACCEPT = {"type": "websocket.accept"}
 CONNECT = {"type": "websocket.connect"}
@@ -25,63 +19,6 @@ CONNECT = {"type": "websocket.connect"}
 
 def off(app, **options):
     return portico.asgi(app, lifespan="off", **options)
-
-
-class OnHTTP1:
-    version = "1.1"
-
-    def __init__(self, served, path="/", *headers):
-        self.wire = served.tls_wire()
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        self.socket = OverHTTP1(self.wire, path, lines)
-        self.status = self.socket.reply.status
-        self.accepted = self.status == 101
-        self.body = None if self.accepted else self.socket.reply.body
-
-    def header(self, name):
-        return self.socket.reply.all(name)[-1]
-
-    def leave(self):
-        self.wire.close()
-
-
-class OnHTTP2:
-    version = "2"
-
-    def __init__(self, served, path="/", *headers):
-        self.wire = served.tls_wire(alpn=["h2"])
-        self.client = H2(self.wire)
-        self.socket = OverHTTP2(self.client, path, *headers)
-        self.status = self.socket.status
-        self.accepted = self.status == 200
-
-    @property
-    def body(self):
-        body = b""
-        while byte := self.socket.exactly(1):
-            body += byte
-        return body
-
-    def header(self, name):
-        return self.socket.headers.get(name)
-
-    def leave(self):
-        self.wire.close()
-
-
-@pytest.fixture(params=[OnHTTP1, OnHTTP2], ids=["HTTP/1.1", "HTTP/2"])
-def open_socket(request):
-    """A function that opens a WebSocket on a server: over HTTP/1.1, and over HTTP/2."""
-    opened = []
-
-    def open_socket(served, path="/", *headers):
-        opened.append(request.param(served, path, *headers))
-        return opened[-1]
-
-    open_socket.version = request.param.version
-    yield open_socket
-    for one in opened:
-        one.wire.close()
 
 
 async def open_up(receive, send):
@@ -568,89 +505,3 @@ def test_an_app_that_does_not_end_is_cancelled_with_the_grace(serve):
         served.server.close(grace=0.1)
         assert isinstance(outcome(), asyncio.CancelledError)
     assert served.errors.given.empty()
-
-
-# ---- frameworks
-
-
-async def shout(websocket):
-    await websocket.accept(subprotocol="loud" if "loud" in websocket.scope["subprotocols"] else None)
-    while True:
-        await websocket.send_text((await websocket.receive_text()).upper())
-
-
-async def deny(websocket):
-    await websocket.send_denial_response(PlainTextResponse("members only", 401))
-
-
-async def refuse(websocket):
-    await websocket.close(1008)
-
-
-async def count(websocket):
-    await websocket.accept()
-    try:
-        async for message in websocket.iter_json():
-            await websocket.send_json(message + 1)
-    finally:
-        await websocket.close(1000, "counted")
-
-
-def starlette():
-    routes = [WebSocketRoute(f"/{it.__name__}", it) for it in (shout, deny, refuse, count)]
-    return Starlette(routes=[*routes, Route("/", lambda request: PlainTextResponse("a page"))])
-
-
-def fastapi():
-    app = FastAPI()
-    for it in (shout, deny, refuse, count):
-        it.__annotations__["websocket"] = WebSocket
-        app.websocket(f"/{it.__name__}")(it)
-
-    @app.get("/")
-    def page():
-        return "a page"
-
-    return app
-
-
-@pytest.fixture(params=[starlette, fastapi], ids=["Starlette", "FastAPI"])
-def site(request, serve):
-    return serve(portico.asgi(request.param()))
-
-
-def test_a_framework_with_a_client_that_people_use(site):
-    context = site.context()
-    with connect(f"wss://localhost:{site.port}/shout", ssl=context, subprotocols=["loud"]) as client:
-        assert client.subprotocol == "loud"
-        client.send("hällo")
-        assert client.recv(GENEROUS) == "HÄLLO"
-    assert "a page" in site.get().text
-    site.wait_stat("websockets_open", value=0)
-    # Starlette's WebSocketDisconnect is let pass.
-    assert site.errors.given.empty()
-    assert site.stat("handler_failures") == 0
-
-
-def test_what_a_framework_answers(site, open_socket):
-    denied = open_socket(site, "/deny")
-    assert (denied.status, denied.body) == (401, b"members only")
-    assert open_socket(site, "/refuse").status == 403
-    assert open_socket(site, "/nowhere").status == 403
-    counting = open_socket(site, "/count")
-    counting.socket.send(frame(TEXT, "41"))
-    assert counting.socket.read() == (TEXT, b"42")
-    counting.socket.send(close(1000))
-    assert counting.socket.read()[0] == CLOSE
-    assert site.errors.given.empty()
-
-
-def test_a_frameworks_exception_without_a_reason_is_a_failure(serve):
-    async def leave(websocket):
-        await websocket.accept()
-        raise WebSocketDisconnect(1000)
-
-    served = serve(portico.asgi(Starlette(routes=[WebSocketRoute("/", leave)])))
-    with served.wire() as wire:
-        assert OverHTTP1(wire).read_close()[0] == 1011
-    assert isinstance(served.errors.next()[0], WebSocketDisconnect)

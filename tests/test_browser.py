@@ -1,26 +1,18 @@
-"""A real browser, Chromium without a window: pages over HTTP/2, events, uploads, streams, cookies, WebSockets.
-
-Needs playwright, which drives it, and a Chromium of the system's: `apt-get install chromium`.
-"""
+"""A real browser, Chromium without a window: pages over HTTP/2, events, uploads, streams, cookies, WebSockets."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 
 import pytest
 
 import portico
+from browsers import chromium
 from clients import wait_until
 from frameworks import LARGE, of_file
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 av = pytest.importorskip("av", reason="PyAV is not installed")
-
-# No GPU and no sandbox, as in a container; and nothing that would ask anybody on the network.
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync""".split()  # noqa: SIM905
 
 PAGE = """<!doctype html><title>portico</title><link rel="icon" href="data:,">
 <form action="/upload" method="post" enctype="multipart/form-data">
@@ -29,13 +21,8 @@ PAGE = """<!doctype html><title>portico</title><link rel="icon" href="data:,">
 
 @pytest.fixture(scope="module")
 def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Site:

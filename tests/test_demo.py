@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import socket
 import subprocess
 import sys
-from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 import portico
-from clients import Wire, request, trusting, wait_until
+from clients import Wire, wait_until
+from demos import BROWSER, FORM, HOSTS, Demo
 from portico import cli
 from portico.demo.board import MAX_NOTES, MAX_TEXT
 from programs import Program, clean_environment, shell
-
-HOSTS = ("localhost", "a.localhost", "b.localhost")
-BROWSER = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-FORM = {"content-type": "application/x-www-form-urlencoded"}
-
-
-class Demo(Program):
-    """A demo that has started."""
-
-    def __init__(self, home, *arguments, **environment):
-        super().__init__("-m", "portico", "demo", *arguments, **{"HOME": str(home), **environment})
-        try:
-            self.wait_for("^Ctrl-C stops the server")
-            self.port = int(re.search(r"https://localhost:(\d+)/", self.output)[1])
-            self.ca = Path(shlex.split(self.curls()[0])[4])
-        except BaseException:
-            self.close()
-            raise
-
-    @cached_property
-    def context(self):
-        return trusting(self.ca.read_bytes())
-
-    def ask(self, host, path="/", method="GET", **more):
-        return request(self.port, method, path, host=host, context=self.context, **more)
-
-    def browse(self, host, path="/"):
-        return self.ask(host, path, headers=BROWSER)
-
-    def post(self, headers=(), **fields):
-        return self.ask("b.localhost", method="POST", body=urlencode(fields), headers={**FORM, **dict(headers)})
-
-    def answered(self):
-        stats = self.ask("localhost", "/stats.json").json()
-        return sum(stats["responses"].values())
 
 
 @pytest.fixture
@@ -83,13 +46,13 @@ def demo(tmp_path_factory):
 
 
 def test_printed_curl_lines_work_as_they_are(demo, tmp_path):
-    assert len(demo.curls()) == 3
+    assert len(demo.curls()) == len(HOSTS)
     answers = [shell(line, tmp_path) for line in demo.curls()]
     for host, answer in zip(HOSTS, answers, strict=True):
         assert answer.startswith(f"{host}: ")
         assert f"CN={host}\n" in answer
         assert "TLSv1.3" in answer
-        assert len(answer.splitlines()) < 15
+        assert len(answer.splitlines()) < 16
         assert "<" not in answer
 
 
@@ -386,7 +349,7 @@ def test_signal_ends_it_with_a_line_that_tells_what_was_answered(start, number):
 def test_ctrl_c_right_at_the_start_is_no_traceback(tmp_path):
     demo = Program("-m", "portico", "demo", "--port", "0", HOME=str(tmp_path))
     try:
-        demo.wait_for("^Three HTTPS hosts")
+        demo.wait_for("^Four HTTPS hosts")
         assert demo.signal().end() == 0
     finally:
         demo.close()

@@ -5,12 +5,8 @@ import logging
 import pytest
 
 import portico
-from certificates import DAY, DER, PEM, Chain, build, key_bytes, make_key, pair
-from clients import request, run, trusting
-
-
-def serves(server, chain):
-    return request(server.listen(0).port, context=trusting(chain.root.public_bytes(PEM))).status == 200
+from certificates import DAY, DER, PEM, Chain, build, key_bytes, make_key, pair, serves
+from clients import run
 
 
 @pytest.fixture

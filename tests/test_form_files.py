@@ -20,16 +20,10 @@ import pytest
 
 import portico
 from clients import curl, wait_until
-from forms import KINDS, LAST, MULTIPART, file_part, handler_of, post, told
+from forms import LAST, MULTIPART, file_part, handler_of, post, told
 from programs import Program
 
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture(params=KINDS[2:])
-def streaming(request):
-    """A kind of handlers that read forms as they come."""
-    return request.param
 
 
 # ---- temporary files

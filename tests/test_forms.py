@@ -19,12 +19,6 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture(params=KINDS[2:])
-def streaming(request):
-    """A kind of handlers that read forms as they come."""
-    return request.param
-
-
 # ---- clients that people use
 
 

@@ -7,13 +7,8 @@ import threading
 
 import portico
 from clients import GENEROUS
+from measures import resident
 from sockets import ASKED, PING, PONG, TEXT, OverHTTP1, frame
-
-
-def resident():
-    """Bytes of memory that this process has."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 
 
 def test_tiny_chunks_of_a_body_that_nobody_reads_take_little_memory(serve):

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 import portico
+from callbacks import Calls
 from clients import GENEROUS, Wire, wait_until
 from test_by_hand import by_hand, tell
-from test_streams import Calls, stream
 
-__all__ = ["by_hand", "stream"]  # fixtures
+__all__ = ["by_hand"]  # a fixture
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 GET = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -12,6 +12,7 @@ import trustme
 import portico
 from certificates import pair
 from clients import Wire, curl, openssl, request, trusting
+from measures import resident
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -52,10 +53,6 @@ def test_an_error_in_a_handshake_ended_the_program_and_could_not_be_caught(serve
     assert served.get().status == 200
 
 
-def resident_kib():
-    return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-
-
 def test_memory_grew_to_gigabytes_under_load(serve):
     served = serve(lambda request: {"statusCode": 200, "body": request.body})
     megabyte = bytes(2**20)
@@ -63,11 +60,11 @@ def test_memory_grew_to_gigabytes_under_load(serve):
         asking = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {len(megabyte)}\r\n\r\n".encode() + megabyte
         for _ in range(20):
             assert wire.send(asking).read().body == megabyte
-        before = resident_kib()
+        before = resident()
         for _ in range(400):
             assert wire.send(asking).read().body == megabyte
-        grown = resident_kib() - before
-    assert grown < 50 * 1024, f"{grown} KiB more after 400 MiB in each direction"
+        grown = resident() - before
+    assert grown < 50 * 2**20, f"{grown} bytes more after 400 MiB in each direction"
 
 
 def test_add_context_accepted_a_server_that_was_closed(make_server, issue):

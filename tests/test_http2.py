@@ -9,22 +9,6 @@ import h2.events
 import pytest
 
 from clients import curl, wait_until
-from frames import H2
-
-
-@pytest.fixture
-def h2_of():
-    """HTTP/2 by hand on a server's TLS or cleartext port."""
-    wires = []
-
-    def h2_of(served, clear=False):
-        wire = served.wire() if clear else served.tls_wire(alpn=["h2"])
-        wires.append(wire)
-        return H2(wire)
-
-    yield h2_of
-    for wire in wires:
-        wire.close()
 
 
 def echo(request):

@@ -11,18 +11,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 import portico
-from certificates import DAY, DER, PEM, TRADITIONAL, Chain, build, key_bytes, make_certificate, make_key, pair
+from certificates import DAY, DER, PEM, TRADITIONAL, Chain, build, key_bytes, make_certificate, make_key, pair, serves
 from clients import request, trusting
 
 
 @pytest.fixture(scope="module")
 def chain():
     return Chain()
-
-
-def serves(server, chain):
-    """Whether a client that knows only the root is answered."""
-    return request(server.listen(0).port, context=trusting(chain.root.public_bytes(PEM))).status == 200
 
 
 def openssl(folder, *command, **files):

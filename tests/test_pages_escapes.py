@@ -15,6 +15,7 @@ from clients import wait_until
 from page_sites import Site, Visitor
 from portico.pages._engine import Engine
 from portico.pages._state import State
+from portico.sessions._signing import Keys, write_cookie
 
 SECRET = "SECRET-OF-THE-HOST"
 
@@ -337,63 +338,104 @@ def test_reply_file_sends_nothing_from_outside_and_no_source(site, tmp_path, nam
 # ---- sessions
 
 
+COOKIE = "__Host-session"
+# Of the form that cookies of sessions have.
+MADE_UP = f"{'A' * 32}.{'A' * 43}"
+
+
+def given_cookie(reply):
+    """What the reply's cookie says of the session."""
+    name, _, value = reply.headers["set-cookie"].split(";")[0].partition("=")
+    assert name == COOKIE
+    return value
+
+
+def with_cookie(value, name=COOKIE):
+    return {"cookie": f"{name}={value}"}
+
+
 def test_a_cookie_that_nobody_gave_is_not_taken_over(site):
     """Session fixation: an attacker's choice of a key never becomes a session."""
     site.write("page.psp", "<% session['n'] = 1 %>")
-    client = site.client()
-    chosen = "portico_session=" + "A" * 43
-    reply = client.get("/page.psp", headers={"cookie": chosen})
-    given = reply.headers["set-cookie"].split(";")[0]
-    assert given != chosen
+    given = given_cookie(site.client().get("/page.psp", headers=with_cookie(MADE_UP)))
+    assert given != MADE_UP
     site.write("show.psp", "<%= 'n' in session %>")
-    assert site.client().get("/show.psp", headers={"cookie": chosen}).text == "False"
-    assert site.client().get("/show.psp", headers={"cookie": given}).text == "True"
+    assert site.client().get("/show.psp", headers=with_cookie(MADE_UP)).text == "False"
+    assert site.client().get("/show.psp", headers=with_cookie(given)).text == "True"
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["{}A", "A{}", "{}; portico_session=x", "x; portico_session={}x", "", "../../x", "%00", "None", "0", "*", "{}.sig"],
-)
-def test_a_changed_cookie_is_another_visitor(site, change):
-    site.write("page.psp", "<% session['n'] = 1\nn = 1 %>")
-    key = site.client().get("/page.psp").headers["set-cookie"].split(";")[0].split("=")[1]
-    site.write("show.psp", "<%= 'n' in session %>")
-    reply = site.client().get("/show.psp", headers={"cookie": "portico_session=" + change.format(key)})
-    if change == "{}; portico_session=x":
-        assert reply.text in ("True", "False")  # The key itself is among them.
-    else:
+def test_a_session_that_has_ended_is_not_taken_up_again(site):
+    """Session fixation by an id that was the server's own."""
+    site.write("page.psp", "<% session['n'] = 1 %>")
+    given = given_cookie(site.client().get("/page.psp"))
+    store = site.served.server._open_sessions().store
+    for key in list(store._entries):
+        store.delete(key)
+    again = given_cookie(site.client().get("/page.psp", headers=with_cookie(given)))
+    assert again.split(".")[0] != given.split(".")[0]
+
+
+def test_a_cookie_that_another_secret_has_signed_is_another_visitor(site):
+    """Forging: who knows how cookies are made, but not the secret."""
+    site.write("page.psp", "<% session['n'] = 1 %>").write("show.psp", "<%= 'n' in session %>")
+    given = given_cookie(site.client().get("/page.psp"))
+    forger = Keys([b"f" * 32], "cookie")
+    for host in ("localhost", "127.0.0.1", ""):
+        forged = write_cookie(forger, given.split(".")[0], host)
+        reply = site.client().get("/show.psp", headers=with_cookie(forged))
         assert reply.text == "False"
+        assert given_cookie(reply).split(".")[0] != given.split(".")[0]
 
 
+CHANGES = ["{}A", "A{}", "x; __Host-session={}x", "", "../../x", "%00", "None", "0", "*", "{}.sig", "{}={}"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_cookie_is_another_visitor(site, change):
+    site.write("page.psp", "<% session['n'] = 1\nn = 1 %>").write("show.psp", "<%= 'n' in session %>")
+    given = given_cookie(site.client().get("/page.psp"))
+    assert site.client().get("/show.psp", headers=with_cookie(given)).text == "True"
+    reply = site.client().get("/show.psp", headers=with_cookie(change.replace("{}", given)))
+    assert reply.text == "False"
+
+
+def test_the_cookie_of_a_connection_in_the_clear_names_no_session_over_tls(site):
+    """Who is on the way may set cookies for plain HTTP, and none that begins with `__Host-`."""
+    site.write("page.psp", "<% session['n'] = 1 %>").write("show.psp", "<%= 'n' in session %>")
+    given = given_cookie(site.client().get("/page.psp"))
+    assert site.client().get("/show.psp", headers=with_cookie(given, "session")).text == "False"
+
+
+@pytest.mark.parametrize("name", ["session", COOKIE])
 @pytest.mark.parametrize(
     "code",
     [
-        "set_cookie('portico_session', 'A' * 43)",
-        "delete_cookie('portico_session')",
-        "add_header('Set-Cookie', 'portico_session=' + 'A' * 43)",
-        "set_header('set-cookie', 'portico_session=' + 'A' * 43)",
+        "set_cookie('NAME', 'A' * 43, secure=True)",
+        "delete_cookie('NAME', secure=True)",
+        "add_header('Set-Cookie', 'NAME=' + 'A' * 43)",
+        "set_header('set-cookie', 'NAME=' + 'A' * 43)",
     ],
 )
-def test_a_page_cannot_put_its_visitor_into_another_session(site, code):
-    reply = site.get(f"<% {code} %>")
+def test_a_page_cannot_put_its_visitor_into_another_session(site, code, name):
+    reply = site.get(f"<% {code.replace('NAME', name)} %>")
     assert (reply.status_code, "set-cookie" in reply.headers) == (500, False)
     assert "cookie" in str(site.failure())
 
 
 def test_keys_of_sessions_cannot_be_guessed(site):
     site.write("page.psp", "x")
-    keys = {site.client().get("/page.psp").headers["set-cookie"].split(";")[0] for _ in range(20)}
+    keys = {given_cookie(site.client().get("/page.psp")).split(".")[0] for _ in range(20)}
     assert len(keys) == 20
-    assert all(len(key.split("=")[1]) >= 43 for key in keys)
+    assert all(len(key) == 32 for key in keys), "192 bits"
 
 
-def test_a_page_does_not_see_the_key_of_its_session(site):
+@pytest.mark.parametrize("name", ["session", COOKIE])
+def test_a_page_does_not_see_the_key_of_its_session(site, name):
     site.write("page.psp", "<%= headers %><%= request.cookies %><%= request.headers %><%= session %>")
-    client = site.client()
-    key = client.get("/page.psp").headers["set-cookie"].split(";")[0].split("=")[1]
-    reply = client.get("/page.psp", headers={"cookie": f"portico_session={key}; other=1"})
+    key = given_cookie(site.client().get("/page.psp"))
+    reply = site.client().get("/page.psp", headers={"cookie": f"{name}={key}; other=1"})
     assert key not in reply.text
-    assert "other" in reply.text
+    assert reply.text.count("other") == 3
 
 
 def test_visitors_in_one_worker_see_nothing_of_each_other(root, engine):

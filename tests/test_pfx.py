@@ -8,8 +8,8 @@ import re
 import pytest
 
 import portico
-from certificates import PEM, Chain
-from clients import request, run, trusting
+from certificates import Chain, serves
+from clients import run
 
 PFX = pathlib.Path(__file__).parent / "pfx"
 # Pairs of options for `openssl pkcs12 -export`.
@@ -44,11 +44,6 @@ def export(tmp_path, chain):
         return tmp_path / "out.pfx"
 
     return export
-
-
-def serves(server, chain):
-    """Whether a client that knows only the root is answered."""
-    return request(server.listen(0).port, context=trusting(chain.root.public_bytes(PEM))).status == 200
 
 
 @pytest.mark.parametrize("form", FORMS)

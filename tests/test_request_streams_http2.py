@@ -17,17 +17,17 @@ both = pytest.mark.parametrize("kind", ["def", "async def"])
 
 
 @pytest.fixture
-def h2_of(serve):
+def serve_h2(serve):
     """HTTP/2 by hand, in the clear, to a server of its own."""
     wires = []
 
-    def h2_of(handler, **settings):
+    def serve_h2(handler, **settings):
         handler.stream_body = True
         served = serve(handler, **settings)
         wires.append(served.wire())
         return served, H2(wires[-1])
 
-    yield h2_of
+    yield serve_h2
     for wire in wires:
         wire.close()
 
@@ -53,9 +53,9 @@ def counting(kind, each=lambda piece: None):
 
 
 @both
-def test_pieces_come_while_the_client_still_sends(kind, h2_of):
+def test_pieces_come_while_the_client_still_sends(kind, serve_h2):
     seen = queue.Queue()
-    served, client = h2_of(counting(kind, seen.put))
+    served, client = serve_h2(counting(kind, seen.put))
     stream = client.open(method="POST", end=False)
     for piece in (b"one", b"two", b"six"):
         client.data(stream, piece)
@@ -66,9 +66,9 @@ def test_pieces_come_while_the_client_still_sends(kind, h2_of):
 
 
 @both
-def test_with_a_time_out_for_handlers_too(kind, h2_of):
+def test_with_a_time_out_for_handlers_too(kind, serve_h2):
     seen = queue.Queue()
-    _, client = h2_of(counting(kind, seen.put), handler_timeout=20)
+    _, client = serve_h2(counting(kind, seen.put), handler_timeout=20)
     stream = client.open(method="POST", end=False)
     client.data(stream, b"one")
     assert seen.get(timeout=20) == b"one"
@@ -77,7 +77,7 @@ def test_with_a_time_out_for_handlers_too(kind, h2_of):
 
 
 @both
-def test_100_continue_is_sent_when_the_handler_asks(kind, h2_of):
+def test_100_continue_is_sent_when_the_handler_asks(kind, serve_h2):
     called, ask = threading.Event(), threading.Event()
 
     def plain(request):
@@ -90,7 +90,7 @@ def test_100_continue_is_sent_when_the_handler_asks(kind, h2_of):
         await asyncio.get_running_loop().run_in_executor(None, ask.wait, 20)
         return {"statusCode": 200, "body": await request.read()}
 
-    _, client = h2_of(plain if kind == "def" else coroutine)
+    _, client = serve_h2(plain if kind == "def" else coroutine)
     stream = client.open(("expect", "100-continue"), method="POST", end=False)
     assert called.wait(20)
     # What the server says to this comes after whatever it has said.
@@ -105,11 +105,11 @@ def test_100_continue_is_sent_when_the_handler_asks(kind, h2_of):
     assert client.reply(stream).body == b"hello"
 
 
-def test_no_100_continue_after_an_answer(h2_of):
+def test_no_100_continue_after_an_answer(serve_h2):
     def handler(request):
         return {"statusCode": 403}
 
-    _, client = h2_of(handler)
+    _, client = serve_h2(handler)
     stream = client.open(("expect", "100-continue"), method="POST", end=False)
     first = client.wait_for((h2.events.InformationalResponseReceived, h2.events.ResponseReceived), stream)
     assert isinstance(first, h2.events.ResponseReceived)
@@ -117,7 +117,7 @@ def test_no_100_continue_after_an_answer(h2_of):
     assert client.reply(client.open()).status == 403, "the connection goes on"
 
 
-def test_no_100_continue_to_a_client_that_has_reset_meanwhile(h2_of):
+def test_no_100_continue_to_a_client_that_has_reset_meanwhile(serve_h2):
     called, ask, over = threading.Event(), threading.Event(), queue.Queue()
 
     def handler(request):
@@ -131,7 +131,7 @@ def test_no_100_continue_to_a_client_that_has_reset_meanwhile(h2_of):
             over.put(error)
         return {"statusCode": 200}
 
-    _, client = h2_of(handler)
+    _, client = serve_h2(handler)
     stream = client.open(("expect", "100-continue"), method="POST", end=False)
     assert called.wait(20)
     client.connection.reset_stream(stream)
@@ -145,9 +145,9 @@ def test_no_100_continue_to_a_client_that_has_reset_meanwhile(h2_of):
     assert client.reply(client.open(path="/later")).status == 200
 
 
-def test_trailers_are_dropped(h2_of):
+def test_trailers_are_dropped(serve_h2):
     seen = queue.Queue()
-    _, client = h2_of(counting("def", seen.put))
+    _, client = serve_h2(counting("def", seen.put))
     stream = client.open(method="POST", end=False)
     client.data(stream, b"one")
     assert seen.get(timeout=20) == b"one"
@@ -156,22 +156,8 @@ def test_trailers_are_dropped(h2_of):
     assert client.reply(stream).text == "3"
 
 
-def send_as_allowed(client, stream, left):
-    """Sends as much as the windows have room for, and waits for room, until all is sent or the stream ends."""
-    while left:
-        room = client.connection.local_flow_control_window(stream)
-        if not room:
-            if client.wait_for((h2.events.WindowUpdated, h2.events.StreamEnded, h2.events.StreamReset)) is None:
-                return left
-            continue
-        size = min(room, client.connection.max_outbound_frame_size, len(left))
-        client.data(stream, left[:size])
-        left = left[size:]
-    return left
-
-
 @both
-def test_the_window_closes_on_a_client_whose_handler_does_not_read(kind, h2_of):
+def test_the_window_closes_on_a_client_whose_handler_does_not_read(kind, serve_h2):
     go = threading.Event()
 
     def plain(request):
@@ -184,42 +170,28 @@ def test_the_window_closes_on_a_client_whose_handler_does_not_read(kind, h2_of):
 
     # The time in which nothing is read for want of room is not the client's.
     settings = {"max_request_read_bytes": 2**23, "body_timeout": 0.5}
-    _, client = h2_of(plain if kind == "def" else coroutine, **settings)
+    _, client = serve_h2(plain if kind == "def" else coroutine, **settings)
     client.wait_for(h2.events.RemoteSettingsChanged)
     stream = client.open(method="POST", end=False)
-    left = bytes(4 * 2**20)
     client.wire.sock.settimeout(1.5)
     with suppress(TimeoutError):
-        left = send_until_timeout(client, stream, left)
-    sent = 4 * 2**20 - len(client.unsent)
-    assert 64 * 1024 < sent < 2**20
+        client.send_body(stream, bytes(4 * 2**20))
+    left = client.unsent
+    assert 64 * 1024 < 4 * 2**20 - len(left) < 2**20
     # A file of a socket that has timed out reads no more.
     client.wire.sock.settimeout(20)
     client.wire.file = client.wire.sock.makefile("rb")
     go.set()
-    assert not send_as_allowed(client, stream, client.unsent)
+    client.send_body(stream, left)
+    assert not client.unsent
     client.data(stream, b"", end=True)
     assert client.reply(stream).text == str(4 * 2**20)
 
 
-def send_until_timeout(client, stream, left):
-    """Sends what there is room for; what is left is the client's `unsent` when it waits too long for room."""
-    while left:
-        client.unsent = left
-        room = client.connection.local_flow_control_window(stream)
-        if not room:
-            client.wait_for(h2.events.WindowUpdated)
-            continue
-        size = min(room, client.connection.max_outbound_frame_size, len(left))
-        client.data(stream, left[:size])
-        left = left[size:]
-    return left
-
-
 @both
-def test_a_body_over_the_limit_raises_in_the_stream_and_is_answered_413(kind, h2_of):
+def test_a_body_over_the_limit_raises_in_the_stream_and_is_answered_413(kind, serve_h2):
     seen = queue.Queue()
-    served, client = h2_of(counting(kind, seen.put), max_request_read_bytes=1000)
+    served, client = serve_h2(counting(kind, seen.put), max_request_read_bytes=1000)
     stream = client.open(method="POST", end=False)
     client.data(stream, bytes(1000))
     assert len(seen.get(timeout=20)) == 1000
@@ -230,24 +202,24 @@ def test_a_body_over_the_limit_raises_in_the_stream_and_is_answered_413(kind, h2
 
 
 @both
-def test_a_body_that_is_declared_too_long_is_refused_without_its_handler(kind, h2_of):
+def test_a_body_that_is_declared_too_long_is_refused_without_its_handler(kind, serve_h2):
     seen = queue.Queue()
-    _, client = h2_of(counting(kind, seen.put), max_request_read_bytes=1000)
+    _, client = serve_h2(counting(kind, seen.put), max_request_read_bytes=1000)
     stream = client.open(("content-length", "1001"), method="POST", end=False)
     assert client.reply(stream).status == 413
     assert seen.empty()
 
 
 @both
-def test_a_body_without_progress_is_answered_408(kind, h2_of):
-    _, client = h2_of(counting(kind), body_timeout=0.3)
+def test_a_body_without_progress_is_answered_408(kind, serve_h2):
+    _, client = serve_h2(counting(kind), body_timeout=0.3)
     stream = client.open(method="POST", end=False)
     client.data(stream, b"x")
     assert client.reply(stream).status == 408
 
 
 @pytest.mark.parametrize("way", ["reset", "closed"])
-def test_a_client_that_leaves_within_its_body_is_a_connection_error_in_the_stream(way, h2_of):
+def test_a_client_that_leaves_within_its_body_is_a_connection_error_in_the_stream(way, serve_h2):
     called, raised = threading.Event(), queue.Queue()
 
     def handler(request):
@@ -258,7 +230,7 @@ def test_a_client_that_leaves_within_its_body_is_a_connection_error_in_the_strea
             raised.put(error)
             raise
 
-    served, client = h2_of(handler)
+    served, client = serve_h2(handler)
     stream = client.open(method="POST", end=False)
     client.data(stream, b"half")
     assert called.wait(20)
@@ -272,14 +244,14 @@ def test_a_client_that_leaves_within_its_body_is_a_connection_error_in_the_strea
 
 
 @both
-def test_an_answer_before_the_body_ends_asks_for_no_more_of_it(kind, h2_of):
+def test_an_answer_before_the_body_ends_asks_for_no_more_of_it(kind, serve_h2):
     def plain(request):
         return {"statusCode": 403, "body": b"no" * 50_000}
 
     async def coroutine(request):
         return {"statusCode": 403, "body": b"no" * 50_000}
 
-    served, client = h2_of(plain if kind == "def" else coroutine)
+    served, client = serve_h2(plain if kind == "def" else coroutine)
     stream = client.open(method="POST", end=False)
     reply = client.reply(stream)
     assert (reply.status, reply.body) == (403, b"no" * 50_000)
@@ -315,7 +287,8 @@ def test_an_echo_goes_both_ways_at_once(kind, direct, serve):
         client.data(stream, sent[:5])
         first = client.wait_for(h2.events.DataReceived, stream)
         assert first.data == sent[:5], "what came is sent back while the rest is not there"
-        assert not send_as_allowed(client, stream, sent[5:])
+        client.send_body(stream, sent[5:])
+        assert not client.unsent
         client.data(stream, b"", end=True)
         # The head, which came before the first piece, is still among the events.
         assert sent[5:] == client.body(stream)

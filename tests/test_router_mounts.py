@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import flask
+import h2.events
 import pytest
 import starlette.applications
 import starlette.responses
@@ -12,6 +13,7 @@ import starlette.routing
 from starlette.requests import Request as StarletteRequest
 
 import portico
+from frames import H2
 
 
 def seen(request):
@@ -226,3 +228,29 @@ def test_a_router_for_one_host_of_several(serve):
     ]
     names = [name for name in served.server.stats()["handlers"] if ".seen" in name]
     assert len(names) == 2, "two hosts share one router's routes"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("http2", [False, True])
+def test_what_was_found_by_the_head_holds_when_the_body_has_come(serve, streams, http2):
+    def handler(request):
+        body = b"".join(request.stream()).decode()
+        return {"statusCode": 200, "body": f"{request.root_path} {request.path} {request.pathParameters} {body}"}
+
+    handler.stream_body = streams
+    inner, router = portico.Router(), portico.Router()
+    inner.add_route("POST", "/at/{name}", handler)
+    router.mount("/app", inner)
+    # The server has looked for who answers when it says `100 Continue`.
+    with serve(router).wire() as wire:
+        if http2:
+            client = H2(wire)
+            stream = client.open(("expect", "100-continue"), method="POST", path="/app/at/x", end=False)
+            assert client.wait_for(h2.events.InformationalResponseReceived, stream)
+            client.data(stream, b"late", end=True)
+            reply = client.reply(stream)
+        else:
+            wire.send("POST /app/at/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+            assert wire.read().status == 100
+            reply = wire.send("late").read()
+    assert reply.text == "/app /at/x {'name': 'x'} late"

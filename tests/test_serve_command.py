@@ -126,3 +126,78 @@ def test_what_is_wrong_is_said(arguments, words, tmp_path, monkeypatch, capsys):
     assert said.err.startswith("portico serve: ")
     assert words in said.err
     assert "Traceback" not in said.err
+
+
+# ---- pages
+
+
+@pytest.fixture
+def pages(folder):
+    (folder / "count.psp").write_text(
+        "<% try: %>\n<% seen += 1 %>\n<% except NameError: %>\n<% seen = 1 %>\n<% end %>\n<%= seen %>, <%= query.get('name') %>"
+    )
+    (folder / "_part.psp").write_text("SOURCE")
+    (folder / "LOUD.PSP").write_text("SOURCE")
+    (folder / "count.psp~").write_text("SOURCE")
+    (folder / "count.psp.gz").write_text("SOURCE")
+    (folder / ".hidden.psp").write_text("SOURCE")
+    (folder / "_file.txt").write_text("a file")
+    (folder / "sub" / "index.psp").write_text("<%# SOURCE %>page <%= 1 + 1 %>")
+    (folder / "sub" / "index.html").write_text("no page")
+    return folder
+
+
+NEVER = ["/_part.psp", "/LOUD.PSP", "/count.psp~", "/count.psp.gz", "/.hidden.psp", "/count%2epsp~", "/count.psp/", "/nothing.psp"]  # fmt: skip
+
+
+def test_pages_run_and_their_source_stays(serve, pages):
+    pytest.importorskip("pydantic_monty", reason="pydantic-monty is not installed")
+    serving = serve("--listen", "http://127.0.0.1:0", "--listing", "--dotfiles")
+    ask = lambda path, **more: request(serving.ports[0], "GET", path, **more)  # noqa: E731
+    first = ask("/count.psp?name=<Ada>")
+    assert (first.text, first.header("content-type")) == ("1, &lt;Ada&gt;", "text/html; charset=utf-8")
+    cookie = first.header("set-cookie").split(";")[0]
+    assert ask("/count%2Epsp", headers={"cookie": cookie}).text == "2, None"
+    assert ask("/sub/").text == "page 2"
+    assert ask("/sub").header("location") == "./sub/"
+    assert ask("/").text == "<h1>home</h1>"
+    assert ask("/_file.txt").text == "a file"
+    for path in NEVER:
+        answer = ask(path)
+        assert (path, answer.status) == (path, 404)
+        assert "SOURCE" not in answer.text
+    assert "501" not in serving.output
+    assert serving.signal().end() == 0
+
+
+def test_pages_that_cannot_run_are_told_and_their_source_stays(tmp_path, pages):
+    start = "import sys; sys.modules['pydantic_monty'] = None; from portico import cli; sys.exit(cli.main())"
+    serving = Program("-c", start, "serve", pages, "--listen", "http://127.0.0.1:0", "--dotfiles", HOME=str(tmp_path))
+    try:
+        serving.wait_for("^Ctrl-C stops the server")
+        remark = "they run in pydantic-monty, which is not installed: pip install 'portico[pages]'\n"
+        assert f"Server pages (.psp) are answered by 501: {remark}" in serving.output
+        port = int(re.search(r"http://127.0.0.1:(\d+)/", serving.output)[1])
+        for path in ("/count.psp", "/sub/"):
+            answer = request(port, "GET", path)
+            assert (answer.status, answer.text) == (501, f"501 Not Implemented: this is a server page, but {remark}")
+        for path in NEVER:
+            answer = request(port, "GET", path)
+            assert (path, answer.status) == (path, 404)
+            assert "SOURCE" not in answer.text
+        assert request(port, "GET", "/").text == "<h1>home</h1>"
+        assert request(port, "GET", "/sub/a.txt").text == "a" * 100
+        assert serving.signal().end() == 0
+    finally:
+        serving.close()
+
+
+def test_a_folder_without_pages_needs_nothing_for_them(tmp_path, folder):
+    start = "import sys; sys.modules['pydantic_monty'] = None; from portico import cli; sys.exit(cli.main())"
+    serving = Program("-c", start, "serve", folder, "--listen", "http://127.0.0.1:0", HOME=str(tmp_path))
+    try:
+        serving.wait_for("^Ctrl-C stops the server")
+        assert "Server pages" not in serving.output
+        assert serving.signal().end() == 0
+    finally:
+        serving.close()

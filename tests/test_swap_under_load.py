@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from clients import GENEROUS, wait_until
+from measures import resident
 from portico import _core
 
 SWAPS = 100
@@ -35,11 +36,6 @@ def pairs():
 
 def fingerprint(chain):
     return x509.load_pem_x509_certificates(chain.encode())[0].fingerprint(hashes.SHA256()).hex()
-
-
-def resident():
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    return int(rollup.split("Rss:")[1].split()[0]) * 1024
 
 
 def wait_for_work(server, *, requests, handshakes):

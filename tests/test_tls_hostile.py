@@ -11,12 +11,12 @@ import ssl
 import struct
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 import portico
 from clients import GENEROUS, run, wait_until
+from measures import resident
 from tls13 import (
     ALERT,
     DATA,
@@ -461,11 +461,6 @@ def test_good_clients_are_served_under_a_flood_of_bad_ones(served):
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def resident():
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    return int(rollup.split("Rss:")[1].split()[0]) * 1024
 
 
 def test_two_hundred_leave_nothing_behind(serve):

@@ -11,18 +11,21 @@ from websockets.sync.client import connect
 
 import portico
 from clients import GENEROUS, wait_until
-from sockets import ACCEPT, ASKED, BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, OverHTTP1, close, frame
-
-
-def echo(ws):
-    for message in ws:
-        ws.send(message)
-
-
-async def echo_async(ws):
-    async for message in ws:
-        await ws.send(message)
-
+from sockets import (
+    ACCEPT,
+    ASKED,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    OverHTTP1,
+    close,
+    echo,
+    echo_async,
+    frame,
+)
 
 BOTH = pytest.mark.parametrize("handler", [echo, echo_async], ids=["def", "async def"])
 

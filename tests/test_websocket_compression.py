@@ -13,22 +13,12 @@ from websockets.sync.client import connect
 import portico
 from clients import GENEROUS, wait_until
 from frames import H2
-from sockets import BINARY, CONTINUATION, FIN, PING, PONG, TEXT, OverHTTP1, OverHTTP2, close, frame
+from sockets import BINARY, CONTINUATION, FIN, PING, PONG, TEXT, OverHTTP1, OverHTTP2, close, echo, echo_async, frame
 
 RSV1 = 0x40
 TAIL = b"\x00\x00\xff\xff"
 AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
-
-
-def echo(ws):
-    for message in ws:
-        ws.send(message)
-
-
-async def echo_async(ws):
-    async for message in ws:
-        await ws.send(message)
 
 
 def shrunk(message):

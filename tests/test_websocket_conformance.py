@@ -11,20 +11,10 @@ import pytest
 import portico
 import portico.testing
 from clients import Wire
-from sockets import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, OverHTTP1, close, frame
+from sockets import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, OverHTTP1, close, echo, echo_async, frame
 from utf8_cases import UTF8
 
 HELLO = b"Hello, world!"
-
-
-def echo(ws):
-    for message in ws:
-        ws.send(message)
-
-
-async def echo_async(ws):
-    async for message in ws:
-        await ws.send(message)
 
 
 @pytest.fixture(scope="module", params=[(echo, True), (echo_async, False)], ids=["def, TLS", "async def, plain"])

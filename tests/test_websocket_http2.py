@@ -10,32 +10,12 @@ import pytest
 
 import portico
 from clients import GENEROUS, wait_until
-from frames import H2
-from sockets import CLOSE, PING, PONG, TEXT, OverHTTP2, close, frame
+from sockets import CLOSE, PING, PONG, TEXT, OverHTTP2, close, echo, frame
 
 
-def echo(ws):
-    for message in ws:
-        ws.send(message)
-
-
-@pytest.fixture
-def client_of():
-    """HTTP/2 by hand on a server's TLS port."""
-    wires = []
-
-    def client_of(served):
-        wires.append(served.tls_wire(alpn=["h2"]))
-        return H2(wires[-1])
-
-    yield client_of
-    for wire in wires:
-        wire.close()
-
-
-def test_messages_in_a_stream(serve, client_of):
+def test_messages_in_a_stream(serve, h2_of):
     served = serve(portico.websocket(echo, subprotocols=["chat"]))
-    client = client_of(served)
+    client = h2_of(served)
     socket = OverHTTP2(client, "/", ("sec-websocket-protocol", "chat"))
     assert client.connection.remote_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] == 1
     assert socket.status == 200
@@ -50,11 +30,11 @@ def test_messages_in_a_stream(serve, client_of):
     assert client.reply(client.open()).status == 426, "the connection goes on, and a GET is none"
 
 
-def test_several_beside_requests(serve, client_of):
+def test_several_beside_requests(serve, h2_of):
     router = portico.Router()
     router.add_route("GET", "/socket", portico.websocket(echo))
     router.add_route("GET", "/page", lambda request: {"statusCode": 200, "body": "page"})
-    client = client_of(serve(router))
+    client = h2_of(serve(router))
     sockets = [OverHTTP2(client, "/socket") for _ in range(5)]
     for number, socket in enumerate(sockets):
         socket.send(frame(TEXT, str(number)))
@@ -63,30 +43,30 @@ def test_several_beside_requests(serve, client_of):
 
 
 @pytest.mark.parametrize("options", [{}, {"handler_timeout": 30.0}], ids=["", "with handler_timeout"])
-def test_who_is_no_websocket_says_no(serve, client_of, options):
-    client = client_of(serve(**options))
+def test_who_is_no_websocket_says_no(serve, h2_of, options):
+    client = h2_of(serve(**options))
     assert OverHTTP2(client).status == 501, "any 2xx would say that there is one"
     assert client.reply(client.open()).status == 200
-    client = client_of(serve(portico.websocket(echo), **options))
+    client = h2_of(serve(portico.websocket(echo), **options))
     assert OverHTTP2(client, version="12").status == 426
     assert OverHTTP2(client).status == 200
 
 
-def test_without_the_setting_it_is_not_offered(serve, client_of):
-    client = client_of(serve(portico.websocket(echo), websocket=False))
+def test_without_the_setting_it_is_not_offered(serve, h2_of):
+    client = h2_of(serve(portico.websocket(echo), websocket=False))
     assert client.reply(client.open()).status == 501
     assert not client.connection.remote_settings.get(h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL, 0)
 
 
-def test_other_protocols_and_plain_connect_are_refused(serve, client_of):
-    client = client_of(serve(portico.websocket(echo)))
+def test_other_protocols_and_plain_connect_are_refused(serve, h2_of):
+    client = h2_of(serve(portico.websocket(echo)))
     client.wait_for(h2.events.RemoteSettingsChanged)
     stream = client.open((":protocol", "connect-udp"), method="CONNECT", end=False)
     answer = client.wait_for(h2.events.ResponseReceived, stream)
     assert dict(answer.headers)[":status"] == "501"
 
 
-def test_a_stream_that_is_reset(serve, client_of):
+def test_a_stream_that_is_reset(serve, h2_of):
     ended = []
 
     def handler(ws):
@@ -98,7 +78,7 @@ def test_a_stream_that_is_reset(serve, client_of):
             raise
 
     served = serve(portico.websocket(handler))
-    client = client_of(served)
+    client = h2_of(served)
     socket = OverHTTP2(client)
     assert socket.read() == (TEXT, b"here")
     client.connection.reset_stream(socket.stream, h2.errors.ErrorCodes.CANCEL)
@@ -108,9 +88,9 @@ def test_a_stream_that_is_reset(serve, client_of):
     assert client.reply(client.open()).status == 426, "the connection goes on"
 
 
-def test_the_server_ends(serve, client_of):
+def test_the_server_ends(serve, h2_of):
     served = serve(portico.websocket(echo))
-    socket = OverHTTP2(client_of(served))
+    socket = OverHTTP2(h2_of(served))
     closing = threading.Thread(target=served.server.close, kwargs={"grace": GENEROUS})
     closing.start()
     assert socket.read_close()[0] == 1001
@@ -120,9 +100,9 @@ def test_the_server_ends(serve, client_of):
     assert not closing.is_alive()
 
 
-def test_many_small_messages_are_no_flood(serve, client_of):
+def test_many_small_messages_are_no_flood(serve, h2_of):
     served = serve(portico.websocket(echo))
-    client = client_of(served)
+    client = h2_of(served)
     socket = OverHTTP2(client)
     for number in range(3_000):
         # The client opens both windows for each of them.
@@ -132,9 +112,9 @@ def test_many_small_messages_are_no_flood(serve, client_of):
     assert socket.read()[0] == CLOSE
 
 
-def test_frames_for_nothing_are_a_flood_beside_a_socket_too(serve, client_of):
+def test_frames_for_nothing_are_a_flood_beside_a_socket_too(serve, h2_of):
     served = serve(portico.websocket(echo))
-    client = client_of(served)
+    client = h2_of(served)
     OverHTTP2(client)
     for _ in range(2_000):
         client.connection.ping(b"12345678")
@@ -144,7 +124,7 @@ def test_frames_for_nothing_are_a_flood_beside_a_socket_too(serve, client_of):
     served.wait_stat("websockets_open", value=0)
 
 
-def test_a_client_that_opens_no_window_holds_up_the_handler_and_its_stream_is_reset(serve, client_of):
+def test_a_client_that_opens_no_window_holds_up_the_handler_and_its_stream_is_reset(serve, h2_of):
     sent = []
 
     def handler(ws):
@@ -157,16 +137,16 @@ def test_a_client_that_opens_no_window_holds_up_the_handler_and_its_stream_is_re
             raise
 
     served = serve(portico.websocket(handler), write_timeout=0.5)
-    OverHTTP2(client_of(served))
+    OverHTTP2(h2_of(served))
     wait_until(lambda: sent and isinstance(sent[-1], Exception))
     served.wait_stat("websockets_open", value=0)
     assert "write_timeout" in str(sent.pop())
     assert sum(sent) < 2**20
 
 
-def test_what_came_before_a_fault_is_answered_before_it(serve, client_of):
+def test_what_came_before_a_fault_is_answered_before_it(serve, h2_of):
     served = serve(portico.websocket(echo))
-    client = client_of(served)
+    client = h2_of(served)
     socket = OverHTTP2(client)
     texts = [str(number) for number in range(50)]
     socket.send(*[frame(TEXT, text) for text in texts], frame(3))

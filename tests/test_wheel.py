@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,10 @@ def test_the_wheel_brings_command_and_version(python: Path, tmp_path: Path) -> N
         command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=True
     )
     assert told.stdout.strip() == portico.__version__
+
+
+def test_the_wheel_has_all_that_the_demo_shows(wheel: Path) -> None:
+    demo = ROOT / "python" / "portico" / "demo"
+    there = {f"portico/demo/{path.relative_to(demo)}" for path in demo.rglob("*.*") if path.suffix != ".pyc"}
+    assert {"portico/demo/pages/_site.psp", "portico/demo/files/portico.webm"} < there
+    assert there <= set(zipfile.ZipFile(wheel).namelist())

@@ -50,6 +50,9 @@ def asgi(
     the middle (`max_request_read_bytes`, `body_timeout`: the server answers that itself); in the last two cases
     `send` raises `BrokenPipeError`. The app is not cancelled for it, but when `handler_timeout` is over.
 
+    A client that says `TE: trailers` gets trailers, by the extension `http.response.trailers` of the specification,
+    which is in the scope then; any other client gets the response without.
+
     A request for a WebSocket has the scope `websocket`, where the setting `websocket` is on. Closing before accepting
     answers 403, and `websocket.http.response` whatever the app likes. When the client has left `send` raises
     `BrokenPipeError`. The socket ends with 1000 when the app returns, with 1011 when it raises. `max_message_bytes`,
@@ -110,7 +113,8 @@ class Application:
             return await Conversation(self._app, self, request, self._websocket).hold(lifespan.state)
         exchange = Exchange(request, self)
         try:
-            await self._app(asgi_scope(request, lifespan.state), exchange.receive, exchange.send)
+            scope = asgi_scope(request, lifespan.state, exchange.takes_trailers)
+            await self._app(scope, exchange.receive, exchange.send)
         except BaseException as exception:
             exchange.abandon()
             if exchange.left and is_of_leaving(exception):

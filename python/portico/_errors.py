@@ -104,15 +104,17 @@ class WebSocketError(Error, ConnectionError):
 
 
 class PageError(Error, RuntimeError):
-    """A server page cannot be run, or failed. Its client got a 500, and its session is what it was before.
+    """A server page cannot be run, or failed. Its client got `status`, and its session is what it was before.
 
     `page` is the page, as `/folder/page.psp`, and `line` the line of it that failed, from 1 on; 0 where none is to
     blame, as with a limit. `reason` is `"syntax"`, `"error"`, or the limit that was passed: `"time"`, `"memory"`,
-    `"output"`, `"recursion"`, `"calls"`, `"state"`; `"worker"` where the process that ran it died."""
+    `"output"`, `"recursion"`, `"calls"`, `"state"`; `"worker"` where the process that ran it died. `status` is 500, and
+    503 with the reason `"busy"`, where no worker was free."""
 
     page: str = ""
     line: int = 0
     reason: str = "error"
+    status: int = 500
 
 
 # What a traceback prints is what can be imported.

@@ -1,7 +1,8 @@
-"""`portico serve`: the files of a folder over HTTPS."""
+"""`portico serve`: the files and the server pages of a folder over HTTPS."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from . import _authority, _certs, _greeting
 from ._errors import ConfigError
 from ._files import StaticFiles
+from ._serve_pages import PagesAndFiles
 from ._server import Listener, Server
 
 # In the certificate that is made where none is given.
@@ -72,14 +74,15 @@ def run(wanted: Wanted) -> int:
 
     Raises `ConfigError` for folders and certificates that cannot be used, `ListenError` for addresses not to be had."""
     files = StaticFiles(wanted.folder, index=wanted.index, listing=wanted.listing, dotfiles=wanted.dotfiles)
-    with Server(files) as server:
+    served = PagesAndFiles(wanted.folder, files)
+    with contextlib.closing(served), Server(served) as server:
         secure = not wanted.places or any(place.tls for place in wanted.places)
         made = _own_certificate() if secure and not wanted.hosts else None
         for host in [Host(None, made.cert, made.key)] if made else wanted.hosts:
             server.add_context(host.name, cert=host.cert, key=host.key, watch=True)
         try:
             listeners, remark = _listen(server, wanted.places)
-            _greeting.say(_welcome(wanted, listeners, made, remark))
+            _greeting.say(_welcome(wanted, listeners, made, [remark, served.remark()]))
             server.serve_forever()
         except KeyboardInterrupt:
             pass  # Ctrl-C before serve_forever was there to take it.
@@ -103,7 +106,7 @@ def _listen(server: Server, places: Sequence[Place]) -> tuple[list[Listener], st
     return [server.listen(place.port, place.host, tls=place.tls) for place in places], ""
 
 
-def _welcome(wanted: Wanted, listeners: Sequence[Listener], made: _certs.Made | None, remark: str) -> str:
+def _welcome(wanted: Wanted, listeners: Sequence[Listener], made: _certs.Made | None, remarks: Sequence[str]) -> str:
     lines = [f"Serving {os.path.abspath(wanted.folder)}:"]
     names = [host.name for host in wanted.hosts if host.name is not None] or (["localhost"] if made else [])
     for listener in listeners:
@@ -111,7 +114,7 @@ def _welcome(wanted: Wanted, listeners: Sequence[Listener], made: _certs.Made | 
             lines += [f"  https://{name}:{listener.port}/" for name in names]
         else:
             lines.append(f"  {listener.url}/")
-    lines += [remark] if remark else []
+    lines += [remark for remark in remarks if remark]
     if made:
         secure = next(listener for listener in listeners if listener.url.startswith("https:"))
         assert isinstance(secure.address, tuple), "no Unix socket"

@@ -51,7 +51,7 @@ def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="serve a working site on https://localhost",
-        description="Serves three HTTPS hosts on one port, with certificates of its own making.",
+        description="Serves four HTTPS hosts on one port, with certificates of its own making.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, help="port, 0 for any free one (default: 8443, or any if taken)")
@@ -73,9 +73,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _add_serve(commands: Commands) -> None:
     parser = commands.add_parser(
         "serve",
-        help="serve the files of a folder over HTTPS",
+        help="serve the files and pages of a folder over HTTPS",
         description="Serves the files of a folder over HTTPS: HTTP/1.1 and HTTP/2, ranges, conditions, what lies "
-        "compressed beside a file (.br, .zst, .gz). Without --host a certificate for this machine is made, and "
+        "compressed beside a file (.br, .zst, .gz). Server pages (.psp) run in a sandbox, where pydantic-monty is "
+        "installed; index.psp answers for its folder. Without --host a certificate for this machine is made, and "
         "kept. Certificates that change on the disk are taken without a restart.",
         epilog="example: portico serve public --host example.com=example.crt,example.key --listen 0.0.0.0:443",
     )

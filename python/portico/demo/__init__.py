@@ -1,4 +1,4 @@
-"""`portico demo`: three hosts on one port of this machine, each with its own certificate and its own handler.
+"""`portico demo`: four hosts on one port of this machine, each with its own certificate and its own handler.
 
 It is also a small example: `run` shows everything that a server of several hosts needs.
 """
@@ -15,6 +15,7 @@ from portico import _greeting
 from portico._authority import user_folder
 from portico.demo.board import Board
 from portico.demo.certificates import Certificates, keep
+from portico.demo.lobby import Lobby
 from portico.demo.shop import Shop
 from portico.demo.site import HOSTS, Site, url_of
 from portico.demo.welcome import Welcome
@@ -25,9 +26,12 @@ _ABOUT = {
     "localhost": "your connection, live counters",
     "a.localhost": "a shop",
     "b.localhost": "a bulletin board",
+    "pages.localhost": "server pages in a sandbox, a clock, a chat, a video",
 }
 # No form of the demo is longer.
 _SETTINGS = {"max_request_read_bytes": 64 * 1024}
+# The clock never ends by itself, and whoever presses Ctrl-C should not wait for who looks at it. In seconds.
+_GRACE = 2.0
 
 
 def run(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None) -> int:
@@ -37,13 +41,20 @@ def run(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = 
     the certificates; None is a folder of the user's, or a passing one where that cannot be written.
 
     Raises `ListenError` for an address that cannot be had, `ConfigError` for a folder that cannot be used."""
-    with _certificates(folder) as (certificates, remark), portico.Server(config=_SETTINGS) as server:
+    with (
+        _certificates(folder) as (certificates, remark),
+        contextlib.ExitStack() as closing,
+        portico.Server(config=_SETTINGS) as server,
+    ):
         try:
             sites = {name: Site(name, subject) for name, subject in certificates.subjects.items()}
+            lobby = Lobby(sites["pages.localhost"])
+            closing.callback(lobby.close)
             handlers: dict[str, portico.Handler] = {
                 "localhost": Welcome(sites["localhost"]).handle,
                 "a.localhost": Shop(sites["a.localhost"]).handle,
                 "b.localhost": Board(sites["b.localhost"]).handle,
+                "pages.localhost": lobby.router,
             }
             for name, pair in certificates.pairs.items():
                 server.add_context(name, cert=pair, key=pair, handler=handlers[name])
@@ -51,10 +62,10 @@ def run(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = 
             server.add_context(None, cert=default, key=default, handler=handlers["localhost"])
             listener, taken = _greeting.listen(server, host, port)
             _greeting.say(_welcome(certificates, listener, [remark, taken]))
-            server.serve_forever()
+            server.serve_forever(_GRACE)
         except KeyboardInterrupt:
             pass  # Ctrl-C before serve_forever was there to take it.
-        server.close()
+        server.close(_GRACE)
         _greeting.say(_greeting.stopped(server))
     return 0
 
@@ -79,7 +90,7 @@ def _welcome(certificates: Certificates, listener: portico.Listener, remarks: li
     urls = {name: url_of(name, listener.address[1]) for name in HOSTS}
     just_now = " just now" if certificates.new_authority else ""
     lines = [
-        "Three HTTPS hosts on one port, each with its own certificate and handler:",
+        "Four HTTPS hosts on one port, each with its own certificate and handler:",
         *(f"  {url:<30}{_ABOUT[name]}" for name, url in urls.items()),
         *(remark for remark in remarks if remark),
         "",

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import portico
-from portico.demo.site import Response, Site, wants_html
+from portico.demo.site import Response, Site, from_elsewhere, wants_html
 from portico.demo.templates import join, render
 
 MAX_NOTES = 60
@@ -33,7 +33,7 @@ class Board:
         self._notes: deque[Note] = deque(maxlen=MAX_NOTES)
         # Handlers may run on several threads at once.
         self._lock = threading.Lock()
-        self.pin("The caretaker", "Three hosts live here. Each has its own certificate: knock by name.")
+        self.pin("The caretaker", "Four hosts live here. Each has its own certificate: knock by name.")
         self.pin("Ada", "Lost: one semicolon.\nFound: it was never needed.")
 
     def pin(self, name: str, text: str) -> None:
@@ -55,8 +55,7 @@ class Board:
         return self._page(request, notes) if wants_html(request) else self._text(request, notes)
 
     def _post(self, request: portico.Request) -> Response:
-        # Browsers say where a form came from (Fetch Metadata); others, like curl, do not send this at all.
-        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        if from_elsewhere(request):
             return self.site.refuse(request, 403)
         form = request.form()
         name, text = form.get("name", ""), form.get("text", "")

@@ -1,4 +1,4 @@
-"""What the three hosts share: the frame around their pages, their style sheet, their way to say no."""
+"""What the hosts share: the frame around their pages, their style sheet, their way to say no."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from portico.demo.templates import Markup, asset, join, render
 
 Response = dict[str, Any]
 
-HOSTS = {"localhost": "Connection", "a.localhost": "Shop", "b.localhost": "Board"}
+HOSTS = {"localhost": "Connection", "a.localhost": "Shop", "b.localhost": "Board", "pages.localhost": "Pages"}
 """The hosts of the demo, with what stands on the way to each."""
 
 _ASSETS = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/pages.js": ("pages.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
 # Everything a page needs comes from its own host: a script that somebody got into a page would not be run.
-_PAGE_HEADERS = {
+PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "img-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
@@ -35,6 +36,8 @@ _SAY = {
     405: "This page cannot be asked for in that way.",
     422: "The form was not filled in.",
     403: "That came from a page of another site.",
+    500: "This page was stopped. Nobody else noticed.",
+    501: "Server pages run in pydantic-monty, which is not installed here: pip install 'portico[pages]'",
 }
 
 
@@ -49,6 +52,14 @@ class Site:
 
     def html(self, request: portico.Request, title: str, content: Markup, status: int = 200) -> Response:
         """A whole page around its content."""
+        return {
+            "statusCode": status,
+            "headers": {"content-type": "text/html; charset=utf-8", **PAGE_HEADERS},
+            "body": self.frame(request, title, content),
+        }
+
+    def frame(self, request: portico.Request, title: str, content: Markup) -> Markup:
+        """The HTML of that page."""
         port = port_of(request)
         tabs = (
             {
@@ -59,7 +70,7 @@ class Site:
             }
             for host, name in HOSTS.items()
         )
-        page = render(
+        return render(
             "page.html",
             title=title,
             theme=self.host.partition(".")[0],
@@ -70,11 +81,6 @@ class Site:
             subject=self.subject,
             protocol=protocol_of(request),
         )
-        return {
-            "statusCode": status,
-            "headers": {"content-type": "text/html; charset=utf-8", **_PAGE_HEADERS},
-            "body": page,
-        }
 
     def text(self, request: portico.Request, *lines: str, status: int = 200) -> Response:
         """A few lines for those who ask for no HTML, as curl does: host and certificate, then `lines`."""
@@ -111,6 +117,12 @@ class Site:
             response = self.text(request, f"{status}: {_SAY[status]}", status=status)
         response["headers"].update(headers)
         return response
+
+
+def from_elsewhere(request: portico.Request) -> bool:
+    """Whether a page of another site sent a form. Browsers say where one came from (Fetch Metadata); others, like curl,
+    do not send this at all."""
+    return request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
 
 
 def wants_html(request: portico.Request) -> bool:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 from .._errors import ConfigError
 from ._limits import PageLimits
 
+MISSING = ""
+"""What is to be done before pages can run; empty where nothing is."""
+
 if TYPE_CHECKING:
     from ._handler import Pages
 else:
@@ -22,14 +25,13 @@ else:
     except ModuleNotFoundError as missing:
         if missing.name != "pydantic_monty":
             raise
+        MISSING = "they run in pydantic-monty, which is not installed: pip install 'portico[pages]'"
 
         class Pages:
             """Server pages, for which pydantic-monty is missing: `pip install 'portico[pages]'`."""
 
             def __init__(self, *args, **options):
-                raise ConfigError(
-                    "Pages: they run in pydantic-monty, which is not installed: pip install 'portico[pages]'"
-                )
+                raise ConfigError(f"Pages: {MISSING}")
 
 
-__all__ = ["PageLimits", "Pages"]
+__all__ = ["MISSING", "PageLimits", "Pages"]

@@ -9,9 +9,11 @@ and the state that was given is still good.
 from __future__ import annotations
 
 import collections
+import contextlib
 import secrets
 import threading
 import weakref
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,11 @@ GIVEN = frozenset({"request", "query", "headers", "session"})
 """What each request gives anew."""
 _KEPT_PROGRAMS = 4096
 _RECYCLED_AFTER = 20_000
+# What has to be the same in an interpreter that was kept: who has dumped it, and what every one begins with.
+_VERSION = f"{monty.__version__}/{zlib.crc32((_prelude.SOURCE + _prelude.ENDING_SOURCE).encode()):08x}"
+# How long a page waits for a worker, and how much longer than its time the worker may take, in seconds.
+_FREE_WITHIN = 30.0
+_GRACE = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,9 @@ class Engine:
     def __init__(self, limits: PageLimits, workers: int, *, confine: bool = True) -> None:
         self.limits = limits
         self.loop = _calls.Loop()
-        self._key = limits.key()
+        self.lasts = _FREE_WITHIN + limits.seconds + 3 * _GRACE
+        """How long a page may take, in seconds, but for what it waits for functions."""
+        self._key = f"{_VERSION}/{limits.key()}"
         self._limits: monty.ResourceLimits = {
             "max_feed_duration_secs": limits.seconds,
             "max_memory": limits.memory_bytes,
@@ -102,7 +111,7 @@ class Engine:
         run = _Run(self, program, functions, waits)
         _calls.failures.last = None
         try:
-            before = self._state(state)
+            before = self._state(state, program.page)
         except monty.MontyError as error:
             raise self._fault(error, run) from error
         bound = before.bound | (program.names & GIVEN)
@@ -113,14 +122,13 @@ class Engine:
         if program.layers:
             inputs[RESERVED + "n"] = run.mark
         try:
-            with self._started().checkout(limits=self._limits) as worker:
+            with contextlib.ExitStack() as stack:
+                worker = self._worker(stack, program.page)
                 worker.load_session(before.numbered(number))
                 run.run(worker, inputs, before.defined, returned="session" if session else None)
                 dump = worker.dump()
         except monty.MontyError as error:
             raise self._fault(error, run) from _calls.failures.last
-        except TimeoutError as error:
-            raise page_error((program.page, 0), f"no worker is free: {error}", "worker") from None
         if len(dump) > self.limits.state_bytes:
             message = f"the session would keep {len(dump):,} bytes, and may {self.limits.state_bytes:,}"
             raise page_error((program.page, 0), message, "state")
@@ -131,15 +139,25 @@ class Engine:
         """The program with a number, if it is still known."""
         return self._programs.get(number)
 
-    def _state(self, data: bytes | None) -> State:
+    def _state(self, data: bytes | None, page: str) -> State:
         state = State.from_bytes(data) if data is not None else None
         if state is not None and state.limits == self._key:
             return state
         if self._fresh is None:
-            with self._started().checkout(limits=self._limits) as worker:
+            with contextlib.ExitStack() as stack:
+                worker = self._worker(stack, page)
                 worker.feed_run(_prelude.SOURCE)
                 self._fresh = State(worker.dump(), self._key)
         return self._fresh
+
+    def _worker(self, stack: contextlib.ExitStack, page: str) -> monty.MontySession:
+        """A worker, until the stack ends."""
+        checkout = self._started().checkout(limits=self._limits)
+        try:
+            return stack.enter_context(checkout)
+        except TimeoutError:
+            message = f"no worker was free for {_FREE_WITHIN:g} s: give `Pages` more `workers`"
+            raise page_error((page, 0), message, "busy") from None
 
     def _started(self) -> monty.Monty:
         pool = self._pool
@@ -150,8 +168,8 @@ class Engine:
                     pool = monty.Monty(
                         binary_path=starter.path,
                         max_processes=self._workers,
-                        checkout_timeout=30.0,
-                        request_timeout=self.limits.seconds + 5.0,
+                        checkout_timeout=_FREE_WITHIN,
+                        request_timeout=self.limits.seconds + _GRACE,
                         max_checkouts_per_worker=_RECYCLED_AFTER,
                     )
                     try:
@@ -198,6 +216,7 @@ class _Run:
         self.ending: Ending | None = None
         self.session: Any = None
         self._printed = monty.CollectStreams(engine.limits.output_bytes)
+        self._most_returned = engine.limits.state_bytes
         self._loop = engine.loop if waits else None
         self._lookup: dict[str, Any] = {**functions, RESERVED + "end": self._end}
 
@@ -212,7 +231,12 @@ class _Run:
         code = call(self.program, self.number) if self.program.makes_functions else self.program.source
         # What each request gives anew is not kept from one to the next: forms may be large, and secret.
         let_go = " = ".join([*(name for name in inputs if name != returned), "None"])
-        let_go += f"\n[{returned}, {returned} := None][0]" if returned else "\nNone"
+        if returned:
+            # By a few names for one list a small value can be of any size outside of the interpreter.
+            size = f"{RESERVED}l({RESERVED}r({returned}))"
+            let_go += f"\n[{returned} if {size} <= {self._most_returned} else ..., {returned} := None][0]"
+        else:
+            let_go += "\nNone"
         try:
             self.session = _calls.feed(worker, f"{code}\n{let_go}", inputs, self._lookup, self._printed, self._loop)
         except monty.MontyRuntimeError as error:
@@ -221,6 +245,9 @@ class _Run:
             if _prelude.STOPPED not in str(error):
                 raise
             self.session = worker.feed_run(let_go)
+        if self.session is ...:
+            message = f"session: it would take more than {self._most_returned:,} characters when it is written out"
+            raise page_error((self.program.page, 0), message, "state")
 
     def output(self) -> str:
         """What it printed, with the layouts around it."""

@@ -14,4 +14,5 @@ def page_error(place: Place, message: str, reason: str = "syntax") -> PageError:
     error = PageError(f"{at}: {message}")
     error.page, error.line = place
     error.reason = reason
+    error.status = 503 if reason == "busy" else 500
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 from .._core import Request
@@ -31,9 +32,9 @@ _LAZY = (
 class _Facts:
     """A request, as pages see it: `request.path` and so on, and `request.json()`."""
 
-    def __init__(self, request: Request, cookie: str) -> None:
+    def __init__(self, request: Request, hidden: Collection[str]) -> None:
         self._request = request
-        self._cookie = cookie
+        self._hidden = hidden
 
     def __getattr__(self, name: str) -> Any:
         if name in _EAGER or name in _LAZY:
@@ -42,12 +43,12 @@ class _Facts:
 
     @property
     def headers(self) -> dict[str, str]:
-        return headers(self._request, self._cookie)
+        return headers(self._request, self._hidden)
 
     @property
     def cookies(self) -> dict[str, str]:
         """All but the session's own, which is nobody's business but the server's."""
-        return {name: value for name, value in self._request.cookies.items() if name != self._cookie}
+        return {name: value for name, value in self._request.cookies.items() if name not in self._hidden}
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -74,17 +75,17 @@ class _Facts:
         return self._request.json()
 
 
-def facts(request: Request, cookie: str) -> HostObject:
-    """`request` of a page."""
-    return HostObject(_Facts(request, cookie), eager_attrs=_EAGER, lazy_attrs=_LAZY, allowed_methods=("json",))
+def facts(request: Request, hidden: Collection[str]) -> HostObject:
+    """`request` of a page, without the cookies of those names."""
+    return HostObject(_Facts(request, hidden), eager_attrs=_EAGER, lazy_attrs=_LAZY, allowed_methods=("json",))
 
 
-def headers(request: Request, cookie: str) -> dict[str, str]:
-    """`headers` of a page: by name in lower case, without what names the session."""
+def headers(request: Request, hidden: Collection[str]) -> dict[str, str]:
+    """`headers` of a page: by name in lower case, without the cookies of those names."""
     found = dict(request.headers)
-    if cookie in request.cookies:
+    if any(name in request.cookies for name in hidden):
         kept = (part.strip() for part in found.get("cookie", "").split(";"))
-        found["cookie"] = "; ".join(part for part in kept if part.split("=")[0].strip() != cookie)
+        found["cookie"] = "; ".join(part for part in kept if part.split("=")[0].strip() not in hidden)
         if not found["cookie"]:
             del found["cookie"]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import os
@@ -13,6 +14,7 @@ from .._core import Failed, Request
 from .._errors import ConfigError, PageError
 from .._files import StaticFiles
 from .._responses import Response
+from ..sessions._session import Session
 from . import _debug, _given
 from ._calls import HostObject, watched
 from ._engine import GIVEN, Engine, Result
@@ -21,30 +23,30 @@ from ._folder import SUFFIX, Folder
 from ._limits import PageLimits
 from ._prelude import ENDINGS
 from ._replies import Reply
-from ._visits import COOKIE, Visits
 
 _log = logging.getLogger("portico.pages")
 _MOST_LOGGED = 4096
-_DEEPEST = 32
-_PLAIN = (type(None), bool, int, float, str, bytes)
 
 
 class Pages:
     """The server pages below a folder, as a handler. Files that end in `.psp` are pages; all others are sent as they
     are, by `StaticFiles`. It goes wherever a handler goes.
 
+    What a visitor's pages leave in variables and in `session` is kept in `request.session`: where, and for how long, is
+    what the server's `sessions` say.
+
     `functions` are what pages may call, by name, `def` or `async def`; `session` a class of which each request gets an
-    object, made with the visitor's own values (a dict that is kept), and whose public methods pages may call.
-    `timeout` is for how many seconds a session may be idle. `limits` bound what one request may use. `workers` is how
-    many processes run pages, as many as there are cores, but four at the most. They are confined by landlock, seccomp
-    and resource limits, unless `confine` is False; what the kernel does not offer is a warning in the `portico.pages`
-    log. With `debug` a failed page tells its visitor why. `cache_control` is for the files that are no pages.
+    object, made with the visitor's own values (what `request.session` holds, as a dict that is kept), and whose public
+    methods pages may call. `limits` bound what one request may use. `workers` is how many processes run pages, as many
+    as there are cores, but four at the most. They are confined by landlock, seccomp and resource limits, unless
+    `confine` is False; what the kernel does not offer is a warning in the `portico.pages` log. With `debug` a failed
+    page tells its visitor why. `cache_control` is for the files that are no pages.
 
     Raises `ConfigError` where `root` is no folder, a function cannot be called so, or pydantic-monty is not there
     (`pip install 'portico[pages]'`).
 
     A page that fails is a 500 for that request and `PageError` in the `portico.error` log; its session is what it was
-    before.
+    before. Where no worker is free, or the session cannot be had, it is a 503.
 
     >>> import tempfile, urllib.request
     >>> from pathlib import Path
@@ -62,7 +64,6 @@ class Pages:
         *,
         functions: Mapping[str, Callable[..., Any]] | None = None,
         session: type | None = None,
-        timeout: float = 120.0,
         limits: PageLimits | None = None,
         workers: int | None = None,
         confine: bool = True,
@@ -78,15 +79,12 @@ class Pages:
         self._methods = _given.public_methods(session) if session is not None else ()
         called = [*self._functions.values(), *(getattr(session, name) for name in self._methods)]
         self._waits = any(inspect.iscoroutinefunction(function) for function in called)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise ConfigError(f"timeout: a positive number of seconds, not {timeout!r}")
         if workers is None:
             workers = min(4, os.cpu_count() or 1)
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 256:
             raise ConfigError(f"workers: a number from 1 to 256, not {workers!r}")
         if limits is not None and not isinstance(limits, PageLimits):
             raise ConfigError(f"limits: portico.PageLimits, not {type(limits).__name__}")
-        self._visits = Visits(timeout)
         self._engine = Engine(limits or PageLimits(), workers, confine=confine)
         self._debug = debug
 
@@ -105,7 +103,7 @@ class Pages:
         try:
             return self._run(name, request)
         except PageError as error:
-            if not self._debug:
+            if not self._debug or error.status != 500:
                 raise
             failed: Any = Failed(error, _debug.page(error, self._folder))
             return cast(Response, failed)
@@ -119,23 +117,32 @@ class Pages:
 
     def _run(self, name: str, request: Request) -> Response:
         program = self._folder.program(name)
-        with self._visits.open(request) as visit:
-            if visit is None:
-                return _responses.error(503)
-            reply = Reply(self._folder, self._functions, COOKIE)
-            given = {
-                "request": lambda: _given.facts(request, COOKIE),
-                # A form that is none is a RequestError, which the server answers for.
-                "query": lambda: _given.query(request),
-                "headers": lambda: _given.headers(request, COOKIE),
-                "session": lambda: self._session_object(visit.values),
-            }
-            functions = {**self._functions, **reply.functions()}
-            result = self._engine.run(program, visit.state, given, functions, waits=self._waits)
-            if result.session is not None:
-                visit.values = _plain(result.session, name)
-            response = self._finish(reply, result, name)
-            visit.commit(result.state, response)
+        session = request.session
+        # Any page may write. The server keeps what it has written together with its response.
+        session.lock(lease=self._engine.lasts)
+        values: dict[str, Any] | None = None
+
+        def own() -> Any:
+            nonlocal values
+            # A copy: what a page has done before it fails is done to that.
+            values = copy.deepcopy(dict(session))
+            return self._session_object(values)
+
+        cookies = session._cookie_names
+        reply = Reply(self._folder, self._functions, cookies)
+        given = {
+            "request": lambda: _given.facts(request, cookies),
+            # A form that is none is a RequestError, which the server answers for.
+            "query": lambda: _given.query(request),
+            "headers": lambda: _given.headers(request, cookies),
+            "session": own,
+        }
+        functions = {**self._functions, **reply.functions()}
+        result = self._engine.run(program, session.state, given, functions, waits=self._waits)
+        response = self._finish(reply, result, name)
+        if result.session is not None:
+            values = result.session
+        _keep(session, values, result.state, name)
         if result.log:
             # As a literal: what a page prints may have been made by its visitor to look like lines of this log.
             _log.info("%s: %r", name, result.log[:_MOST_LOGGED])
@@ -177,26 +184,12 @@ def _checked(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[
     return {name: watched(function) for name, function in functions.items()}
 
 
-def _plain(values: Any, page: str) -> dict[str, Any]:
-    """What may stand in a session: values that every store can keep. Anything else was made by the page."""
-    if type(values) is not dict:
-        raise page_error((page, 0), f"session: it stays a dict, and is a {type(values).__name__} now", "error")
-    level: list[Any] = [values]
-    for _ in range(_DEEPEST):
-        within: list[Any] = []
-        for value in level:
-            if type(value) is dict:
-                if not all(type(key) is str for key in value):
-                    raise page_error((page, 0), "session: the keys of dicts are strings", "error")
-                within += value.values()
-            elif type(value) in (list, tuple):
-                within += value
-            elif type(value) not in _PLAIN:
-                message = f"session: numbers, strings, bytes, lists and dicts of them, not {type(value).__name__}"
-                raise page_error((page, 0), message, "error")
-        if not within:
-            return values
-        level = within
-    raise page_error(
-        (page, 0), f"session: lists and dicts stand within each other {_DEEPEST} deep at the most", "error"
-    )
+def _keep(session: Session, values: Any, state: bytes, page: str) -> None:
+    """Writes what a page leaves to its session; `values` is None where it has not looked at them."""
+    if values is None:
+        session.state = state
+        return
+    try:
+        session._replace(values, state)
+    except (TypeError, ValueError) as error:
+        raise page_error((page, 0), str(error), "error") from None

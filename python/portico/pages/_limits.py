@@ -23,7 +23,8 @@ class PageLimits:
     calls: int = 1000
     """How often it may call functions of the host, 1000. The first use of each name counts too."""
     state_bytes: int = 2**20
-    """What a session may keep from one request to the next, 1 MiB."""
+    """What a session may keep from one request to the next, 1 MiB: the interpreter, and, in characters, `session`
+    written out."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -8,6 +8,8 @@ ENDINGS = frozenset({"exit", "reply_file", "reply_data", "reply_error", "reply_r
 
 SOURCE = """\
 _psp_p=print
+_psp_r=repr
+_psp_l=len
 def _psp_e(v):
  v=str(v)
  if"&"in v or"<"in v or">"in v or'"'in v or"'"in v:return v.replace("&","&amp;").replace("<","&lt;")\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,13 +18,14 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Reply:
-    """The response of a page while it is made. `functions` are what the page may call for it."""
+    """The response of a page while it is made. `functions` are what the page may call for
+    it, `reserved` the cookies that it may not set."""
 
     NAMES = ("set_status", "set_header", "add_header", "set_cookie", "delete_cookie", "quote")
     """What a page may call to shape its response."""
 
-    def __init__(self, folder: Folder, functions: Mapping[str, Callable[..., Any]], session_cookie: str) -> None:
-        self._session_cookie = session_cookie
+    def __init__(self, folder: Folder, functions: Mapping[str, Callable[..., Any]], reserved: Collection[str]) -> None:
+        self._reserved = reserved
         self._folder = folder
         self._allowed = functions
         self._response: Response = {"statusCode": 200, "headers": {}}
@@ -65,7 +66,7 @@ class Reply:
 
     def _check_cookie(self, name: str) -> None:
         """A page that could set it could put its visitor into the session of somebody else."""
-        if name == self._session_cookie:
+        if name in self._reserved:
             raise ValueError(f"cookie {name}: it names the session, and is the server's")
 
     def finish(self, output: str, ending: Ending | None) -> Response | tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """What is kept of a visitor's interpreter between two requests: bytes.
 
-A head that portico writes, and the dump of pydantic-monty behind it. Who keeps these bytes outside of the process has
-to sign them: neither is made to be read from strangers.
+A head that portico writes, and the dump of pydantic-monty behind it. Sessions sign these bytes, because neither is made
+to be read from strangers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class State:
 
     dump: bytes
     limits: str
-    """Under which limits it was begun: a dump keeps its own."""
+    """Under which limits it was begun, since a dump keeps its own, and by which version."""
     defined: frozenset[int] = frozenset()
     """Numbers of the programs whose functions it knows."""
     bound: frozenset[str] = frozenset()

@@ -56,9 +56,9 @@ class Session(MutableMapping[str, Any]):
     session.load()` first where the store is not the memory: it must not hold up the event loop.
 
     Two requests of one session never lose what the other wrote. A request that may write has the session alone from
-    when it first uses it: those by other methods than GET, HEAD and OPTIONS, those at paths that have written lately,
-    those whose first use is a write, and those that say `lock()`. Others read without waiting; where they write after
-    all, and somebody else has written meanwhile, they are answered 503 with `Retry-After`.
+    when it first uses it: those by other methods than GET, HEAD, OPTIONS and TRACE, those at paths that have written
+    lately, those whose first use is a write, and those that say `lock()`. Others read without waiting; where they write
+    after all, and somebody else has written meanwhile, they are answered 503 with `Retry-After`.
 
     Raises `SessionError` where the store cannot be reached, or the session cannot be had in time. A handler that lets
     it pass answers 503. Raises `TypeError` or `ValueError` for what is not plain data, `RuntimeError` for a write after
@@ -78,8 +78,10 @@ class Session(MutableMapping[str, Any]):
         self._record: Record | None = None
         self._signer = 0
         self._loaded = False
-        # The key that is locked for this request.
+        # The key that is locked for this request; for how long a lock is its own, and was when it was locked.
         self._locked: str | None = None
+        self._lease = visit.lease
+        self._locked_for = 0.0
         # Somebody has looked at what was loaded.
         self._used = False
         self._changed = False
@@ -164,12 +166,14 @@ class Session(MutableMapping[str, Any]):
         self._data, self._packed, self._state = {}, b"{}", None
         self._changed = self._lent = self._renewed = False
 
-    def lock(self) -> None:
+    def lock(self, *, lease: float = 0.0) -> None:
         """Has the session alone from now on, and waits for that, `lock_timeout` seconds at the most: for a GET that
-        writes what it makes of what it has read. In an `async def` handler: `await load(lock=True)`.
+        writes what it makes of what it has read. In an `async def` handler: `await load(lock=True)`. A handler that may
+        take longer than the `lease` of `Sessions` gives one of so many seconds here; a shorter one changes nothing.
 
         Raises `SessionError` where it was used before, and somebody has written meanwhile."""
         self._check_open()
+        self._lease = max(self._lease, lease)
         self._load(lock=True)
 
     async def load(self, *, lock: bool | None = None) -> Session:
@@ -231,7 +235,9 @@ class Session(MutableMapping[str, Any]):
     def _needs_load(self, lock: bool) -> bool:
         if not self._loaded:
             return True
-        return lock and self._locked is None and self._record is not None and not self._settled
+        if not lock or self._record is None or self._settled:
+            return False
+        return self._locked is None or self._locked_for < self._lease
 
     def _must_not_wait(self) -> bool:
         # A `def` handler within an `async def` one has a thread, and may.
@@ -271,11 +277,18 @@ class Session(MutableMapping[str, Any]):
         if lock:
             with self._giving_up:
                 self._owner = self._owner or secrets.token_hex(8)
-        wanted = Lock(self._owner, self._visit.lease) if lock else None
-        record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
+        wanted = Lock(self._owner, self._lease) if lock else None
+        sessions._owed.give_back(sessions._store)
+        try:
+            record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
+        except SessionError:
+            # It may have been locked, and the answer lost.
+            if wanted is not None:
+                sessions._owed.add(self._key, self._owner)
+            raise
         with self._giving_up:
-            if lock and record is not None:
-                self._locked = self._key
+            if wanted is not None and record is not None:
+                self._locked, self._locked_for = self._key, wanted.lease
             given_up = self._locked is not None and self._settled
         if given_up:
             self._unlock()
@@ -314,10 +327,29 @@ class Session(MutableMapping[str, Any]):
 
     def _unlock(self) -> None:
         locked, self._locked = self._locked, None
-        if locked is not None:
+        if locked is None:
+            return
+        try:
             self._sessions._store.unlock(locked, self._owner)
+        except SessionError:
+            self._sessions._owed.add(locked, self._owner)
+            raise
 
     # ---- keeping
+
+    def _replace(self, values: Any, state: bytes) -> None:
+        """Takes all that a page leaves, or nothing of it where `values` are not what a session may hold."""
+        if not isinstance(values, dict):
+            raise TypeError(f"session: it stays a dict, and is a {type(values).__name__} now")
+        _contents.check_plain(values, "session")
+        self._write()
+        self._data, self._state, self._changed = values, state, True
+
+    @property
+    def _cookie_names(self) -> tuple[str, str]:
+        """What names the session, without TLS and with it."""
+        name = self._sessions._cookie_name
+        return name, f"__Host-{name}"
 
     def _commit(self) -> list[tuple[str, str]] | Coroutine[Any, Any, list[tuple[str, str]]]:
         """Called by the binding when the handler has returned: keeps what was changed, and returns the headers to send.
@@ -379,7 +411,6 @@ class Session(MutableMapping[str, Any]):
         try:
             self._unlock()
         except SessionError as error:
-            # It ends with its lease.
             _logger.warning("%s", error)
 
     def _kept_by(self, headers: list[tuple[str, str]]) -> Callable[[], bool] | None:

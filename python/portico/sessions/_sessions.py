@@ -38,6 +38,8 @@ _KNOWN_PATHS = 1024
 _PATIENCE = 32
 # How many requests of one session may wait for it in one process.
 _WAITING = 32
+# How many locks are remembered that could not be given back.
+_MOST_OWED = 1024
 # What may be a cookie's name and have `__Host-` before it (RFC 6265 section 4.1.1).
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 
@@ -117,6 +119,7 @@ class Sessions:
         self._clock: Callable[[], float] = time.time
         self._waiting = _Waiting()
         self._writers = _Writers()
+        self._owed = _Owed()
         self._store = _open_store(store)
         self._is_random = not keys
         if not keys:
@@ -246,6 +249,34 @@ class _Waiting:
                 self._counts[key] -= 1
                 if not self._counts[key]:
                     del self._counts[key]
+
+
+class _Owed:
+    """Locks that could not be given back, since their store was out of reach. With the first request that reaches it
+    again they are; else they would last as long as their lease."""
+
+    def __init__(self) -> None:
+        self._locks: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, key: str, owner: str) -> None:
+        with self._lock:
+            self._locks[key, owner] = None
+            if len(self._locks) > _MOST_OWED:
+                self._locks.popitem(last=False)
+
+    def give_back(self, store: Store) -> None:
+        """Raises `SessionError` where the store is still out of reach."""
+        while self._locks:
+            with self._lock:
+                if not self._locks:
+                    return
+                (key, owner), _ = self._locks.popitem()
+            try:
+                store.unlock(key, owner)
+            except SessionError:
+                self.add(key, owner)
+                raise
 
 
 def _secrets(secret: Any) -> list[bytes]:

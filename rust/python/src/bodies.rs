@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use portico_core::Pool;
 use portico_core::dispatch::Work;
-use portico_core::http::Response;
 use portico_core::http::body::{BodySender as Sender, Gone};
+use portico_core::http::{Response, Trailers};
 use portico_core::locks::Mutex;
 use pyo3::exceptions::PyBrokenPipeError;
 use pyo3::exceptions::asyncio::CancelledError;
@@ -239,6 +239,23 @@ impl BodySender {
         self.length.lock().take(&piece)?;
         sender.send(piece).map_err(|Gone| Self::gone())?;
         Ok(sender.has_room())
+    }
+
+    /// Whether nothing is missing; else it is broken off.
+    pub(crate) fn check_whole(&self) -> PyResult<()> {
+        self.length.lock().end().inspect_err(|_| self.abandon())
+    }
+
+    /// The body is whole, and these follow.
+    pub(crate) fn finish_with(&self, trailers: Trailers) -> PyResult<()> {
+        match self.sender.lock().take() {
+            Some(sender) if !sender.is_gone() => {
+                sender.finish_with(trailers);
+                Ok(())
+            }
+            None if self.nowhere => Ok(()),
+            _ => Err(Self::gone()),
+        }
     }
 
     /// Has `callback()` called on the loop when nobody wants any more of it.

@@ -14,6 +14,7 @@ pyo3::import_exception!(portico._errors, HandshakeError);
 pyo3::import_exception!(portico._errors, IncompleteRequest);
 pyo3::import_exception!(portico._errors, LimitError);
 pyo3::import_exception!(portico._errors, ListenError);
+pyo3::import_exception!(portico._errors, PageError);
 pyo3::import_exception!(portico._errors, RequestError);
 pyo3::import_exception!(portico._errors, ResponseError);
 pyo3::import_exception!(portico._errors, SessionError);

@@ -13,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::bodies::{self, Long, Making, Pump};
-use crate::errors::{RequestError, ResponseError, SessionError};
+use crate::errors::{PageError, RequestError, ResponseError, SessionError};
 use crate::files;
 use crate::loops::Bridge;
 use crate::request::{Called, Request};
@@ -138,13 +138,16 @@ impl Site {
         if let Some(traceback) = error.traceback(py) {
             let _ = value.setattr(intern!(py, "__traceback__"), traceback);
         }
-        // A request that the handler could not read is its client's fault: that is what the status says. A session that
-        // cannot be had just now is nobody's.
-        let status = (value.is_instance_of::<RequestError>() || value.is_instance_of::<SessionError>())
-            .then(|| value.getattr(intern!(py, "status")).ok()?.extract().ok())
-            .flatten()
-            .and_then(|status| StatusCode::from_u16(status).ok())
-            .filter(|status| status.is_client_error() || *status == StatusCode::SERVICE_UNAVAILABLE);
+        // A request that the handler could not read is its client's fault: that is what the status says. A session or a
+        // worker that cannot be had just now is nobody's.
+        let status = value.getattr_opt(intern!(py, "status")).ok().flatten();
+        let status = status.and_then(|status| StatusCode::from_u16(status.extract().ok()?).ok());
+        let status = status.filter(|status| match *status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                value.is_instance_of::<SessionError>() || value.is_instance_of::<PageError>()
+            }
+            status => status.is_client_error() && value.is_instance_of::<RequestError>(),
+        });
         let reports = self.reports.get(py);
         if let Err(error) = reports.and_then(|it| it.call_method1(intern!(py, "handler_failed"), (value, request))) {
             error.write_unraisable(py, Some(request));

@@ -96,7 +96,7 @@ fn add_headers(environ: &Bound<'_, PyDict>, this: &Bound<'_, Request>) -> PyResu
         match name {
             "content-length" => has_length = true,
             "content-type" => {}
-            // The body is whole and decoded.
+            // The chunks are undone, for `wsgi.input` too.
             "transfer-encoding" => {}
             // `x_forwarded_for` would pass for `x-forwarded-for`, which a proxy may have checked.
             _ if name.contains('_') => {}

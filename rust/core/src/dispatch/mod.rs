@@ -27,6 +27,7 @@ pub use turns::Turns;
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
+use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
 
@@ -288,19 +289,56 @@ pub(crate) enum Admitted {
 /// The most routers, each behind the one before, that a request is passed on by.
 const MAX_ROUTERS: usize = 32;
 
-/// Finds who answers a request, and counts it as in flight: a [`Reply`] has to be made for it.
+/// Who answers a request, found while its body was still coming.
+pub(crate) struct Found {
+    by: Result<Admitted, RequestError>,
+    /// What routers found on the way: the request may be made anew before it is let in.
+    route: Option<Box<Route>>,
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Found").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+impl Found {
+    /// Looks at a head whose body is not whole.
+    pub(crate) fn of(connection: &Connection, request: &mut Request) -> Self {
+        let by = find(connection, request);
+        Found { by, route: request.route.take() }
+    }
+
+    /// Whether who answers wants the body as it comes, of which `length` was announced, where any was.
+    pub(crate) fn streams_body(&self, length: Option<u64>) -> bool {
+        let Ok(Admitted::By(handler)) = &self.by else { return false };
+        match handler.streams() {
+            Streams::None => false,
+            Streams::Announced(least) => length.is_some_and(|length| length >= least),
+            Streams::Every => true,
+        }
+    }
+}
+
+/// Lets a request in, and counts it as in flight: a [`Reply`] has to be made for it. Who answers it is what was `found`
+/// already, if anything was.
 ///
 /// # Errors
 /// No handler, the wrong host for this connection, or too many in flight.
-pub(crate) fn admit(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
+pub(crate) fn admit(
+    connection: &Connection,
+    request: &mut Request,
+    found: Option<Box<Found>>,
+) -> Result<Admitted, RequestError> {
     let service = &connection.service;
-    if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
-        return Ok(Admitted::Answered(Response::options()));
-    }
-    let handler = match follow(connection.handler_for(request.host())?, request) {
-        Admitted::By(handler) => handler,
-        answered @ Admitted::Answered(_) => return Ok(answered),
+    let by = match found {
+        Some(found) => {
+            request.route = found.route;
+            found.by?
+        }
+        None => find(connection, request)?,
     };
+    let Admitted::By(handler) = by else { return Ok(by) };
     let metrics = &service.metrics;
     if metrics.requests_in_flight.add() > service.config.max_in_flight as u64 {
         metrics.requests_in_flight.remove();
@@ -310,18 +348,11 @@ pub(crate) fn admit(connection: &Connection, request: &mut Request) -> Result<Ad
     Ok(Admitted::By(handler))
 }
 
-/// Whether who answers wants the body as it comes, of which `length` was announced, where any was. Asked of a head whose body
-/// is not whole; what routers find on the way is forgotten, for they are followed again.
-pub(crate) fn streams_body(connection: &Connection, request: &mut Request, length: Option<u64>) -> bool {
-    let Ok(handler) = connection.handler_for(request.host()) else { return false };
-    let found = follow(handler, request);
-    request.route = None;
-    let Admitted::By(handler) = found else { return false };
-    match handler.streams() {
-        Streams::None => false,
-        Streams::Announced(least) => length.is_some_and(|length| length >= least),
-        Streams::Every => true,
+fn find(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
+    if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
+        return Ok(Admitted::Answered(Response::options()));
     }
+    Ok(follow(connection.handler_for(request.host())?, request))
 }
 
 /// Follows routers to who answers.
@@ -340,8 +371,12 @@ pub(crate) fn follow(mut handler: Arc<dyn Handler>, request: &mut Request) -> Ad
 ///
 /// # Errors
 /// Those of [`admit`].
-pub(crate) fn begin(connection: &Connection, mut request: Request) -> Result<Outcome, RequestError> {
-    let handler = match admit(connection, &mut request)? {
+pub(crate) fn begin(
+    connection: &Connection,
+    mut request: Request,
+    found: Option<Box<Found>>,
+) -> Result<Outcome, RequestError> {
+    let handler = match admit(connection, &mut request, found)? {
         Admitted::By(handler) => handler,
         Admitted::Answered(response) => return Ok(Outcome::Ready(response)),
     };

@@ -14,8 +14,10 @@ pub(crate) mod pace;
 pub mod request;
 pub mod response;
 pub mod target;
+pub mod trailers;
 
 pub use body::{Body, Pieces};
 pub use headers::Headers;
 pub use request::Request;
 pub use response::Response;
+pub use trailers::Trailers;

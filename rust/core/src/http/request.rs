@@ -12,7 +12,7 @@ use super::headers::Headers;
 use super::target::{self, Target};
 use crate::connection::ConnectionInfo;
 
-/// One request, its body read.
+/// One request. Its body is here, or comes while its handler runs.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The method, as it came.
@@ -142,6 +142,15 @@ impl Request {
         // An unknown charset is the client's mistake: UTF-8 shows most of what it meant.
         let encoding = named.and_then(|name| Encoding::for_label(name.as_bytes())).unwrap_or(UTF_8);
         encoding.decode_with_bom_removal(body).0
+    }
+
+    /// Whether a response to it may have trailers: its client has said that it takes them (RFC 9110 section 6.5.1), and there
+    /// is a place for them.
+    pub fn takes_trailers(&self) -> bool {
+        let said = || self.headers.get_all("te").flat_map(|value| value.split(|&byte| byte == b','));
+        self.version != Version::HTTP_10
+            && self.method != Method::HEAD
+            && said().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     }
 
     /// The content type, empty where it is not given.

@@ -8,7 +8,7 @@ use crate::error::{Error, RequestError};
 use crate::websocket::Upgrade;
 
 /// The most header lines of a response. No client takes as many; HTTP/2's header map ends at 24 000.
-const MAX_HEADERS: usize = 1_000;
+pub(super) const MAX_HEADERS: usize = 1_000;
 
 /// One response.
 #[derive(Debug)]

@@ -154,22 +154,12 @@ impl Connection {
     /// The request that is whole now.
     fn request(&self, hand: &mut ByHand) -> Result<Option<Box<Request>>, StreamError> {
         let Some(head) = hand.head.take() else { return Ok(None) };
-        let Head { method, target, version, headers, keep_alive, .. } = *head;
+        let (method, version, keep_alive) = (head.method.clone(), head.version, head.keep_alive);
         self.connection.service.metrics.request(version);
-        hand.asked = Some(Asked { method: method.clone(), version, keep_alive, by_bytes: false, failed: false });
+        hand.asked = Some(Asked { method, version, keep_alive, by_bytes: false, failed: false });
         let body = std::mem::take(&mut hand.body).finish();
         let connection = Some(self.connection.info.clone());
-        let request = Box::new(Request {
-            method,
-            target,
-            version,
-            headers,
-            body,
-            incoming: None,
-            connection,
-            route: None,
-            tunnel: false,
-        });
+        let request = Box::new(Request { body, connection, ..Request::from(*head) });
         // Who answers is the callback's business; which hosts a connection is for is not: another one may ask for
         // certificates of clients.
         match self.connection.check_host(request.host()) {

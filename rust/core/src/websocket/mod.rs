@@ -3,8 +3,8 @@
 //! [`handshake`] says which requests become one. What does is answered with a [`Response`] that has an [`Upgrade`]: whoever
 //! writes that response gives the bytes that follow to [`serve`], the task of the socket, which stays on the connection's
 //! event loop. [`machine`] is the protocol without I/O or clock; `wire` is what a task needs of a connection or of a
-//! stream of HTTP/2; `deflate` is compression. Between the task and its callback is the same pipe as of connections without HTTP ([`crate::raw`]):
-//! whole messages stand in it one way, whole frames the other. The callback's end is a [`Socket`].
+//! stream of HTTP/2; `deflate` is compression. Between the task and its callback is the same pipe as of connections without
+//! HTTP ([`crate::raw`]): whole messages stand in it one way, whole frames the other. The callback's end is a [`Socket`].
 //!
 //! [`Response`]: crate::http::Response
 

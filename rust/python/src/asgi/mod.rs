@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use portico_core::http::body::{Cut, channel};
-use portico_core::http::{Body, Response};
+use portico_core::http::{Body, Response, Trailers};
 use portico_core::locks::Mutex;
 use portico_core::{Reply, RequestError};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyStopIteration};
@@ -20,7 +20,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyString, PyType};
 
 pub(crate) use self::response::to_dict;
-use self::response::{add_headers, check_length, is_bytes};
+use self::response::{add_headers, add_trailers, check_length, is_bytes};
 use crate::bodies::{BodySender, Length};
 use crate::errors;
 use crate::loops::{Queue, Sleeper};
@@ -67,6 +67,8 @@ pub(crate) struct State {
     stage: Stage,
     /// The parts of a body that comes in several.
     parts: Vec<u8>,
+    /// What is to follow the body, of an app that says that something does, to a client that takes it; else none.
+    trailers: Option<Trailers>,
     was_read: bool,
     /// The client has left before the response was complete.
     left: bool,
@@ -87,6 +89,8 @@ enum Stage {
     Started(Response),
     /// Its body is sent as it comes.
     Streaming(Py<BodySender>),
+    /// It is whole, and its trailers are to come.
+    Trailing(Py<BodySender>),
     /// With a response that is to be returned.
     Complete(Option<Response>),
     Failed,
@@ -149,7 +153,13 @@ impl Exchange {
         }
     }
 
-    /// Takes `http.response.start`, `http.response.body` and `http.response.pathsend`.
+    /// Whether trailers of the response are sent. One that is returned has no place for them.
+    #[getter]
+    fn takes_trailers(&self) -> bool {
+        self.way.is_some() && self.request.get().core().takes_trailers()
+    }
+
+    /// Takes `http.response.start`, `http.response.body`, `http.response.pathsend` and `http.response.trailers`.
     ///
     /// Raises `ResponseError` for what is none, and for what comes out of turn.
     fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -168,6 +178,7 @@ impl Exchange {
                 }
             }
             Some("http.response.pathsend") => exchange.path(message)?,
+            Some("http.response.trailers") => exchange.trailers(message)?,
             Some(other) => return wrong(format!("send: no message {other:?} belongs to a request")),
             None => return wrong("send: a message has a type, which is a str".to_string()),
         }
@@ -181,11 +192,16 @@ impl Exchange {
         let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Complete(None));
         self.wake(py)?;
         match stage {
-            Stage::Begun | Stage::Started(_) | Stage::Streaming(_) if self.state.lock().left => Ok(None),
+            Stage::Begun | Stage::Started(_) | Stage::Streaming(_) | Stage::Trailing(_) if self.state.lock().left => {
+                Ok(None)
+            }
             Stage::Begun => wrong("the ASGI app returned without an http.response.start".to_string()),
             Stage::Started(_) | Stage::Streaming(_) => {
                 wrong("the ASGI app returned before its last http.response.body".to_string())
             }
+            Stage::Trailing(_) => wrong(
+                "the ASGI app returned before its last http.response.trailers, which its start says come".to_string(),
+            ),
             Stage::Failed => wrong("the ASGI app went on after an error of its response".to_string()),
             Stage::Complete(response) => response.map(|response| to_dict(py, response)).transpose(),
         }
@@ -278,6 +294,7 @@ impl Exchange {
             add_headers(&mut response, &headers)?;
         }
         response.check().map_err(crate::errors::to_python)?;
+        let trailing = is_true(message, intern!(py, "trailers"))? && self.takes_trailers();
         let mut state = self.state.lock();
         match state.stage {
             // Nobody hears it any more, and the specification has what follows the end ignored.
@@ -287,6 +304,7 @@ impl Exchange {
             _ => return wrong("send: a second http.response.start".to_string()),
         }
         state.stage = Stage::Started(response);
+        state.trailers = trailing.then(Trailers::default);
         Ok(())
     }
 
@@ -298,10 +316,7 @@ impl Exchange {
             Some(body) if is_bytes(&body) => to_body(&body)?,
             Some(body) => return wrong(format!("http.response.body: body: bytes, not {}", kind(&body))),
         };
-        let more = match message.get_item(intern!(py, "more_body"))? {
-            None => false,
-            Some(more) => more.cast::<PyBool>().map_or_else(|_| more.is_truthy(), |more| Ok(more.is_true()))?,
-        };
+        let more = is_true(message, intern!(py, "more_body"))?;
         // Whatever goes wrong from here on, the response cannot go on.
         let stage = std::mem::replace(&mut self.state.lock().stage, Stage::Failed);
         match stage {
@@ -309,7 +324,9 @@ impl Exchange {
                 self.state.lock().stage = Stage::Begun;
                 Err(BodySender::gone())
             }
-            Stage::Started(response) if more => self.begin_streaming(slf, response, body),
+            Stage::Started(response) if more || self.state.lock().trailers.is_some() => {
+                self.begin_streaming(slf, response, body, more)
+            }
             Stage::Started(mut response) => {
                 let mut parts = std::mem::take(&mut self.state.lock().parts);
                 response.body = if parts.is_empty() {
@@ -354,6 +371,44 @@ impl Exchange {
         }
     }
 
+    /// Takes trailers. Where none are sent they are checked all the same, so that an app is wrong or right whoever asks; what
+    /// is wrong neither is sent nor ends the response.
+    fn trailers(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = message.py();
+        let mut new = Trailers::default();
+        if let Some(headers) = message.get_item(intern!(py, "headers"))? {
+            add_trailers(&mut new, &headers)?;
+        }
+        let more = is_true(message, intern!(py, "more_trailers"))?;
+        let (sender, trailers) = {
+            let mut state = self.state.lock();
+            match std::mem::replace(&mut state.stage, Stage::Failed) {
+                Stage::Trailing(sender) => {
+                    let mut trailers = state.trailers.take().unwrap_or_default();
+                    let added = trailers.append(new).map_err(errors::to_python);
+                    if more || added.is_err() {
+                        state.trailers = Some(trailers);
+                        state.stage = Stage::Trailing(sender);
+                        return added;
+                    }
+                    state.stage = Stage::Complete(None);
+                    (sender, trailers)
+                }
+                early @ (Stage::Started(_) | Stage::Streaming(_)) => {
+                    state.stage = early;
+                    return wrong("send: http.response.trailers before the last http.response.body".to_string());
+                }
+                other => {
+                    drop(state);
+                    return self.out_of_turn(other, "http.response.trailers");
+                }
+            }
+        };
+        let sent = sender.get().finish_with(trailers);
+        self.wake(py)?;
+        sent
+    }
+
     /// A body where none is due. What follows the end is ignored, as the specification has it.
     fn out_of_turn(&self, stage: Stage, name: &str) -> PyResult<()> {
         match stage {
@@ -362,6 +417,10 @@ impl Exchange {
                 wrong(format!("send: {name} before http.response.start"))
             }
             Stage::Failed => wrong(format!("send: {name} after an error of this response")),
+            Stage::Trailing(_) => {
+                self.state.lock().stage = stage;
+                wrong(format!("send: {name} after the last http.response.body; http.response.trailers is due"))
+            }
             over => {
                 self.state.lock().stage = over;
                 Ok(())
@@ -393,6 +452,7 @@ impl Exchange {
         slf: &Bound<'_, Self>,
         mut response: Response,
         body: Bytes,
+        more: bool,
     ) -> PyResult<Option<Py<BodySender>>> {
         let py = slf.py();
         let Some((reply, queue)) = &self.way else {
@@ -403,7 +463,8 @@ impl Exchange {
         };
         // An app hears of its client's leaving by `receive`, and by what its sends raise.
         let (sender, pieces) = channel(None, true);
-        response.body = Body::Pieces(pieces);
+        let trailing = self.state.lock().trailers.is_some();
+        response.body = Body::Pieces(if trailing { pieces.with_trailers() } else { pieces });
         response.check().map_err(crate::errors::to_python)?;
         let sender = if response.is_bodiless(&self.request.get().core().method) {
             BodySender::nowhere()
@@ -416,7 +477,7 @@ impl Exchange {
             reply.send(response);
         }
         sender.get().when_gone(slf.getattr(intern!(py, "client_left"))?.unbind());
-        self.stream(py, sender, body, true)
+        self.stream(py, sender, body, more)
     }
 
     fn stream(
@@ -432,6 +493,11 @@ impl Exchange {
             sent => Ok(sent.inspect_err(|_| sender.get().abandon())?),
         };
         if !more {
+            if self.state.lock().trailers.is_some() {
+                sender.get().check_whole()?;
+                self.state.lock().stage = Stage::Trailing(sender);
+                return has_room.map(|_| None);
+            }
             sender.get().finish()?;
             self.state.lock().stage = Stage::Complete(None);
             self.wake(py)?;
@@ -445,6 +511,14 @@ impl Exchange {
     /// Tells those who wait for the end.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
         wake(&self.state, py)
+    }
+}
+
+/// A flag of a message, which is off where it is not there.
+fn is_true(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
+    match message.get_item(key)? {
+        None => Ok(false),
+        Some(flag) => flag.cast::<PyBool>().map_or_else(|_| flag.is_truthy(), |flag| Ok(flag.is_true())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use portico_core::http::{Body, Response};
+use portico_core::http::{Body, Response, Trailers};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
@@ -11,22 +11,46 @@ use crate::files::FileBody;
 use crate::request::latin1;
 use crate::response::{kind, wrong};
 
-/// An iterable of pairs of bytes, as the specification has it.
 pub(super) fn add_headers(response: &mut Response, headers: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(list) = headers.cast::<PyList>() {
         response.headers.reserve(list.len());
-        return list.iter().try_for_each(|line| add_header(response, &line));
+    }
+    each_header("http.response.start", headers, |name, value| {
+        // The transfer coding is the server's choice; apps that pass on somebody else's response name one all the same.
+        if name != header::TRANSFER_ENCODING {
+            response.headers.push((name, value));
+        }
+        Ok(())
+    })
+}
+
+/// What an `http.response.trailers` brings.
+pub(super) fn add_trailers(trailers: &mut Trailers, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    each_header("http.response.trailers", headers, |name, value| {
+        trailers.push(name, value).map_err(crate::errors::to_python)
+    })
+}
+
+/// Calls `take` with each of an iterable of pairs of bytes, as the specification has it; they are those of `message`.
+fn each_header(
+    message: &str,
+    headers: &Bound<'_, PyAny>,
+    mut take: impl FnMut(HeaderName, HeaderValue) -> PyResult<()>,
+) -> PyResult<()> {
+    let mut line = |line: &Bound<'_, PyAny>| to_header(message, line).and_then(|(name, value)| take(name, value));
+    if let Ok(list) = headers.cast::<PyList>() {
+        return list.iter().try_for_each(|pair| line(&pair));
     }
     let Ok(lines) = headers.try_iter() else {
-        return wrong(format!("http.response.start: headers: an iterable of [name, value], not {}", kind(headers)));
+        return wrong(format!("{message}: headers: an iterable of [name, value], not {}", kind(headers)));
     };
-    for line in lines {
-        add_header(response, &line?)?;
+    for pair in lines {
+        line(&pair?)?;
     }
     Ok(())
 }
 
-fn add_header(response: &mut Response, line: &Bound<'_, PyAny>) -> PyResult<()> {
+fn to_header(message: &str, line: &Bound<'_, PyAny>) -> PyResult<(HeaderName, HeaderValue)> {
     let pair = if let Ok(pair) = line.cast::<PyTuple>() {
         (pair.len() == 2).then(|| (pair.get_item(0), pair.get_item(1)))
     } else if let Ok(pair) = line.cast::<PyList>() {
@@ -35,28 +59,21 @@ fn add_header(response: &mut Response, line: &Bound<'_, PyAny>) -> PyResult<()> 
         None
     };
     let Some((Ok(name), Ok(value))) = pair else {
-        return wrong(format!("http.response.start: headers: a [name, value] each, not {}", line.repr()?));
+        return wrong(format!("{message}: headers: a [name, value] each, not {}", line.repr()?));
     };
     let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
-        return wrong(format!("http.response.start: headers: name and value are bytes, not {}", line.repr()?));
+        return wrong(format!("{message}: headers: name and value are bytes, not {}", line.repr()?));
     };
     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-        return wrong(format!("http.response.start: {} is no header name (RFC 9110 section 5.1)", name.repr()?));
+        return wrong(format!("{message}: {} is no header name (RFC 9110 section 5.1)", name.repr()?));
     };
-    // The transfer coding is the server's choice; apps that pass on somebody else's response name one all the same.
-    if name == header::TRANSFER_ENCODING {
-        return Ok(());
-    }
     match HeaderValue::from_bytes(trimmed(value.as_bytes())) {
-        Ok(value) => response.headers.push((name, value)),
+        Ok(value) => Ok((name, value)),
         Err(_) => {
             let value = value.repr()?;
-            return wrong(format!(
-                "http.response.start: header {name}: {value} has a control character (CR or LF, say)"
-            ));
+            wrong(format!("{message}: header {name}: {value} has a control character (CR or LF, say)"))
         }
     }
-    Ok(())
 }
 
 /// Without the white space that is no part of a value (RFC 9110 section 5.5): no line ends, which are errors.

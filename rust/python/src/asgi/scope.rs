@@ -11,11 +11,14 @@ use crate::connection;
 use crate::header_names;
 use crate::request::Request;
 
-/// A request as ASGI describes one, with a shallow copy of the state that the app's lifespan left.
+/// A request as ASGI describes one, with a shallow copy of the state that the app's lifespan left; whether its response may
+/// have trailers.
 #[pyfunction]
+#[pyo3(signature = (request, state, trailers=false))]
 pub(crate) fn asgi_scope<'py>(
     request: &Bound<'py, Request>,
     state: &Bound<'py, PyDict>,
+    trailers: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = request.py();
     let core = request.get().core();
@@ -49,6 +52,9 @@ pub(crate) fn asgi_scope<'py>(
     scope.set_item(intern!(py, "state"), state.copy()?)?;
     let extensions = PyDict::new(py);
     extensions.set_item(intern!(py, "http.response.pathsend"), PyDict::new(py))?;
+    if trailers {
+        extensions.set_item(intern!(py, "http.response.trailers"), PyDict::new(py))?;
+    }
     scope.set_item(intern!(py, "extensions"), extensions)?;
     Ok(scope)
 }

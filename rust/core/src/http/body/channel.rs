@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Broken, Pieces, Source};
+use crate::http::Trailers;
 use crate::locks::Mutex;
 
 /// Whoever makes a body waits while more than this was not taken.
@@ -37,6 +38,8 @@ struct State {
     queued: usize,
     /// Whether it was finished, once nothing more comes.
     ended: Option<bool>,
+    /// What follows then.
+    trailers: Trailers,
     gone: bool,
     receiver: Option<Waker>,
     /// Woken when there is room.
@@ -128,6 +131,12 @@ impl BodySender {
         self.end(true);
     }
 
+    /// The body is whole, and these follow; see [`Pieces::with_trailers`].
+    pub fn finish_with(self, trailers: Trailers) {
+        self.0.0.lock().trailers = trailers;
+        self.end(true);
+    }
+
     fn end(&self, finished: bool) {
         let wakers = {
             let mut state = self.0.0.lock();
@@ -169,6 +178,10 @@ impl Source for Receiver {
         Poll::Ready(Some(Ok(piece)))
     }
 
+    fn trailers(&mut self) -> Trailers {
+        std::mem::take(&mut self.shared.0.lock().trailers)
+    }
+
     fn stops_at_half_close(&self) -> bool {
         self.stops_at_half_close
     }
@@ -205,6 +218,7 @@ impl Wake for Unpark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Body;
 
     fn poll(pieces: &mut Pieces) -> Poll<Option<Result<Bytes, Broken>>> {
         pieces.poll_next(&mut Context::from_waker(Waker::noop()))
@@ -230,6 +244,37 @@ mod tests {
         drop(sender);
         assert_eq!(poll(&mut pieces), Poll::Ready(Some(Ok("ab".into()))));
         assert_eq!(poll(&mut pieces), Poll::Ready(Some(Err(Broken))));
+    }
+
+    #[test]
+    fn trailers_come_at_the_end_where_they_were_announced() {
+        for announced in [true, false] {
+            let (sender, pieces) = channel(Some(2), false);
+            let mut pieces = if announced { pieces.with_trailers() } else { pieces };
+            let mut trailers = Trailers::default();
+            trailers.push(http::header::ETAG, http::HeaderValue::from_static("x")).unwrap();
+            sender.send("ab".into()).unwrap();
+            sender.finish_with(trailers);
+            assert!(poll(&mut pieces).is_ready());
+            assert_eq!(poll(&mut pieces), Poll::Ready(None));
+            assert_eq!(pieces.trailers().iter().count(), usize::from(announced));
+            assert!(pieces.trailers().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_here_whole_keeps_its_trailers() {
+        let (sender, pieces) = channel(None, false);
+        let mut trailers = Trailers::default();
+        trailers.push(http::header::ETAG, http::HeaderValue::from_static("x")).unwrap();
+        sender.send("ab".into()).unwrap();
+        sender.finish_with(trailers);
+        let mut body = Body::Pieces(pieces.with_trailers());
+        body.settle().unwrap();
+        let Body::Pieces(mut pieces) = body else { panic!("they are lost") };
+        assert_eq!(poll(&mut pieces), Poll::Ready(Some(Ok("ab".into()))));
+        assert_eq!(poll(&mut pieces), Poll::Ready(None));
+        assert_eq!(pieces.trailers().iter().count(), 1);
     }
 
     #[test]

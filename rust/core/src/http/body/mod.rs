@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::Trailers;
 use crate::files::OpenFile;
 
 pub use channel::{BodySender, Gone, channel};
@@ -64,6 +65,8 @@ impl Body {
                     here.push_back(piece);
                 }
                 Poll::Ready(Some(Err(Broken))) => return Err(Broken),
+                // What has trailers has its end where they are.
+                Poll::Ready(None) if pieces.has_trailers => break,
                 Poll::Ready(None) => {
                     let mut whole = Collected::default();
                     here.into_iter().for_each(|piece| whole.push(piece));
@@ -77,9 +80,14 @@ impl Body {
         Ok(())
     }
 
-    /// Whether it is known to be empty.
+    /// Whether it is known to be empty, and nothing follows.
     pub fn is_empty(&self) -> bool {
-        self.length() == Some(0)
+        self.length() == Some(0) && !self.has_trailers()
+    }
+
+    /// Whether trailers may follow.
+    pub(crate) fn has_trailers(&self) -> bool {
+        matches!(self, Body::Pieces(pieces) if pieces.has_trailers)
     }
 }
 
@@ -101,8 +109,15 @@ pub struct Broken;
 
 /// Where a body comes from that is sent while it is made. Dropped when nobody wants any more of it.
 pub trait Source: Send + 'static {
-    /// The next piece; none at the end. Polled on the event loop of the connection, so it must not block.
+    /// The next piece; none at the end, and again where it has trailers. Polled on the event loop of the connection, so it
+    /// must not block.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>>;
+
+    /// What follows its last piece; asked for once, at the end, and only where [`Pieces::with_trailers`] says that there may
+    /// be some.
+    fn trailers(&mut self) -> Trailers {
+        Trailers::default()
+    }
 
     /// Whether to stop when the client has only closed its sending half. One that said so still reads, but most that do
     /// so have left.
@@ -125,13 +140,31 @@ pub struct Pieces {
     left: Option<u64>,
     /// Taken from the source already.
     here: VecDeque<Bytes>,
+    has_trailers: bool,
     source: Box<dyn Source>,
 }
 
 impl Pieces {
     /// A body of that length, where it is known, from `source`.
     pub fn new(length: Option<u64>, source: impl Source) -> Self {
-        Pieces { length, left: length, here: VecDeque::new(), source: Box::new(source) }
+        Pieces { length, left: length, here: VecDeque::new(), has_trailers: false, source: Box::new(source) }
+    }
+
+    /// The same with the trailers of the source behind it: for a request that takes them, see
+    /// [`super::Request::takes_trailers`]. HTTP/1.1 sends it in chunks then, whether its length is known or not.
+    #[must_use]
+    pub fn with_trailers(mut self) -> Self {
+        self.has_trailers = true;
+        self
+    }
+
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.has_trailers
+    }
+
+    /// What follows, once there are no more pieces.
+    pub(crate) fn trailers(&mut self) -> Trailers {
+        if self.has_trailers { self.source.trailers() } else { Trailers::default() }
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
@@ -150,7 +183,7 @@ impl Pieces {
 
     /// Whether it is known that nothing follows.
     pub(crate) fn is_over(&self) -> bool {
-        self.left == Some(0) && self.here.is_empty() && self.source.is_settled()
+        self.left == Some(0) && self.here.is_empty() && self.source.is_settled() && !self.has_trailers
     }
 
     /// The next piece, none of which is empty. What does not keep to the length is broken.

@@ -9,10 +9,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use zstd::zstd_safe::CParameter;
 
+use super::response::of_other_bytes;
 use super::{Coding, Encoders};
 use crate::event_loops;
-use crate::http::Pieces;
 use crate::http::body::{Broken, Source};
+use crate::http::{Pieces, Trailers};
 
 /// The most that is coded in one go.
 const SLICE: usize = 16 * 1024;
@@ -115,8 +116,10 @@ struct Coded {
 /// The coded body; what it is made of is handed back where there are too many of them already.
 pub(super) fn coded(coding: Coding, from: Pieces, encoders: &Encoders) -> Result<Pieces, Pieces> {
     let (Some(right), Ok(encoder)) = (encoders.take(), Encoder::new(coding)) else { return Err(from) };
+    let has_trailers = from.has_trailers();
     let coded = Coded { from, encoder: Some(encoder), left: Bytes::new(), unflushed: false, turn: 0, _right: right };
-    Ok(Pieces::new(None, coded))
+    let coded = Pieces::new(None, coded);
+    Ok(if has_trailers { coded.with_trailers() } else { coded })
 }
 
 /// What is here as a source of pieces.
@@ -174,6 +177,12 @@ impl Coded {
 impl Source for Coded {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         self.poll(cx).unwrap_or(Poll::Ready(Some(Err(Broken))))
+    }
+
+    fn trailers(&mut self) -> Trailers {
+        let mut trailers = self.from.trailers();
+        trailers.retain(of_other_bytes);
+        trailers
     }
 
     fn stops_at_half_close(&self) -> bool {
@@ -247,6 +256,22 @@ mod tests {
             sender.finish();
             drain(&mut pieces, &mut out, 0);
         }
+    }
+
+    #[test]
+    fn trailers_come_behind_it_without_what_is_wrong_of_other_bytes() {
+        let (sender, pieces) = body::channel(None, false);
+        let mut trailers = Trailers::default();
+        for (name, value) in [("content-digest", "sha-256=:x:"), ("etag", "\"a\""), ("x-status", "0")] {
+            trailers.push(name.parse().unwrap(), value.parse().unwrap()).unwrap();
+        }
+        sender.send("text".into()).unwrap();
+        sender.finish_with(trailers);
+        let mut pieces = coded(Coding::Gzip, pieces.with_trailers(), &Encoders::default()).unwrap();
+        drain(&mut pieces, &mut Vec::new(), 0);
+        let trailers: Vec<_> =
+            pieces.trailers().into_iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        assert_eq!(trailers, ["etag: \"W/\\\"a\\\"\"", "x-status: \"0\""]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-use std::io::Write;
+use std::io::{Read, Write};
 
+use brotli::enc::BrotliEncoderParams;
 use http::{HeaderMap, HeaderValue, header};
 use proptest::prelude::*;
 
@@ -155,8 +156,15 @@ fn windows_are_bounded() {
     for window in [24, 27] {
         assert_eq!(refusal("zstd", &coded(window), 1 << 20), Refusal::Undecodable, "2^{window}");
     }
-    // Large-window brotli: 0x11 and 30 bits.
-    assert_eq!(refusal("br", &[0x11, 0x1e, 0x03, 0, 0, 0], 1 << 20), Refusal::Undecodable);
+    // Brotli's large windows, which its library takes unless told otherwise.
+    let parameters = BrotliEncoderParams { large_window: true, lgwin: 26, ..Default::default() };
+    let mut encoder = brotli::CompressorWriter::with_params(Vec::new(), 4096, &parameters);
+    encoder.write_all(TEXT.as_bytes()).unwrap();
+    let large = encoder.into_inner();
+    let mut decoded = String::new();
+    brotli::Decompressor::new(&large[..], 4096).read_to_string(&mut decoded).unwrap();
+    assert_eq!(decoded, TEXT);
+    assert_eq!(refusal("br", &large, 1 << 20), Refusal::Undecodable);
 }
 
 #[test]

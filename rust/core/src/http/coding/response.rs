@@ -80,6 +80,7 @@ impl Response {
                 return false;
             } else if *name == header::CONTENT_RANGE
                 || is_digest(name)
+                || (*name == header::TRAILER && DIGESTS.iter().any(|digest| has_word(value, digest)))
                 || (*name == header::CACHE_CONTROL && has_word(value, "no-transform"))
             {
                 return false;
@@ -111,15 +112,7 @@ impl Response {
     fn coded_by(&mut self, coding: &'static str) {
         // Ranges would be those of the coded form, of which no two need be alike.
         self.headers.retain(|(name, _)| *name != header::CONTENT_LENGTH && *name != header::ACCEPT_RANGES);
-        for (name, value) in &mut self.headers {
-            // Other bytes than those that a strong one stands for (RFC 9110 section 8.8.3.3).
-            if *name == header::ETAG && value.as_bytes().starts_with(b"\"") {
-                let weak = [b"W/", value.as_bytes()].concat();
-                if let Ok(weak) = HeaderValue::from_bytes(&weak) {
-                    *value = weak;
-                }
-            }
-        }
+        self.headers.iter_mut().for_each(weaken);
         self.headers.push((header::CONTENT_ENCODING, HeaderValue::from_static(coding)));
     }
 }
@@ -133,8 +126,26 @@ fn coded(coding: Coding, method: &Method, from: Pieces, encoders: &Encoders) -> 
 }
 
 /// Digests of the content as the handler gave it (RFC 9530), which coding would make wrong.
+const DIGESTS: [&str; 4] = ["content-digest", "content-md5", "digest", "repr-digest"];
+
 fn is_digest(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "content-digest" | "content-md5" | "digest" | "repr-digest")
+    DIGESTS.contains(&name.as_str())
+}
+
+/// Other bytes than those that a strong one stands for (RFC 9110 section 8.8.3.3).
+fn weaken((name, value): &mut (HeaderName, HeaderValue)) {
+    if *name == header::ETAG && value.as_bytes().starts_with(b"\"") {
+        let weak = [b"W/", value.as_bytes()].concat();
+        if let Ok(weak) = HeaderValue::from_bytes(&weak) {
+            *value = weak;
+        }
+    }
+}
+
+/// Makes a trailer right for a coded body; whether there is one then. A digest that no `Trailer` had announced is left out.
+pub(super) fn of_other_bytes(trailer: &mut (HeaderName, HeaderValue)) -> bool {
+    weaken(trailer);
+    !is_digest(&trailer.0)
 }
 
 fn has_word(value: &HeaderValue, word: &str) -> bool {

@@ -187,6 +187,10 @@ fn malformed(why: impl fmt::Display) -> RequestError {
     RequestError::new(Refusal::Framing, format!("malformed form: {why}"))
 }
 
+fn fields_over(limit: usize) -> RequestError {
+    over(format_args!("its fields take more than {limit} bytes"), "max_form_field_bytes")
+}
+
 fn over(what: impl fmt::Display, setting: &str) -> RequestError {
     RequestError::new(Refusal::BodyBytes, format!("the form is over a limit: {what} ({setting})"))
 }

@@ -1,7 +1,4 @@
 //! The protocol of `multipart/form-data` without I/O: bytes in, parts out, whatever the pieces (RFC 2046 section 5.1).
-//!
-//! multer was here before. Over a stream it takes everything that is ready into one buffer, and a part's head may be as long
-//! as the body; both are what a hostile client would choose.
 
 use bytes::{Buf, BytesMut};
 use memchr::memmem::Finder;

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::part_head::PartHead;
 use super::upload::{Upload, temporary};
-use super::{FormPart, FormValue, Limits, NotKept, over};
+use super::{FormPart, FormValue, Limits, NotKept, fields_over, over};
 use crate::error::RequestError;
 
 /// What was found so far.
@@ -145,8 +145,7 @@ impl Parts {
     fn charge(&mut self, bytes: usize) -> Result<(), RequestError> {
         self.field_bytes += bytes;
         if self.field_bytes > self.limits.field_bytes {
-            let what = format_args!("its fields take more than {} bytes", self.limits.field_bytes);
-            return Err(over(what, "max_form_field_bytes"));
+            return Err(fields_over(self.limits.field_bytes));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 
-use super::over;
+use super::fields_over;
 use super::parts::Parts;
 use crate::error::RequestError;
 
@@ -32,7 +32,7 @@ impl Urlencoded {
 
     fn extend(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
         if self.pair.len() + bytes.len() > self.longest {
-            return Err(over(format_args!("its fields take more than {} bytes", self.limit), "max_form_field_bytes"));
+            return Err(fields_over(self.limit));
         }
         self.pair.extend_from_slice(bytes);
         Ok(())

@@ -4,32 +4,10 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::{Refusal, RequestError};
+use crate::http::trailers;
 
 /// The most bytes of extensions on one chunk: nobody uses them, so nobody may make us read them for long.
 const MAX_EXTENSION: usize = 256;
-
-/// What no trailer may be (RFC 9110 section 6.5.1): framing, routing, what the body is, who asks and on which terms. Where
-/// another server merges them into the head, they change what the request means.
-const NO_TRAILER: [&str; 18] = [
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "proxy-authorization",
-    "range",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Decodes one body.
 #[derive(Debug)]
@@ -163,7 +141,7 @@ impl Decoder {
             if !crlf || !matches!(httparse::parse_headers(&whole, &mut slot), Ok(httparse::Status::Complete(_))) {
                 return Err(RequestError::new(Refusal::Chunk, "malformed trailer"));
             }
-            if NO_TRAILER.iter().any(|name| slot[0].name.eq_ignore_ascii_case(name)) {
+            if trailers::is_never_one(slot[0].name) {
                 let message = format!("{} in the trailers (RFC 9110 section 6.5.1)", slot[0].name);
                 return Err(RequestError::new(Refusal::Chunk, message));
             }

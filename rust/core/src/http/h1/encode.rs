@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
-use http::{Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 
-use crate::http::{Response, date};
+use crate::http::{Response, Trailers, date};
 
 /// What the server says about the connection after this response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +51,15 @@ pub(crate) fn head(out: &mut BytesMut, response: &Response, method: &Method, per
         }
         dated |= name == header::DATE;
         upgrade |= name == header::UPGRADE;
-        out.put_slice(name.as_str().as_bytes());
-        out.put_slice(b": ");
-        out.put_slice(value.as_bytes());
-        out.put_slice(b"\r\n");
+        line(out, name, value);
     }
     if !dated {
         out.put_slice(b"date: ");
         out.put_slice(date::now().as_bytes());
         out.put_slice(b"\r\n");
     }
-    if let Some(length) = response.content_length(method) {
+    // Where it comes in chunks, though its length is known, trailers follow (RFC 9112 section 6.2: never both).
+    if let Some(length) = response.content_length(method).filter(|_| !chunked) {
         out.put_slice(b"content-length: ");
         // Writing to a BytesMut cannot fail.
         let _ = write!(out, "{length}\r\n");
@@ -87,13 +85,36 @@ pub(crate) fn chunk(out: &mut BytesMut, length: usize) {
 }
 
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
-/// The last chunk, and no trailers.
-pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends the last chunk, and what follows it.
+pub(crate) fn last_chunk(out: &mut BytesMut, trailers: &Trailers) {
+    out.put_slice(b"0\r\n");
+    trailers.iter().for_each(|(name, value)| line(out, name, value));
+    out.put_slice(b"\r\n");
+}
+
+fn line(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::StatusCode;
+
+    #[test]
+    fn trailers_stand_between_the_last_chunk_and_its_end() {
+        let mut trailers = Trailers::default();
+        let mut out = BytesMut::new();
+        last_chunk(&mut out, &trailers);
+        trailers.push(HeaderName::from_static("x-a"), HeaderValue::from_static("1")).unwrap();
+        trailers.push(HeaderName::from_static("x-b"), HeaderValue::from_static("")).unwrap();
+        last_chunk(&mut out, &trailers);
+        assert_eq!(&out[..], b"0\r\n\r\n0\r\nx-a: 1\r\nx-b: \r\n\r\n");
+    }
 
     #[test]
     fn framing_headers_are_the_servers() {

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Version};
 
 use crate::error::{Refusal, RequestError};
+use crate::http::Request;
 use crate::http::headers::{Headers, Span};
 use crate::http::target::{self, Target};
 
@@ -26,6 +27,15 @@ pub struct Head {
     pub keep_alive: bool,
     /// Whether the peer waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+}
+
+impl From<Head> for Request {
+    /// Without a body, and of no connection.
+    fn from(head: Head) -> Self {
+        let Head { method, target, version, headers, .. } = head;
+        let body = Bytes::new();
+        Request { method, target, version, headers, body, incoming: None, connection: None, route: None, tunnel: false }
+    }
 }
 
 /// How the end of a body is told (RFC 9112 section 6.3).

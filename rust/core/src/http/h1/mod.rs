@@ -1,8 +1,8 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9112), strict.
 //!
 //! [`machine`] is the protocol: bytes in, events out, the clock passed in, no I/O. [`head`] and [`chunked`] are its two
-//! parsers, [`encode`] writes heads. [`parse`] is for bytes that come from no connection. [`serve`] is the only part that
-//! touches a socket.
+//! parsers, [`encode`] writes heads, [`upload`] is a body on its way to a handler that takes it as it comes. [`parse`] is for
+//! bytes that come from no connection. [`serve`] is the only part that touches a socket.
 
 mod chunked;
 pub(crate) mod encode;

@@ -36,18 +36,7 @@ pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Request, Unparsed> 
             }
             Event::EndOfBody => {
                 let Some(head) = head else { return Err(Unparsed::Incomplete) };
-                let super::Head { method, target, version, headers, .. } = *head;
-                return Ok(Request {
-                    method,
-                    target,
-                    version,
-                    headers,
-                    body: body.finish(),
-                    incoming: None,
-                    connection: None,
-                    route: None,
-                    tunnel: false,
-                });
+                return Ok(Request { body: body.finish(), ..Request::from(*head) });
             }
             Event::NeedMore | Event::End { .. } => return Err(Unparsed::Incomplete),
         }

@@ -16,7 +16,7 @@ use super::encode::{self, Persist};
 use super::upload::{Pumped, Streamed, Upload};
 use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Wait};
 use crate::connection::Connection;
-use crate::dispatch::{self, Outcome};
+use crate::dispatch::{self, Found, Outcome};
 use crate::error::{Refusal, RequestError};
 use crate::farewell;
 use crate::http::body::{Broken, Collected, incoming};
@@ -66,8 +66,8 @@ impl Io {
     /// Request after request. `Err` is a connection that can do nothing more.
     async fn run(&mut self) -> Result<Close, Close> {
         loop {
-            let (head, body, streamed) = match self.request().await {
-                Ok(Some(request)) => request,
+            let asked = match self.request().await {
+                Ok(Some(asked)) => asked,
                 Ok(None) => return self.goodbye(Close::Client).await,
                 Err(Stop::Quiet(close)) => return self.goodbye(close).await,
                 Err(Stop::Refuse(error)) => return self.refuse(&error).await,
@@ -78,10 +78,10 @@ impl Io {
                     return Err(close);
                 }
             };
-            let method = head.method.clone();
-            let (version, keep_alive) = (head.version, head.keep_alive);
-            let asked = AcceptEncoding::of(&head.headers);
-            let mut response = self.answer(head, body, streamed).await?;
+            let head = &asked.head;
+            let (method, version, keep_alive) = (head.method.clone(), head.version, head.keep_alive);
+            let accepted = AcceptEncoding::of(&head.headers);
+            let mut response = self.answer(asked).await?;
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
             }
@@ -99,7 +99,7 @@ impl Io {
             }
             let keep_alive = keep_alive && self.may_keep(&response);
             let service = &self.connection.service;
-            response.encode(&asked, &method, &service.config, &service.encoders);
+            response.encode(&accepted, &method, &service.config, &service.encoders);
             let persist = Persist::after(version, keep_alive, &response, draining);
             self.write(response, &method, version, persist).await?;
             let drained = self.drain(persist).await?;
@@ -122,10 +122,11 @@ impl Io {
         Ok(why)
     }
 
-    /// Reads one request whole, or as much as is here where its handler takes the body as it comes, which the last says; none
-    /// when the client is done.
-    async fn request(&mut self) -> Result<Option<(Box<Head>, Bytes, Option<Streamed>)>, Stop> {
+    /// Reads one request whole, or as much as is here where its handler takes the body as it comes; none when the client is
+    /// done.
+    async fn request(&mut self) -> Result<Option<Asked>, Stop> {
         let mut head: Option<Box<Head>> = None;
+        let mut found = None;
         let mut body = Collected::default();
         let mut decoding = None;
         let mut now = Instant::now();
@@ -142,10 +143,13 @@ impl Io {
                     if decoding.is_some() {
                         self.machine.stream_body();
                         // Before any of it is decoded: that can be much, and is for the handler to take.
-                        if self.streams_body(&new, None) {
+                        let who = self.find(&new);
+                        if who.streams_body(None) {
                             new.headers = new.headers.decoded(None);
-                            return Ok(Some((new, Bytes::new(), Some(Streamed { expects, decoding }))));
+                            let streamed = Some(Streamed { expects, decoding });
+                            return Ok(Some(Asked { head: new, body: Bytes::new(), streamed, found: Some(who) }));
                         }
+                        found = Some(who);
                     }
                     undecided = Some(expects);
                     head = Some(new);
@@ -164,18 +168,22 @@ impl Io {
                         decoding.run_through(|piece| body.push(piece)).await.map_err(Stop::Refuse)?;
                         head.headers = head.headers.decoded(Some(body.len()));
                     }
-                    return Ok(Some((head, body.finish(), None)));
+                    return Ok(Some(Asked { head, body: body.finish(), streamed: None, found }));
                 }
                 Event::End { clean: true } => return Ok(None),
                 Event::End { clean: false } => return Err(Stop::Gone(Close::Aborted)),
                 Event::NeedMore => {
                     // What is here whole by now needs no stream, and no question.
                     if let (Some(expects), Some(new)) = (undecided.take(), &head) {
-                        let length = if let Framing::Length(length) = new.framing { Some(length) } else { None };
-                        if decoding.is_none() && self.streams_body(new, length) {
-                            self.machine.stream_body();
-                            let streamed = Streamed { expects, decoding: None };
-                            return Ok(head.map(|head| (head, body.finish(), Some(streamed))));
+                        if decoding.is_none() {
+                            let length = if let Framing::Length(length) = new.framing { Some(length) } else { None };
+                            let who = self.find(new);
+                            if who.streams_body(length) {
+                                self.machine.stream_body();
+                                let (body, streamed) = (body.finish(), Some(Streamed { expects, decoding: None }));
+                                return Ok(head.map(|head| Asked { head, body, streamed, found: Some(who) }));
+                            }
+                            found = Some(who);
                         }
                         if expects {
                             self.out.extend_from_slice(CONTINUE);
@@ -187,22 +195,9 @@ impl Io {
         }
     }
 
-    /// Whether who answers takes the body as it comes, which will have that length, where it is known.
-    fn streams_body(&self, head: &Head, length: Option<u64>) -> bool {
-        let Head { method, target, version, headers, .. } = head.clone();
-        let body = Bytes::new();
-        let mut request = Request {
-            method,
-            target,
-            version,
-            headers,
-            body,
-            incoming: None,
-            connection: None,
-            route: None,
-            tunnel: false,
-        };
-        dispatch::streams_body(&self.connection, &mut request, length)
+    /// Who answers a request, of which only the head is here.
+    fn find(&self, head: &Head) -> Box<Found> {
+        Box::new(Found::of(&self.connection, &mut Request::from(head.clone())))
     }
 
     /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.
@@ -230,15 +225,9 @@ impl Io {
     }
 
     /// Has a request answered. Meanwhile the client may send more, up to a bound, and is noticed when it leaves.
-    async fn answer(
-        &mut self,
-        head: Box<Head>,
-        mut body: Bytes,
-        streamed: Option<Streamed>,
-    ) -> Result<Response, Close> {
-        let Head { method, target, version, headers, .. } = *head;
-        let service = &self.connection.service;
-        service.metrics.request(version);
+    async fn answer(&mut self, asked: Asked) -> Result<Response, Close> {
+        let Asked { head, mut body, streamed, found } = asked;
+        self.connection.service.metrics.request(head.version);
         let connection = Some(self.connection.info.clone());
         let incoming = streamed.map(|streamed| {
             let (feeder, incoming) = incoming();
@@ -246,9 +235,8 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let request =
-            Request { method, target, version, headers, body, incoming, connection, route: None, tunnel: false };
-        let outcome = dispatch::begin(&self.connection, request);
+        let request = Request { body, incoming, connection, ..Request::from(*head) };
+        let outcome = dispatch::begin(&self.connection, request, found);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => {
@@ -375,7 +363,8 @@ impl Io {
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
         let bodiless = response.is_bodiless(method);
-        let chunked = !bodiless && response.body.length().is_none() && version != Version::HTTP_10;
+        let in_chunks = response.body.length().is_none() || response.body.has_trailers();
+        let chunked = !bodiless && in_chunks && version != Version::HTTP_10;
         encode::head(&mut self.out, &response, method, persist, chunked);
         match response.body {
             _ if bodiless => {}
@@ -420,7 +409,7 @@ impl Io {
             }
         }
         if chunked {
-            self.out.extend_from_slice(encode::LAST_CHUNK);
+            encode::last_chunk(&mut self.out, &pieces.trailers());
         }
         Ok(())
     }
@@ -516,6 +505,17 @@ fn receive(machine: &mut Machine, bytes: &[u8], now: Instant) {
     } else {
         machine.receive(bytes, now);
     }
+}
+
+/// A request, of whose body at least the beginning is here.
+struct Asked {
+    head: Box<Head>,
+    body: Bytes,
+    /// Its handler takes the rest of the body as it comes.
+    streamed: Option<Streamed>,
+    /// Who answers, where that had to be known before the body was whole. Boxed, so that a connection has no room for it while
+    /// it has no use for it.
+    found: Option<Box<Found>>,
 }
 
 /// Why no request came.

@@ -16,7 +16,7 @@ use super::respond::Respond;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use super::{SEND_BUFFER, Shared};
-use crate::dispatch::{self, Admitted, Destination, Outcome, Reply};
+use crate::dispatch::{self, Admitted, Destination, Found, Outcome, Reply};
 use crate::error::RequestError;
 use crate::http::body::{Broken, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     tunnel: Option<Box<RecvStream>>,
     /// Somebody is to be woken when the stream is reset.
     watched: bool,
+    /// Who answers, where that had to be known before the body was whole.
+    found: Option<Box<Found>>,
 }
 
 impl Exchange {
@@ -55,6 +57,7 @@ impl Exchange {
             open: Open::new(shared, read::header_bytes(&parts)),
             tunnel: None,
             watched: false,
+            found: None,
         };
         let connection = &shared.connection;
         let tunnel = read::is_tunnel(&parts, &connection.service.config);
@@ -79,7 +82,10 @@ impl Exchange {
                 Ok(decoding) => {
                     let length = declared.filter(|_| decoding.is_none());
                     let body = Coming { stream: body, declared, decoding };
-                    if dispatch::streams_body(connection, &mut request, length) {
+                    let found = Found::of(connection, &mut request);
+                    let streams = found.streams_body(length);
+                    exchange.found = Some(Box::new(found));
+                    if streams {
                         exchange.stream(request, body, waits);
                     } else {
                         let limit = connection.service.config.max_request_read_bytes as u64;
@@ -133,10 +139,11 @@ impl Exchange {
     }
 
     /// Hands the request to its handler, which answers on the stream.
-    fn hand_on(self, mut request: Request) {
+    fn hand_on(mut self, mut request: Request) {
+        let found = self.found.take();
         let connection = &self.open.shared.connection;
         connection.service.metrics.request(Version::HTTP_2);
-        match dispatch::admit(connection, &mut request) {
+        match dispatch::admit(connection, &mut request, found) {
             Ok(Admitted::By(handler)) => {
                 let metrics = connection.service.metrics.clone();
                 handler.call(request, Reply::new(Destination::Stream(self), metrics));
@@ -177,7 +184,7 @@ impl Exchange {
         let connection = &shared.connection;
         let service = &connection.service;
         service.metrics.request(Version::HTTP_2);
-        let answer = match dispatch::begin(connection, request) {
+        let answer = match dispatch::begin(connection, request, self.found.take()) {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => tokio::select! {
                 biased;
@@ -406,7 +413,19 @@ impl BodySending {
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
-                None => return self.stream.send_data(Bytes::new(), true).map_err(|_| Left),
+                None => {
+                    let mut map = HeaderMap::new();
+                    for (name, value) in pieces.trailers() {
+                        // An error is a map that is full, beyond what `Trailers` takes.
+                        let _ = map.try_append(name, value);
+                    }
+                    let ended = if map.is_empty() {
+                        self.stream.send_data(Bytes::new(), true)
+                    } else {
+                        self.stream.send_trailers(map)
+                    };
+                    return ended.map_err(|_| Left);
+                }
             }
         }
     }
