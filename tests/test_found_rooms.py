@@ -11,6 +11,7 @@ import h2.errors
 import h2.events
 import pytest
 
+from forms import MULTIPART
 from frames import H2
 from portico.sessions import MemoryStore, Record, Sessions
 
@@ -137,3 +138,29 @@ def test_a_session_whose_load_was_given_up_is_not_left_locked(serve):
         Slow.go.set()
         store.is_slow = False
         assert visitor.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("how", ["given up", "still reading"])
+def test_what_is_left_of_a_form_does_not_pass_for_the_body(serve, how):
+    part = b'--X\r\ncontent-disposition: form-data; name="a"\r\n\r\n' + bytes(100_000)
+
+    async def read(request):
+        await request.form()
+
+    async def handler(request):
+        reading = asyncio.ensure_future(read(request))
+        await asyncio.sleep(0.1)
+        if how == "given up":
+            reading.cancel()
+        try:
+            return {"statusCode": 200, "body": await request.read()}
+        except RuntimeError as error:
+            return {"statusCode": 200, "body": str(error)}
+
+    handler.stream_body = True
+    with serve(handler).wire() as wire:
+        wire.send(
+            f"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: {MULTIPART}\r\ncontent-length: {len(part) + 9}\r\n\r\n"
+        )
+        wire.send(part)
+        assert "read as a form" in wire.read().text

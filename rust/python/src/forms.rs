@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -50,7 +51,12 @@ pub(crate) fn of_incoming<'py>(
         return form(py)?.call1((PyList::empty(py),));
     };
     if let Some(queue) = request.get().queue() {
-        let coming = FormStream { incoming: incoming.clone(), queue: queue.clone(), reader: Mutex::new(Some(reader)) };
+        let coming = FormStream {
+            incoming: incoming.clone(),
+            queue: queue.clone(),
+            reader: Mutex::new(Some(reader)),
+            abandoned: AtomicBool::new(false),
+        };
         return form(py)?.call1((PyList::empty(py), coming));
     }
     let read = || {
@@ -121,8 +127,9 @@ fn to_list(py: Python<'_>, parts: Vec<FormPart>) -> PyResult<Bound<'_, PyList>> 
 pub(crate) struct FormStream {
     incoming: Incoming,
     queue: Weak<Queue>,
-    /// None once it has given its parts, and after an error.
+    /// None once it has given its parts, after an error, and while it is written.
     reader: Mutex<Option<FormReader>>,
+    abandoned: AtomicBool,
 }
 
 impl FormStream {
@@ -173,10 +180,13 @@ impl FormStream {
     /// Raises `OSError`.
     fn write(&self, py: Python<'_>) -> PyResult<()> {
         let write = || {
-            let mut slot = self.reader.lock();
-            let Some(mut reader) = slot.take() else { return Ok(()) };
+            // Not under the lock: an event loop that abandons it is not to wait for the disk.
+            let Some(mut reader) = self.reader.lock().take() else { return Ok(()) };
             reader.write()?;
-            *slot = Some(reader);
+            let mut slot = self.reader.lock();
+            if !self.abandoned.load(Ordering::Relaxed) {
+                *slot = Some(reader);
+            }
             Ok(())
         };
         detach(py, write).map_err(|error| not_kept(&error))
@@ -184,7 +194,11 @@ impl FormStream {
 
     /// Lets go of what has come: nobody will take the rest.
     fn abandon(&self) {
-        let reader = self.reader.lock().take();
+        let reader = {
+            let mut slot = self.reader.lock();
+            self.abandoned.store(true, Ordering::Relaxed);
+            slot.take()
+        };
         drop(reader);
     }
 

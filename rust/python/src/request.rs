@@ -103,9 +103,7 @@ impl Request {
         if let Some(rest) = self.rest.get() {
             return Ok(rest.clone());
         }
-        if self.into_form.load(Ordering::Relaxed) {
-            return Err(PyRuntimeError::new_err("the body was read as a form, as it came: nothing else is left of it"));
-        }
+        self.check_no_form()?;
         if self.called.is_some() {
             return Err(PyRuntimeError::new_err(
                 "the body is still coming, and waiting for it here would hold up the event loop: call `await request.read()` first",
@@ -113,6 +111,14 @@ impl Request {
         }
         let rest = uploads::wait_for_rest(py, incoming)?;
         Ok(self.rest.get_or_init(|| rest).clone())
+    }
+
+    /// Nobody has begun to read a body that is still coming as a form: the rest of it would pass for all.
+    fn check_no_form(&self) -> PyResult<()> {
+        if self.into_form.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("the body was read as a form, as it came: nothing else is left of it"));
+        }
+        Ok(())
     }
 
     /// A body that is still coming, as far as nobody has read it whole.
@@ -390,6 +396,7 @@ impl Request {
     /// `async def` handlers with `stream_body`; in any other it is here already.
     fn read<'py>(slf: &Bound<'py, Self>) -> Value<'py> {
         let py = slf.py();
+        slf.get().check_no_form()?;
         py.import(intern!(py, "portico._bodies"))?.getattr(intern!(py, "read_rest"))?.call1((slf, Self::stream(slf)))
     }
 
