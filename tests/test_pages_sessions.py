@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def site(make_site, stores):
 
 def status_and_text(reply):
     return reply.status_code, reply.text
+
+
+def test_pages_may_say_for_how_long_a_session_is_idle(tmp_path, serve):
+    (tmp_path / "n.psp").write_text(COUNT)
+    with contextlib.closing(portico.Pages(tmp_path, timeout=0.5)) as pages, serve(pages).httpx() as client:
+        assert [client.get("/n.psp").text for _ in range(2)] == ["1", "2"]
+        time.sleep(0.8)
+        assert client.get("/n.psp").text == "1"
+    with pytest.raises(portico.ConfigError, match="timeout: a positive number"):
+        portico.Pages(tmp_path, timeout=0)
 
 
 # ---- one session for pages and handlers

@@ -40,7 +40,8 @@ class Pages:
     methods pages may call. `limits` bound what one request may use. `workers` is how many processes run pages, as many
     as there are cores, but four at the most. They are confined by landlock, seccomp and resource limits, unless
     `confine` is False; what the kernel does not offer is a warning in the `portico.pages` log. With `debug` a failed
-    page tells its visitor why. `cache_control` is for the files that are no pages.
+    page tells its visitor why. `timeout` is for how many seconds a session may be idle before its next page, by default
+    as long as the server's `sessions` say. `cache_control` is for the files that are no pages.
 
     Raises `ConfigError` where `root` is no folder, a function cannot be called so, or pydantic-monty is not there
     (`pip install 'portico[pages]'`).
@@ -68,6 +69,7 @@ class Pages:
         workers: int | None = None,
         confine: bool = True,
         debug: bool = False,
+        timeout: float | None = None,
         cache_control: str | Mapping[str, str] | None = None,
     ) -> None:
         self._files = StaticFiles(root, cache_control=cache_control)
@@ -86,6 +88,11 @@ class Pages:
         if limits is not None and not isinstance(limits, PageLimits):
             raise ConfigError(f"limits: portico.PageLimits, not {type(limits).__name__}")
         self._engine = Engine(limits or PageLimits(), workers, confine=confine)
+        if timeout is not None and (
+            isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0
+        ):
+            raise ConfigError(f"timeout: a positive number of seconds, not {timeout!r}")
+        self._timeout = timeout
         self._debug = debug
 
     def __call__(self, request: Request) -> Response:
@@ -118,6 +125,8 @@ class Pages:
     def _run(self, name: str, request: Request) -> Response:
         program = self._folder.program(name)
         session = request.session
+        if self._timeout is not None:
+            session._timeout = self._timeout
         # Any page may write. The server keeps what it has written together with its response.
         session.lock(lease=self._engine.lasts)
         values: dict[str, Any] | None = None

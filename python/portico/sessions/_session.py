@@ -68,6 +68,8 @@ class Session(MutableMapping[str, Any]):
     def __init__(self, sessions: Sessions, visit: Visit, settled: bool) -> None:
         self._sessions = sessions
         self._visit = visit
+        # For how long it may be idle, which server pages may say for theirs.
+        self._timeout = sessions._timeout
         self._owner = ""
         self._data: dict[str, Any] = {}
         self._packed = b"{}"
@@ -280,7 +282,7 @@ class Session(MutableMapping[str, Any]):
         wanted = Lock(self._owner, self._lease) if lock else None
         sessions._owed.give_back(sessions._store)
         try:
-            record = sessions._store.load(self._key, sessions._clock(), sessions._timeout, wanted)
+            record = sessions._store.load(self._key, sessions._clock(), self._timeout, wanted)
         except SessionError:
             # It may have been locked, and the answer lost.
             if wanted is not None:
@@ -438,14 +440,14 @@ class Session(MutableMapping[str, Any]):
         ended = self._ended
         if record is None and ended is None:
             return None
-        key, sessions = self._key, self._sessions
+        key, sessions, timeout = self._key, self._sessions, self._timeout
 
         def keep() -> bool:
             if ended is not None:
                 sessions._store.delete(ended)
             if record is None:
                 return True
-            return sessions._store.commit(key, record, replaces, sessions._clock(), sessions._timeout, self._owner)
+            return sessions._store.commit(key, record, replaces, sessions._clock(), timeout, self._owner)
 
         return keep
 
