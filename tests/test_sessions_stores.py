@@ -6,6 +6,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -350,3 +352,19 @@ def test_a_password_of_redis_is_not_told():
         with pytest.raises(portico.SessionError, match=r"the Redis at 127\.0\.0\.1:1 cannot be used") as raised:
             store.load("a", NOW, IDLE)
         assert "hush" not in str(raised.value)
+
+
+def test_a_file_of_sqlite_that_several_make_at_once(tmp_path):
+    def make(path, at_once):
+        at_once.wait()
+        store = SQLiteStore(path)
+        try:
+            return store.load("key", 0.0, 1.0)
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            at_once = threading.Barrier(8)
+            making = [pool.submit(make, tmp_path / f"{number}.db", at_once) for _ in range(8)]
+            assert [made.result() for made in making] == [None] * 8

@@ -172,8 +172,11 @@ class SQLiteStore(Store):
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # In one transaction: another process may be making the file just now.
+        connection.execute("BEGIN")
         application, layout = _pragma(connection, "application_id"), _pragma(connection, "user_version")
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        connection.execute("COMMIT")
         if application != _APPLICATION and not (is_empty and application == 0):
             raise sqlite3.DatabaseError("it is a database of something else")
         if layout not in (0, _LAYOUT):
