@@ -40,16 +40,23 @@ pub(crate) fn of_body<'py>(
     form(py)?.call1((to_list(py, parts.map_err(refused)?)?,))
 }
 
+/// What reads a form from a body that is still coming; none for one that is no form.
+pub(crate) fn reader(content_type: &str, limits: &Arc<Limits>) -> PyResult<Option<FormReader>> {
+    FormReader::new(content_type, limits).map_err(refused)
+}
+
+/// A form without fields.
+pub(crate) fn empty(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    form(py)?.call1((PyList::empty(py),))
+}
+
 /// The form of a request whose body is still coming; on an event loop one that is to be awaited.
 pub(crate) fn of_incoming<'py>(
     request: &Bound<'py, Request>,
     incoming: &Incoming,
-    limits: &Arc<Limits>,
+    mut reader: FormReader,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = request.py();
-    let Some(mut reader) = FormReader::new(request.get().core().content_type(), limits).map_err(refused)? else {
-        return form(py)?.call1((PyList::empty(py),));
-    };
     if let Some(queue) = request.get().queue() {
         let coming = FormStream {
             incoming: incoming.clone(),

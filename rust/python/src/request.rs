@@ -413,10 +413,14 @@ impl Request {
         }
         let form = match this.coming() {
             None => forms::of_body(py, this.request.content_type(), &this.body_bytes(py)?, &this.forms)?,
-            Some(_) if this.into_form.swap(true, Ordering::Relaxed) => {
-                return Err(PyRuntimeError::new_err("the form is being read, or reading it failed"));
-            }
-            Some(incoming) => forms::of_incoming(slf, incoming, &this.forms)?,
+            // What is no form is not read: it is left to who reads the body.
+            Some(incoming) => match forms::reader(this.request.content_type(), &this.forms)? {
+                None => forms::empty(py)?,
+                Some(_) if this.into_form.swap(true, Ordering::Relaxed) => {
+                    return Err(PyRuntimeError::new_err("the form is being read, or reading it failed"));
+                }
+                Some(reader) => forms::of_incoming(slf, incoming, reader)?,
+            },
         };
         Ok(this.form.get_or_init(py, || form.unbind()).bind(py).clone())
     }
