@@ -261,17 +261,21 @@ def test_where_no_worker_is_free_it_is_a_503(make_site, monkeypatch):
     assert client.get("/page.psp").text == "2", "it was as it had been"
 
 
-def test_the_lock_outlives_the_page(make_site, stores):
-    """However short the lease of the sessions is, that of a page is as long as it may take."""
-    leases = []
-    store = stores.store()
-    load = store.load
+def leases_noted(store):
+    """The store, and a list of the leases with which it is asked for sessions."""
+    leases, load = [], store.load
 
     def noted(key, now, idle, lock=None):
         leases.append(lock and lock.lease)
         return load(key, now, idle, lock)
 
     store.load = noted
+    return store, leases
+
+
+def test_the_lock_outlives_the_page(make_site, stores):
+    """However short the lease of the sessions is, that of a page is as long as it may take."""
+    store, leases = leases_noted(stores.store())
     sessions = Sessions(secret=SECRET, store=store, lease=0.5)
     site = make_site(sessions=sessions, limits=portico.PageLimits(seconds=7))
     client = site.write("page.psp", COUNT).client()
@@ -280,15 +284,7 @@ def test_the_lock_outlives_the_page(make_site, stores):
 
 
 def test_a_session_that_was_locked_before_the_page_gets_the_longer_lease(tmp_path, serve, stores):
-    leases = []
-    store = stores.store()
-    load = store.load
-
-    def noted(key, now, idle, lock=None):
-        leases.append(lock and lock.lease)
-        return load(key, now, idle, lock)
-
-    store.load = noted
+    store, leases = leases_noted(stores.store())
     (tmp_path / "page.psp").write_text("<%= session['by'] %>")
     pages = portico.Pages(tmp_path)
 

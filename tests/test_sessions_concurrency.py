@@ -250,7 +250,8 @@ def test_the_lease_is_longer_than_any_handler_may_take(stores, serve):
     assert lease == [30.0]
 
 
-def test_one_whose_lease_ended_loses_to_the_other(stores, serve):
+def slow_writer():
+    """A handler that writes at `/slow`, then says that it has entered and waits until it may go; else `act`."""
     entered, may_go = threading.Event(), threading.Event()
 
     def handler(request):
@@ -261,6 +262,11 @@ def test_one_whose_lease_ended_loses_to_the_other(stores, serve):
             return {"statusCode": 200}
         return act(request)
 
+    return handler, entered, may_go
+
+
+def test_one_whose_lease_ended_loses_to_the_other(stores, serve):
+    handler, entered, may_go = slow_writer()
     served = serve(handler, sessions=stores.sessions(lock_timeout=GENEROUS), dispatch="threads")
     with contextlib.ExitStack() as stack:
         one, other = same_session(served, stack, 2)
@@ -275,16 +281,7 @@ def test_one_whose_lease_ended_loses_to_the_other(stores, serve):
 
 
 def test_an_end_is_not_undone_by_a_request_that_was_under_way(stores, serve):
-    entered, may_go = threading.Event(), threading.Event()
-
-    def handler(request):
-        if request.path == "/slow":
-            request.session["n"] = -1
-            entered.set()
-            assert may_go.wait(GENEROUS)
-            return {"statusCode": 200}
-        return act(request)
-
+    handler, entered, may_go = slow_writer()
     served = serve(handler, sessions=stores.sessions(lock_timeout=0.2), dispatch="threads")
     with contextlib.ExitStack() as stack:
         one, other, third = same_session(served, stack, 3)
