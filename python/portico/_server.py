@@ -509,8 +509,13 @@ class _Threads:
         self._lock = threading.Lock()
 
     def start(self, name: str, target: Callable[[], None]) -> None:
+        def run() -> None:
+            # It may come where no handler is any more; `threading` is silent about SystemExit itself alone.
+            with contextlib.suppress(InterpreterEnds):
+                target()
+
         # Daemons, so that a handler that never returns cannot keep the interpreter from ending.
-        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread = threading.Thread(target=run, name=name, daemon=True)
         with self._lock:
             # Listed before it runs: what runs on it may ask whether it is one of these.
             self._all = [known for known in self._all if known.is_alive() or known.ident is None] + [thread]
