@@ -132,16 +132,6 @@ class Application:
         return f"portico.asgi({self._app!r})"
 
 
-async def piece(exchange: Exchange) -> dict[str, Any]:
-    """What `receive()` gives of a body of which nothing is here yet."""
-    while True:
-        future = asyncio.get_running_loop().create_future()
-        message = exchange.poll(future)
-        if message is not None:
-            return message
-        await future
-
-
 async def disconnect(exchange: Exchange) -> dict[str, str]:
     """What `receive()` gives when there is nothing more to come."""
     await exchange.ended().wait()

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from ._core import BodySender, BodyStream, Request
+
+_Piece = TypeVar("_Piece", covariant=True)
+
+
+class _Polled(Protocol[_Piece]):
+    """What comes piece by piece: a request's body, or the messages of an ASGI application that reads one."""
+
+    def poll(self, future: asyncio.Future[None]) -> _Piece | None:
+        """The next piece; None where there is none yet, and then `future` is done when to ask again."""
 
 
 async def pump(body: AsyncIterable[bytes], sender: BodySender) -> None:
@@ -38,8 +47,8 @@ async def room(sender: BodySender) -> None:
         await future
 
 
-async def next_piece(stream: BodyStream) -> bytes:
-    """The next piece of a request's body. Raises `StopAsyncIteration` at its end."""
+async def next_piece(stream: _Polled[_Piece]) -> _Piece:
+    """The next piece, once it has come. Raises `StopAsyncIteration` at the end of a body."""
     while True:
         future = asyncio.get_running_loop().create_future()
         piece = stream.poll(future)

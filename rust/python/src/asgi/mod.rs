@@ -119,7 +119,7 @@ impl Exchange {
             static PIECE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             return match slf.get().next_piece(py, Waker::noop())? {
                 Some(message) => Ok(Bound::new(py, Ready(Some(message.into_any().unbind())))?.into_any()),
-                None => PIECE.import(py, "portico._asgi", "piece")?.call1((slf,)),
+                None => PIECE.import(py, "portico._bodies", "next_piece")?.call1((slf,)),
             };
         }
         let (first, over) = {
