@@ -1,13 +1,14 @@
 """What each store of sessions promises, without a server around it; and what becomes of one that is damaged or gone."""
 
 import contextlib
+import multiprocessing
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
@@ -354,17 +355,29 @@ def test_a_password_of_redis_is_not_told():
         assert "hush" not in str(raised.value)
 
 
-def test_a_file_of_sqlite_that_several_make_at_once(tmp_path):
-    def make(path, at_once):
-        at_once.wait()
-        store = SQLiteStore(path)
-        try:
-            return store.load("key", 0.0, 1.0)
-        finally:
-            store.close()
+def make_store(path, at_once=None):
+    (at_once or made_at_once).wait()
+    with contextlib.closing(SQLiteStore(path)) as store:
+        return store.load("key", 0.0, 1.0)
 
+
+def share_barrier(barrier):
+    global made_at_once
+    made_at_once = barrier
+
+
+def test_a_file_of_sqlite_that_several_threads_make_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         for number in range(40):
             at_once = threading.Barrier(8)
-            making = [pool.submit(make, tmp_path / f"{number}.db", at_once) for _ in range(8)]
+            making = [pool.submit(make_store, tmp_path / f"{number}.db", at_once) for _ in range(8)]
             assert [made.result() for made in making] == [None] * 8
+
+
+def test_a_file_of_sqlite_that_several_processes_make_at_once(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(4)
+    with ProcessPoolExecutor(4, spawn, share_barrier, (barrier,)) as pool:
+        for number in range(100):
+            making = [pool.submit(make_store, tmp_path / f"{number}.db") for _ in range(4)]
+            assert [made.result(60) for made in making] == [None] * 4

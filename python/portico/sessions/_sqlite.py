@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -160,14 +161,17 @@ class SQLiteStore(Store):
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
-        # For its owner alone; what SQLite puts beside it is made with the same mode.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
+        with _opening:
+            # For its owner alone; what SQLite puts beside it is made with the same mode. A file that is there is not
+            # opened by hand: closing it would give up the locks that SQLite has on it (SQLite, howtocorrupt, 2.2).
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            connection = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
         self._connection = connection
         return connection
 
@@ -182,7 +186,7 @@ class SQLiteStore(Store):
         if layout not in (0, _LAYOUT):
             raise sqlite3.DatabaseError(f"its layout {layout} is not the one that is known here, {_LAYOUT}")
         # Readers and a writer do not wait for each other.
-        connection.execute("PRAGMA journal_mode = WAL")
+        _keep_a_log(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA max_page_count = {self._max_bytes // _pragma(connection, 'page_size')}")
         if application == 0:
@@ -196,6 +200,20 @@ class SQLiteStore(Store):
             raise sqlite3.DatabaseError(f"it is damaged: {found}")
 
 
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Write-ahead logging. SQLite does not wait where another process asks for it at the same moment: that it is busy
+    it says at once, so the waiting is here."""
+    until = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.005)
+
+
 def _pragma(connection: sqlite3.Connection, text: str) -> Any:
     return connection.execute(f"PRAGMA {text}").fetchone()[0]
 
@@ -205,6 +223,8 @@ def _pragma(connection: sqlite3.Connection, text: str) -> Any:
 # the child then kept went into a log that the parent had removed at its end, and was lost.
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 _held: list[SQLiteStore] = []
+# One connection at a time is opened, so that a file just made by hand is closed before SQLite has locks on it.
+_opening = threading.Lock()
 
 
 def _before_fork() -> None:
@@ -215,9 +235,12 @@ def _before_fork() -> None:
             _held.append(store)
             with contextlib.suppress(sqlite3.Error):
                 store._disconnect()
+    _opening.acquire(timeout=_BUSY)
 
 
 def _after_fork() -> None:
+    with contextlib.suppress(RuntimeError):
+        _opening.release()
     while _held:
         _held.pop()._lock.release()
 
