@@ -20,7 +20,7 @@ use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::raw::Streams;
 use crate::server::Service;
-use crate::shutdown::draining_for;
+use crate::shutdown::draining;
 use crate::stream::Socket;
 
 /// Where to listen, and how.
@@ -332,7 +332,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
+                    _ = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),
