@@ -16,7 +16,7 @@ use crate::listener::Spoken;
 use crate::metrics::{Close, HandshakeFailure, Metrics};
 use crate::raw;
 use crate::server::Service;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::out_of_patience;
 use crate::stream::{Prefixed, Socket, Stream};
 use crate::tls::{self, Context, Hosts};
 
@@ -183,11 +183,11 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
     let (stream, context) = if secure {
         // Boxed, so that its many states take no room once it is over.
         let handshake = Box::pin(async {
-            let mut phase = service.lifecycle.subscribe();
+            let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
             tokio::select! {
                 biased;
                 done = tls::accept(&service, socket, &mut info, streams.as_ref().map(|streams| &streams.alpn[..])) => Some(done),
-                () = draining_for(&mut phase, PATIENCE) => None,
+                () = out_of_patience(&mut phase, begun) => None,
             }
         });
         let Some(done) = handshake.await else {
@@ -237,7 +237,7 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             tokio::select! {
                 biased;
                 sniffed = sniffing => sniffed,
-                () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
+                () = out_of_patience(&mut phase, opened) => return Close::Shutdown,
             }
         };
         match sniffed {

@@ -21,7 +21,7 @@ use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::raw::Streams;
 use crate::server::{Server, Service};
-use crate::shutdown::draining_for;
+use crate::shutdown::draining;
 use crate::stream::Socket;
 
 /// Where to listen, and how.
@@ -100,7 +100,7 @@ impl Listener {
         self.stop.send_replace(true);
         let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
         if let Some(owner) = &self.owner {
-            owner.close(CLOSE_WAIT);
+            owner.close(CLOSE_WAIT, None);
         }
     }
 
@@ -352,7 +352,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
+                    _ = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),

@@ -313,14 +313,14 @@ impl Server {
         self.event_loops().map_err(io::Error::other)?.watch()
     }
 
-    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see
-    /// [`Server::on_closed`].
-    pub fn close(&self, grace: Duration) {
+    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Clients that have asked nothing
+    /// are waited for as long as `patience`, or the setting `drain_idle_timeout`. Returns at once; see [`Server::on_closed`].
+    pub fn close(&self, grace: Duration, patience: Option<Duration>) {
         let loops = self.loops.lock();
         if self.service.lifecycle.has_ended() {
             return;
         }
-        self.service.lifecycle.drain(grace);
+        self.service.lifecycle.drain(grace, patience.unwrap_or(self.service.config.drain_idle_timeout));
         if loops.is_none() {
             drop(loops);
             self.service.lifecycle.stop();
@@ -356,7 +356,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.close(Duration::ZERO);
+        self.close(Duration::ZERO, None);
     }
 }
 
@@ -370,7 +370,7 @@ async fn supervise(service: Arc<Service>) {
     loop {
         let until = match *phase.borrow_and_update() {
             Phase::Serving => None,
-            Phase::Draining { until, .. } => Some(until),
+            Phase::Draining(drain) => Some(drain.until),
             Phase::Stopped => return,
         };
         let Some(until) = until else {

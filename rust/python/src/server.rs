@@ -257,11 +257,15 @@ impl Server {
         Driver::new(py, &self.server, bridge, other).map_err(errors::to_python)
     }
 
-    /// Begins to close, and returns.
-    fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
-        let grace = Duration::try_from_secs_f64(grace)
-            .map_err(|_| ConfigError::new_err(format!("grace: a number of seconds from 0 on, not {grace}")))?;
-        detach(py, || self.server.close(grace));
+    /// Begins to close, and returns. `idle` is there in place of the setting `drain_idle_timeout`.
+    #[pyo3(signature = (grace, idle=None))]
+    fn close(&self, py: Python<'_>, grace: f64, idle: Option<f64>) -> PyResult<()> {
+        let seconds = |name, given| {
+            Duration::try_from_secs_f64(given)
+                .map_err(|_| ConfigError::new_err(format!("{name}: a number of seconds from 0 on, not {given}")))
+        };
+        let (grace, idle) = (seconds("grace", grace)?, idle.map(|idle| seconds("idle", idle)).transpose()?);
+        detach(py, || self.server.close(grace, idle));
         Ok(())
     }
 

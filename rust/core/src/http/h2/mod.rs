@@ -31,7 +31,7 @@ use self::watched::{Seen, Watched};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Prefixed;
 
 /// Streams that one client may have open at once (RFC 9113 section 5.1.2 recommends no fewer than 100).
@@ -86,7 +86,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
             Ok(Err(_)) => return Close::Aborted,
             Err(_) => return Close::Idle,
         },
-        () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
+        () = out_of_patience(&mut phase, began.into_std()) => return Close::Shutdown,
     };
     let (sending, mut to_send) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared { connection, activity: Activity::new(began, seen.clone()), sending });
@@ -100,7 +100,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                 None => give_way().await,
             },
             Some(sending) = to_send.recv() => drop(tokio::spawn(sending.run())),
-            () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
+            _ = draining(&mut phase), if told.is_none() => {
                 told = Some(Close::Shutdown);
                 activity.told();
                 wire.graceful_shutdown();
