@@ -21,6 +21,7 @@ use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::trace::{Event, Trace};
 
 /// Gives a connection to its callback and does its I/O until both are done with it.
 pub(crate) async fn serve(
@@ -41,7 +42,11 @@ pub(crate) async fn serve(
         shut: false,
         blocked: false,
         active: now,
+        trace: connection.trace.clone(),
+        received: 0,
+        sent: 0,
     };
+    connection.trace.tell(|| Event::Protocol { name: "stream" });
     let mut waits = Waits {
         phase,
         timer: Timer::new(now + write_timeout),
@@ -60,13 +65,20 @@ pub(crate) async fn serve(
                 }
                 return pump.reason();
             }
-            Happened::Late => pump.pipe.fail(StreamError::WriteTimeout(write_timeout)),
+            Happened::Late => {
+                pump.trace.tell(|| Event::TimedOut { setting: "write_timeout" });
+                pump.pipe.fail(StreamError::WriteTimeout(write_timeout));
+            }
             Happened::NoThread => {
+                pump.trace.tell(|| Event::TimedOut { setting: "stream_threads" });
                 connection.service.observer.report(no_thread(&connection));
                 pump.pipe.fail(StreamError::ServerEnded);
                 return Close::Server;
             }
-            Happened::Drained => pump.pipe.drain(),
+            Happened::Drained => {
+                pump.trace.tell(|| Event::Draining {});
+                pump.pipe.drain();
+            }
         }
     }
 }
@@ -105,6 +117,10 @@ struct Pump {
     blocked: bool,
     /// When the last byte went either way.
     active: Instant,
+    trace: Trace,
+    /// Bytes that came, and that were sent.
+    received: u64,
+    sent: u64,
 }
 
 enum Happened {
@@ -172,7 +188,10 @@ impl Pump {
         match self.stream.poll_read_some(cx, &mut |bytes| pipe.receive(bytes)) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => self.end(End::Orderly),
-            Poll::Ready(Ok(_)) => self.active = Instant::now(),
+            Poll::Ready(Ok(read)) => {
+                self.received += read as u64;
+                self.active = Instant::now();
+            }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.end(End::Truncated),
             Poll::Ready(Err(error)) => return Err(lost(&error, false)),
         }
@@ -194,6 +213,7 @@ impl Pump {
                 Poll::Ready(Ok(sent)) => {
                     self.sending.advance(sent);
                     self.pipe.sent(sent);
+                    self.sent += sent as u64;
                     (self.unflushed, self.active) = (true, Instant::now());
                     Ok(true)
                 }
@@ -238,6 +258,7 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
+        self.trace.carried(self.received, self.sent);
         // At the server's end, or within a panic; else the callback is done and nobody hears it.
         self.pipe.fail(StreamError::ServerEnded);
     }

@@ -27,6 +27,7 @@ use crate::metrics::Close;
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::trace::Event as Step;
 use crate::websocket::{self, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
@@ -44,6 +45,7 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
         machine.receive(&read, opened);
     }
     drop(read);
+    connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
     let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None };
@@ -218,9 +220,16 @@ impl Io {
             },
             () = self.timer.until(deadline) => Err(match wait.refusal() {
                 Some(error) => Stop::Refuse(error),
-                None => Stop::Quiet(Close::Idle),
+                None => {
+                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+                    self.connection.trace.tell(|| Step::TimedOut { setting });
+                    Stop::Quiet(Close::Idle)
+                }
             }),
-            () = draining_for(&mut self.phase, patience), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
+            () = draining_for(&mut self.phase, patience), if wait != Wait::Body => {
+                self.connection.trace.tell(|| Step::Draining {});
+                Err(Stop::Quiet(Close::Shutdown))
+            }
         }
     }
 
@@ -456,14 +465,19 @@ impl Io {
                         body = &body[n - of_head..];
                     }
                 },
-                () = self.timer.until(pace.since() + patience) => return Err(Close::WriteTimeout),
+                () = self.timer.until(pace.since() + patience) => return Err(self.takes_nothing()),
             }
         }
         tokio::select! {
             biased;
             flushed = self.stream.flush() => flushed.map_err(|_| Close::Aborted),
-            () = self.timer.until(Instant::now() + patience) => Err(Close::WriteTimeout),
+            () = self.timer.until(Instant::now() + patience) => Err(self.takes_nothing()),
         }
+    }
+
+    fn takes_nothing(&self) -> Close {
+        self.connection.trace.tell(|| Step::TimedOut { setting: "write_timeout" });
+        Close::WriteTimeout
     }
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
