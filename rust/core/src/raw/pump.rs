@@ -43,6 +43,8 @@ pub(crate) async fn serve(
         blocked: false,
         active: now,
         trace: connection.trace.clone(),
+        began: now,
+        begun: false,
         received: 0,
         sent: 0,
     };
@@ -118,6 +120,10 @@ struct Pump {
     /// When the last byte went either way.
     active: Instant,
     trace: Trace,
+    /// When the callback was called for.
+    began: Instant,
+    /// It has begun.
+    begun: bool,
     /// Bytes that came, and that were sent.
     received: u64,
     sent: u64,
@@ -145,6 +151,10 @@ impl Pump {
             let Plan { piece, may_read, orders } = self.pipe.plan(self.sending.is_empty(), cx.waker());
             if let Some(piece) = piece {
                 self.sending = piece;
+            }
+            if let Some(place) = orders.begun.filter(|_| !std::mem::replace(&mut self.begun, orders.begun.is_some())) {
+                let waited = self.began.elapsed().as_secs_f64();
+                self.trace.tell(|| Event::HandlerBegun { place, waited });
             }
             // Reading first: a client that has sent its last and left is heard before a write finds out.
             let moved = self.poll_receive(cx, may_read).and_then(|received| {
@@ -294,7 +304,7 @@ impl Waits {
         let saying_goodbye = blocked && pump.sending.is_empty() && !pump.unflushed;
         let patience = if saying_goodbye { self.write_timeout.min(farewell::LINGER_IDLE) } else { self.write_timeout };
         let Waits { phase, timer, turn, drain, .. } = self;
-        let turn_ends = turn.filter(|_| !pump.pipe.orders().begun);
+        let turn_ends = turn.filter(|_| pump.pipe.orders().begun.is_none());
         tokio::select! {
             biased;
             happened = poll_fn(|cx| pump.poll(cx)) => happened,
@@ -303,7 +313,7 @@ impl Waits {
             }
             () = until(turn_ends), if turn_ends.is_some() => {
                 *turn = None;
-                if pump.pipe.orders().begun { Happened::Changed } else { Happened::NoThread }
+                if pump.pipe.orders().begun.is_some() { Happened::Changed } else { Happened::NoThread }
             }
             () = draining_for(phase, PATIENCE), if *drain == Drain::No => {
                 *drain = Drain::At(pump.active + PATIENCE);
