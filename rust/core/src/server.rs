@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -22,6 +22,7 @@ use crate::locks::{Mutex, RwLock};
 use crate::metrics::{Counted, Metrics};
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
+use crate::trace;
 
 /// Starts threads: an embedding language may want them to be its own.
 pub trait Spawn: Send + Sync + 'static {
@@ -51,6 +52,8 @@ pub(crate) struct Service {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    /// Where connections tell what they do; nowhere, where nobody asks.
+    pub(crate) trace: OnceLock<Arc<trace::Queue>>,
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
@@ -142,6 +145,7 @@ impl Server {
             metrics: Arc::default(),
             observer,
             lifecycle: Lifecycle::new(),
+            trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
             listening: AtomicUsize::new(0),
@@ -161,6 +165,11 @@ impl Server {
     /// Sets who answers for hosts that have no handler of their own.
     pub fn set_handler(&self, handler: Option<Arc<dyn Handler>>) {
         self.service.hosts.write().set_fallback(handler);
+    }
+
+    /// Has every connection tell what it does. To be called before the first [`Server::listen`], once.
+    pub fn trace_to(&self, queue: Arc<trace::Queue>) {
+        let _ = self.service.trace.set(queue);
     }
 
     /// Adds a context beside those of the same host. Works while serving.
