@@ -103,6 +103,9 @@ impl Connection {
         host: &str,
         meant: &mut Option<Arc<str>>,
     ) -> Result<Arc<dyn Handler>, RequestError> {
+        if let Some(only) = &self.service.only {
+            return Ok(only.clone());
+        }
         let name = host_name(host);
         let hosts = self.service.hosts.read();
         self.check_name(name, &hosts)?;
@@ -125,6 +128,9 @@ impl Connection {
     /// # Errors
     /// [`Refusal::Misdirected`].
     pub(crate) fn check_host(&self, host: &str) -> Result<(), RequestError> {
+        if self.service.only.is_some() {
+            return Ok(());
+        }
         self.check_name(host_name(host), &self.service.hosts.read())
     }
 

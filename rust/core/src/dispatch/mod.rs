@@ -24,6 +24,7 @@ pub use judge::{Judge, handler_begins};
 pub use pool::{Pool, Pooled};
 pub use turns::Turns;
 
+use crate::admin;
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
@@ -355,6 +356,11 @@ pub(crate) fn admit(
 fn find(connection: &Connection, request: &mut Request, record: &mut Record) -> Result<Admitted, RequestError> {
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
         return Ok(Admitted::Answered(Response::options()));
+    }
+    if connection.service.config.probes
+        && let Some(response) = admin::at_ordinary_listener(&connection.service, request)
+    {
+        return Ok(Admitted::Answered(response));
     }
     let admitted = follow(connection.handler_for(request.host(), &mut record.host)?, request);
     record.route.clone_from(&request.pattern);
