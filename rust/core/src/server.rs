@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, Pool, Work};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
@@ -136,10 +136,9 @@ impl Server {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let service = Arc::new(Service {
-            config: Arc::new(config),
             hosts,
             only,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
             seats: Mutex::default(),
@@ -150,6 +149,7 @@ impl Server {
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
+            config: Arc::new(config),
         });
         let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
         let ended = loops.clone();
@@ -347,6 +347,12 @@ impl Server {
     /// Everything that is counted.
     pub fn stats(&self) -> Vec<Counted> {
         self.service.metrics.list()
+    }
+
+    /// Shows in its statistics what a pool does for it, which is called so there.
+    pub fn show_pool<W: Work>(&self, name: &'static str, pool: &Arc<Pool<W>>) {
+        let pool = Arc::downgrade(pool);
+        self.service.metrics.show_pool(name, move || pool.upgrade().map(|pool| pool.look()));
     }
 
     pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {

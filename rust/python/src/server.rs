@@ -97,6 +97,8 @@ impl Server {
         let forms = Arc::new(Limits::from(&config));
         let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone(), forms });
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
+        server.show_pool("handlers", &pool);
+        server.show_pool("streams", &visits.pool);
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
             Box::new(move || {
