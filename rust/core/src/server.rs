@@ -13,13 +13,13 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, Pool, Work};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Counted, Latency, Metrics};
 use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
@@ -150,10 +150,9 @@ impl Server {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let service = Arc::new(Service {
-            config: Arc::new(config),
             hosts,
             only,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
             trace: OnceLock::new(),
@@ -165,6 +164,7 @@ impl Server {
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
+            config: Arc::new(config),
         });
         let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
         let ended = loops.clone();
@@ -367,6 +367,17 @@ impl Server {
     /// Everything that is counted.
     pub fn stats(&self) -> Vec<Counted> {
         self.service.metrics.list()
+    }
+
+    /// How long requests took: by host, route, method and class of status.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.service.metrics.latencies()
+    }
+
+    /// Shows in its statistics what a pool does for it, which is called so there.
+    pub fn show_pool<W: Work>(&self, name: &'static str, pool: &Arc<Pool<W>>) {
+        let pool = Arc::downgrade(pool);
+        self.service.metrics.show_pool(name, move || pool.upgrade().map(|pool| pool.look()));
     }
 
     pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {

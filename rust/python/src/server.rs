@@ -17,7 +17,7 @@ use portico_core::{
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict, PyDict};
 
 use crate::connection;
 use crate::contexts::{self, Context};
@@ -109,6 +109,8 @@ impl Server {
             server.trace_to(tracer.queue.clone());
             tracer
         });
+        server.show_pool("handlers", &pool);
+        server.show_pool("streams", &visits.pool);
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
             let queue = tracer.as_ref().map(|tracer| tracer.queue.clone());
@@ -324,15 +326,22 @@ impl Server {
         for Counted { name, stat, .. } in self.server.stats() {
             match stat {
                 Stat::Number(number) => stats.set_item(name, number)?,
-                Stat::Labelled(_, labels) => {
-                    let dict = PyDict::new(py);
-                    for (label, number) in labels {
-                        dict.set_item(label, number)?;
-                    }
-                    stats.set_item(name, dict)?;
-                }
+                Stat::Labelled(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
+                Stat::Seconds(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
             }
         }
+        let latencies = self.server.latencies().into_iter().map(|latency| {
+            let dict = PyDict::new(py);
+            dict.set_item("host", latency.host)?;
+            dict.set_item("route", latency.route)?;
+            dict.set_item("method", latency.method)?;
+            dict.set_item("status", latency.status)?;
+            dict.set_item("count", latency.count)?;
+            dict.set_item("seconds", latency.seconds)?;
+            dict.set_item("buckets", latency.buckets.into_py_dict(py)?)?;
+            Ok(dict)
+        });
+        stats.set_item("latencies", latencies.collect::<PyResult<Vec<_>>>()?)?;
         Ok(stats)
     }
 

@@ -43,6 +43,11 @@ impl<T> Turns<T> {
         Some(item)
     }
 
+    /// How much waits.
+    pub fn len(&self) -> usize {
+        self.next.len() + self.more.values().map(VecDeque::len).sum::<usize>()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.next.is_empty()
