@@ -106,8 +106,15 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    let words = bound.words();
+    service.listening.lock().push(words.clone());
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
+        let mut listening = service.listening.lock();
+        if let Some(at) = listening.iter().position(|other| *other == words) {
+            listening.remove(at);
+        }
+        drop(listening);
         drop(alive);
         drop(alive_guard);
     });
@@ -255,6 +262,17 @@ impl Bound {
     pub fn with_streams(mut self, streams: Streams) -> Self {
         self.streams = Some(Arc::new(streams));
         self
+    }
+
+    /// What is spoken there and where, for people.
+    fn words(&self) -> String {
+        let scheme = match (&self.streams, self.tls) {
+            (None, true) => "https://",
+            (None, false) => "http://",
+            (Some(_), true) => "streams by TLS on ",
+            (Some(_), false) => "streams on ",
+        };
+        format!("{scheme}{}", self.address)
     }
 
     /// Whether connections to it may have other addresses at this end.

@@ -6,20 +6,21 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, Pool, Roster};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
 use crate::metrics::{Metrics, Stat};
+use crate::recent::{Recent, Remembering};
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
 
@@ -51,6 +52,16 @@ pub(crate) struct Service {
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
+    /// The last lines of its log.
+    pub(crate) recent: Arc<Recent>,
+    /// Who answers, and where.
+    pub(crate) roster: Arc<Roster>,
+    /// The threads for handlers, where there are any.
+    pub(crate) pool: OnceLock<Arc<Pool>>,
+    /// Where it listens, in words.
+    pub(crate) listening: Mutex<Vec<String>>,
+    /// When it was made.
+    pub(crate) made: (Instant, SystemTime),
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -105,6 +116,8 @@ impl Server {
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
     ) -> Self {
+        let recent: Arc<Recent> = Arc::default();
+        let observer: Arc<dyn Observer> = Arc::new(Remembering { recent: recent.clone(), observer });
         let service = Arc::new(Service {
             config: Arc::new(config),
             hosts: RwLock::new(Hosts::new(handler)),
@@ -113,6 +126,11 @@ impl Server {
             lifecycle: Lifecycle::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
+            recent,
+            roster: Arc::default(),
+            pool: OnceLock::new(),
+            listening: Mutex::default(),
+            made: (Instant::now(), SystemTime::now()),
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
@@ -294,6 +312,22 @@ impl Server {
     /// Whether [`Server::close`] was not called yet.
     pub fn is_open(&self) -> bool {
         self.service.lifecycle.is_serving()
+    }
+
+    /// The last lines of its log, for whoever has more to note.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.service.recent
+    }
+
+    /// Its handlers, for whoever makes them.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.service.roster
+    }
+
+    /// Says which pool its handlers run on, once.
+    pub fn set_pool(&self, pool: Arc<Pool>) {
+        // A second one would be another server's.
+        let _ = self.service.pool.set(pool);
     }
 
     /// What its connections share.

@@ -11,7 +11,7 @@ use portico_core::dispatch::Streams;
 use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
-use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
+use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Level, Place, Pool, Pooled, Recent, Runs, Spawn, Stat};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -95,6 +95,7 @@ impl Server {
         let forms = Arc::new(Limits::from(&config));
         let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone(), forms });
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
+        server.set_pool(pool.clone());
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
             Box::new(move || {
@@ -263,6 +264,11 @@ impl Server {
         detach(py, || self.server.on_closed(Box::new(call)));
     }
 
+    /// Where lines of the log are noted, for the dashboard.
+    fn recent(&self) -> Lines {
+        Lines(self.server.recent().clone())
+    }
+
     fn is_open(&self) -> bool {
         self.server.is_open()
     }
@@ -303,10 +309,29 @@ impl Server {
     fn handlers(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Told)>> {
         let given: Vec<_> = {
             let handlers = self.handlers.lock();
-            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.clone()))).collect()
+            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.tell()))).collect()
         };
-        let told = given.into_iter().map(|(slot, runs)| Ok((slot.get(py)?.unbind(), runs.tell())));
+        let told = given.into_iter().map(|(slot, told)| {
+            Ok((slot.get(py)?.unbind(), (told.runs, told.reason, told.moves, told.long_paths)))
+        });
         told.collect()
+    }
+}
+
+/// The last lines of a server's log.
+#[pyclass(frozen)]
+pub(crate) struct Lines(Arc<Recent>);
+
+#[pymethods]
+impl Lines {
+    /// Keeps a line, `warning`, `error` or, by any other name, `info`.
+    fn note(&self, level: &str, message: &str) {
+        let level = match level {
+            "error" => Level::Error,
+            "warning" => Level::Warning,
+            _ => Level::Info,
+        };
+        self.0.note(level, message);
     }
 }
 
@@ -316,27 +341,12 @@ struct Given {
     runs: Runs,
 }
 
-/// Where a handler runs.
-#[derive(Clone)]
-enum Runs {
-    Inline,
-    Threads,
-    Asyncio,
-    Auto(Arc<Judge>),
-}
-
 type Told = (&'static str, String, (u32, u32), Vec<String>);
 
-impl Runs {
-    fn tell(&self) -> Told {
-        match self {
-            Runs::Inline => ("inline", "as dispatch says".into(), (0, 0), Vec::new()),
-            Runs::Threads => ("threads", "as dispatch says".into(), (0, 0), Vec::new()),
-            Runs::Asyncio => ("asyncio", "it is async, or as dispatch says".into(), (0, 0), Vec::new()),
-            Runs::Auto(judge) if judge.is_inline() => ("inline", judge.reason(), judge.moves(), judge.long_paths()),
-            Runs::Auto(judge) => ("threads", judge.reason(), judge.moves(), Vec::new()),
-        }
-    }
+/// What to call a handler: as `portico._reports` does, so that logs and dashboard say the same.
+fn name_of(handler: &Bound<'_, PyAny>) -> PyResult<String> {
+    let py = handler.py();
+    py.import(intern!(py, "portico._reports"))?.call_method1(intern!(py, "name_of"), (handler,))?.extract()
 }
 
 impl Drop for Server {
@@ -371,6 +381,7 @@ impl Server {
         let streams = streams(handler)?;
         let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);
+        let given = handler;
         let handler = Arc::new(Function { callable, site: self.site.clone(), streams });
         let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
             Some(bridge) => {
@@ -379,6 +390,9 @@ impl Server {
             }
             None => self.dispatch_function(handler),
         };
+        // A handler of no name at all is still one.
+        let name = name_of(given).unwrap_or_else(|_| "?".into());
+        self.server.roster().add(&name, runs.clone(), slot.clone());
         let mut handlers = self.handlers.lock();
         if handlers.len() == handlers.capacity() {
             // Forgets those that are gone; with room for as many again, so that a hundred thousand routes take no longer each.

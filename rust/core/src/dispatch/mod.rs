@@ -7,6 +7,7 @@
 mod auto;
 mod judge;
 mod pool;
+mod roster;
 mod turns;
 
 use std::panic::AssertUnwindSafe;
@@ -21,7 +22,8 @@ use tokio::time::Instant;
 pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
-pub use pool::{Pool, Pooled};
+pub use pool::{Pool, PoolState, Pooled};
+pub use roster::{Roster, Runs, Told};
 pub use turns::Turns;
 
 use crate::connection::Connection;

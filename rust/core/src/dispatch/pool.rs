@@ -37,6 +37,17 @@ impl<W> State<W> {
     }
 }
 
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolState {
+    /// Threads that there are.
+    pub threads: usize,
+    /// Those that have nothing to do.
+    pub idle: usize,
+    /// What waits for a thread.
+    pub waiting: usize,
+}
+
 /// Threads that do work. A thread that takes some makes sure, before it begins, that another one is there for the next,
 /// until there are enough: no I/O thread ever starts one.
 pub struct Pool<W: Work = Job> {
@@ -133,6 +144,12 @@ impl<W: Work> Pool<W> {
             let _ = self.start_thread(number);
         }
         Some(job)
+    }
+
+    /// How busy it is.
+    pub fn state(&self) -> PoolState {
+        let state = self.state.lock();
+        PoolState { threads: state.threads, idle: state.idle, waiting: state.queue.len() }
     }
 
     /// Lets the threads end when they have done what is queued.
