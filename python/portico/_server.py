@@ -245,24 +245,56 @@ class Server:
         context, `ClosedError` for a closed server.
         """
         self._check_process()
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
-            raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
+        _check_port(port)
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
         path = None if unix is None else os.fspath(unix)
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
             raise ConfigError("alpn: only with stream; what is offered for HTTP is a matter of add_context")
-        with _starting:
-            if _ending:
-                raise ClosedError("cannot listen: the interpreter is ending")
-            _listening.add(self)
+        self._list()
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
         listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams)
         self._listens = True
         return Listener(listener, self)
+
+    def listen_admin(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        unix: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
+    ) -> Listener:
+        """Serves those who run the server, until it has ended: `/metrics` for Prometheus, `/probe/startup`,
+        `/probe/readiness` and `/probe/liveness`.
+
+        It is HTTP on a thread, and with limits, of its own: answered by the core also while every handler is stuck,
+        and not counted in `max_connections` and the like. `port`, `unix` and `fd` are as those of `listen`; with `tls`
+        it has the certificates of the server.
+
+        Without a `token` it listens on this machine alone, and answers requests for an IP address or `localhost` only,
+        so that no page of a stranger's reads it by way of a name that leads here. With one clients show it by
+        `Authorization: Bearer`, and browsers once by `?token=`, for which they get a cookie. Probes need none.
+
+        Raises `ConfigError` for an address that others can reach without a token, for a token of less than 16
+        characters or with others than letters, digits and `-._~+/=`, and for TLS without any context; `ListenError` (an
+        `OSError`) where the address is in use and the like; `ClosedError` for a closed server.
+
+        >>> with Server() as server:
+        ...     listener = server.listen_admin(0)
+        """
+        self._check_process()
+        _check_port(port)
+        if not isinstance(token, (str, type(None))):
+            raise ConfigError(f"token: a str or None, not {type(token).__name__}")
+        path = None if unix is None else os.fspath(unix)
+        self._list()
+        return Listener(self._core.listen_admin(host, port, path, fd, tls, token), self)
 
     def close(self, grace: float = 30.0) -> None:
         """Stops accepting, lets what is in flight finish for `grace` seconds, then drops the rest.
@@ -424,6 +456,13 @@ class Server:
         if self._session_store is not None:
             self._session_store._warn_of_others()
 
+    def _list(self) -> None:
+        """Has it closed when the interpreter ends."""
+        with _starting:
+            if _ending:
+                raise ClosedError("cannot listen: the interpreter is ending")
+            _listening.add(self)
+
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]
     ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
@@ -489,6 +528,11 @@ def _sessions(given: Any) -> Sessions | None:
         return Sessions(**given)
     except TypeError as error:
         raise ConfigError(f"sessions: {error}") from None
+
+
+def _check_port(port: int) -> None:
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
+        raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
 def _check_grace(grace: float) -> float:

@@ -98,6 +98,9 @@ impl Connection {
     /// # Errors
     /// Those of [`Connection::check_host`]; nobody.
     pub(crate) fn handler_for(&self, host: &str) -> Result<Arc<dyn Handler>, RequestError> {
+        if let Some(only) = &self.service.only {
+            return Ok(only.clone());
+        }
         let name = host_name(host);
         let hosts = self.service.hosts.read();
         self.check_name(name, &hosts)?;
@@ -116,6 +119,9 @@ impl Connection {
     /// # Errors
     /// [`Refusal::Misdirected`].
     pub(crate) fn check_host(&self, host: &str) -> Result<(), RequestError> {
+        if self.service.only.is_some() {
+            return Ok(());
+        }
         self.check_name(host_name(host), &self.service.hosts.read())
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
@@ -19,7 +20,7 @@ use crate::error::{Error, Report, Stage};
 use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::raw::Streams;
-use crate::server::Service;
+use crate::server::{Server, Service};
 use crate::shutdown::draining_for;
 use crate::stream::Socket;
 
@@ -79,6 +80,8 @@ pub struct Listener {
     stop: watch::Sender<bool>,
     /// Disconnected when the socket is closed.
     gone: crate::locks::Mutex<std::sync::mpsc::Receiver<()>>,
+    /// A server that is there for this listener alone.
+    owner: Option<Arc<Server>>,
 }
 
 impl Listener {
@@ -96,6 +99,15 @@ impl Listener {
     pub fn close(&self) {
         self.stop.send_replace(true);
         let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
+        if let Some(owner) = &self.owner {
+            owner.close(CLOSE_WAIT);
+        }
+    }
+
+    /// Closes that server with this listener.
+    pub(crate) fn owned_by(mut self, owner: Arc<Server>) -> Self {
+        self.owner = Some(owner);
+        self
     }
 }
 
@@ -107,18 +119,17 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let alive_guard = service.join();
     let others = loops.clone();
     let words = bound.words();
-    service.listening.lock().push(words.clone());
+    service.places.lock().push(words.clone());
+    service.listening.fetch_add(1, Ordering::AcqRel);
+    service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
-        let mut listening = service.listening.lock();
-        if let Some(at) = listening.iter().position(|other| *other == words) {
-            listening.remove(at);
-        }
-        drop(listening);
+        service.listening.fetch_sub(1, Ordering::AcqRel);
+        service.no_longer_at(&words);
         drop(alive);
         drop(alive_guard);
     });
-    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone) }
+    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone), owner: None }
 }
 
 /// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.
@@ -273,6 +284,11 @@ impl Bound {
             (Some(_), false) => "streams on ",
         };
         format!("{scheme}{}", self.address)
+    }
+
+    /// What is really listened on.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Whether connections to it may have other addresses at this end.

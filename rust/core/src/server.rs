@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,11 +15,11 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::dispatch::{Handler, Pool, Roster};
 use crate::error::{Error, Observer};
-use crate::event_loops::{Driver, EventLoops};
+use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Metrics, Stat};
+use crate::metrics::{Counted, Metrics};
 use crate::recent::{Recent, Remembering};
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
@@ -45,7 +45,10 @@ impl Spawn for StdThreads {
 /// What every connection of a server shares.
 pub(crate) struct Service {
     pub(crate) config: Arc<Config>,
-    pub(crate) hosts: RwLock<Hosts>,
+    /// Those of the server that this one is beside, where it has none of its own.
+    pub(crate) hosts: Arc<RwLock<Hosts>>,
+    /// Who answers for every host, where that has nothing to do with hosts.
+    pub(crate) only: Option<Arc<dyn Handler>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) lifecycle: Arc<Lifecycle>,
@@ -59,9 +62,14 @@ pub(crate) struct Service {
     /// The threads for handlers, where there are any.
     pub(crate) pool: OnceLock<Arc<Pool>>,
     /// Where it listens, in words.
-    pub(crate) listening: Mutex<Vec<String>>,
+    pub(crate) places: Mutex<Vec<String>>,
     /// When it was made.
     pub(crate) made: (Instant, SystemTime),
+    /// Listeners that accept.
+    pub(crate) listening: AtomicUsize,
+    /// Whether there was ever one.
+    pub(crate) has_listened: AtomicBool,
+    pub(crate) pulse: Pulse,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -72,6 +80,14 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A listener has ended.
+    pub(crate) fn no_longer_at(&self, place: &str) {
+        let mut places = self.places.lock();
+        if let Some(at) = places.iter().position(|other| other == place) {
+            places.remove(at);
+        }
     }
 
     /// Counts one more thing that a graceful end waits for.
@@ -117,10 +133,34 @@ impl Server {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let recent: Arc<Recent> = Arc::default();
-        let observer: Arc<dyn Observer> = Arc::new(Remembering { recent: recent.clone(), observer });
+        let observer = Arc::new(Remembering { recent: recent.clone(), observer });
+        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, (recent, observer))
+    }
+
+    /// A server that has the same certificates and tells the same observer, but nothing else in common; `handler` answers for
+    /// all hosts.
+    pub(crate) fn beside(
+        &self,
+        config: Config,
+        handler: Arc<dyn Handler>,
+        spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
+    ) -> Self {
+        let Service { hosts, recent, observer, .. } = &*self.service;
+        let told = (recent.clone(), observer.clone());
+        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), told)
+    }
+
+    fn of(
+        config: Config,
+        hosts: Arc<RwLock<Hosts>>,
+        only: Option<Arc<dyn Handler>>,
+        spawn: Arc<dyn Spawn>,
+        (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
+    ) -> Self {
         let service = Arc::new(Service {
             config: Arc::new(config),
-            hosts: RwLock::new(Hosts::new(handler)),
+            hosts,
+            only,
             metrics: Arc::default(),
             observer,
             lifecycle: Lifecycle::new(),
@@ -129,8 +169,11 @@ impl Server {
             recent,
             roster: Arc::default(),
             pool: OnceLock::new(),
-            listening: Mutex::default(),
+            places: Mutex::default(),
             made: (Instant::now(), SystemTime::now()),
+            listening: AtomicUsize::new(0),
+            has_listened: AtomicBool::new(false),
+            pulse: Pulse::new(),
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
@@ -271,12 +314,21 @@ impl Server {
             let finish = Box::new(move || finish(&service));
             let made = EventLoops::new(config.io_threads, lifecycle, metrics, &self.spawn, finish).map_err(no_loop)?;
             prepare(&made).map_err(no_loop)?;
+            self.service.pulse.watch(&made);
             loops.insert(made).clone()
         };
         made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
-        made.first().spawn(remind(self.service.clone()));
+        if self.service.only.is_none() {
+            made.first().spawn(remind(self.service.clone()));
+        }
         Ok(made)
+    }
+
+    /// Runs something on the first event loop, until that ends.
+    pub(crate) fn on_first_loop(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        self.event_loops()?.first().spawn(task);
+        Ok(())
     }
 
     /// Has handlers that hold an event loop too long noticed, at the cost of two threads: for a server whose handlers are
@@ -335,12 +387,12 @@ impl Server {
         &self.service
     }
 
-    /// Every counter: its name, what it counts, its value.
-    pub fn stats(&self) -> Vec<(&'static str, &'static str, Stat)> {
-        self.service.metrics.stats()
+    /// Everything that is counted.
+    pub fn stats(&self) -> Vec<Counted> {
+        self.service.metrics.list()
     }
 
-    fn check_open(&self, doing: &str) -> Result<(), Error> {
+    pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {
         if self.is_open() { Ok(()) } else { Err(Error::Closed(format!("cannot {doing} a closed server"))) }
     }
 }
@@ -395,6 +447,10 @@ async fn remind(service: Arc<Service>) {
 
 /// After the last I/O thread: lets go of handlers, then tells who waits.
 fn finish(service: &Service) {
+    service.pulse.forget();
+    if service.only.is_some() {
+        return service.lifecycle.end(); // The hosts are another server's.
+    }
     let contexts = service.hosts.read().contexts();
     contexts.iter().for_each(|context| context.forget_handler());
     // Dropped outside the lock, because dropping handlers may run anything.

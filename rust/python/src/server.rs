@@ -11,7 +11,10 @@ use portico_core::dispatch::Streams;
 use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
-use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Level, Place, Pool, Pooled, Recent, Runs, Spawn, Stat};
+use portico_core::{
+    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Level, Place, Pool, Pooled, Recent, Runs, Spawn, Stat,
+    Token,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -206,12 +209,7 @@ impl Server {
         backlog: Option<i32>,
         stream: Option<streams::Given<'_>>,
     ) -> PyResult<Listener> {
-        let place = match (unix, fd) {
-            (Some(path), _) => Place::Unix(path.into()),
-            (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
-            (None, None) => Place::Inet { host, port },
-        };
-        let endpoint = Endpoint { place, tls, reuse_port, backlog };
+        let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port, backlog };
         let streams = stream.map(|given| {
             if given.2.is_none() {
                 self.wanted.lock().streams.want();
@@ -228,6 +226,28 @@ impl Server {
             // Before the first connection: where one of them cannot be started, nothing is accepted.
             self.start_threads()?;
             self.server.accept(bound).map(Listener)
+        })
+        .map_err(errors::to_python)
+    }
+
+    /// Serves what is for those who run the server.
+    #[pyo3(signature = (host, port, unix, fd, tls, token))]
+    #[expect(clippy::too_many_arguments, reason = "the keywords of listen_admin, spelled out once in Python")]
+    fn listen_admin(
+        &self,
+        py: Python<'_>,
+        host: String,
+        port: u16,
+        unix: Option<OsString>,
+        fd: Option<RawFd>,
+        tls: bool,
+        token: Option<&str>,
+    ) -> PyResult<Listener> {
+        let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port: false, backlog: None };
+        let token = token.map(Token::new).transpose().map_err(errors::to_python)?;
+        detach(py, || {
+            self.start_reporter()?;
+            self.server.listen_admin(&endpoint, token).map(Listener)
         })
         .map_err(errors::to_python)
     }
@@ -289,10 +309,10 @@ impl Server {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
-        for (name, _, stat) in self.server.stats() {
+        for Counted { name, stat, .. } in self.server.stats() {
             match stat {
                 Stat::Number(number) => stats.set_item(name, number)?,
-                Stat::Labelled(labels) => {
+                Stat::Labelled(_, labels) => {
                     let dict = PyDict::new(py);
                     for (label, number) in labels {
                         dict.set_item(label, number)?;
@@ -311,9 +331,9 @@ impl Server {
             let handlers = self.handlers.lock();
             handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.tell()))).collect()
         };
-        let told = given.into_iter().map(|(slot, told)| {
-            Ok((slot.get(py)?.unbind(), (told.runs, told.reason, told.moves, told.long_paths)))
-        });
+        let told = given
+            .into_iter()
+            .map(|(slot, told)| Ok((slot.get(py)?.unbind(), (told.runs, told.reason, told.moves, told.long_paths))));
         told.collect()
     }
 }
@@ -444,16 +464,20 @@ impl Server {
 
     /// Starts the threads that are needed and not there yet.
     fn start_threads(&self) -> Result<(), Error> {
+        self.start_reporter()?;
+        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
+        self.meet(|wanted| &mut wanted.streams, "a thread for streams", || self.visits.pool.start())?;
+        self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
+    }
+
+    fn start_reporter(&self) -> Result<(), Error> {
         let (reporter, site) = (self.reporter.clone(), self.site.clone());
         let report = move || reporter.run(&site.reports);
         self.meet(
             |wanted| &mut wanted.reporter,
             "a thread for reports",
             || self.spawn.spawn("portico-reports".into(), Box::new(report)),
-        )?;
-        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
-        self.meet(|wanted| &mut wanted.streams, "a thread for streams", || self.visits.pool.start())?;
-        self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
+        )
     }
 
     /// Starts something once, without a lock: starting a thread runs Python. What failed may be tried again.
@@ -476,6 +500,15 @@ impl Server {
             Error::Listen { address: format!("anything without {what}"), source }
         })
     }
+}
+
+/// Where `listen` and `listen_admin` are to listen.
+fn place(host: String, port: u16, unix: Option<OsString>, fd: Option<RawFd>) -> PyResult<Place> {
+    Ok(match (unix, fd) {
+        (Some(path), _) => Place::Unix(path.into()),
+        (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
+        (None, None) => Place::Inet { host, port },
+    })
 }
 
 /// A descriptor of our own for what a number in the caller's hands refers to; that one stays the caller's.

@@ -26,6 +26,7 @@ pub use pool::{Pool, PoolState, Pooled};
 pub use roster::{Roster, Runs, Told};
 pub use turns::Turns;
 
+use crate::admin;
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
@@ -353,6 +354,11 @@ pub(crate) fn admit(
 fn find(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
         return Ok(Admitted::Answered(Response::options()));
+    }
+    if connection.service.config.probes
+        && let Some(response) = admin::at_ordinary_listener(&connection.service, request)
+    {
+        return Ok(Admitted::Answered(response));
     }
     Ok(follow(connection.handler_for(request.host())?, request))
 }

@@ -10,6 +10,7 @@
 
 mod crew;
 mod driver;
+mod pulse;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -24,6 +25,7 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use driver::{Driven, Driver, LoopWaker};
+pub(crate) use pulse::Pulse;
 
 use crew::Crew;
 
@@ -246,6 +248,11 @@ impl EventLoop {
     }
 }
 
+/// The name of a loop's first thread, and so the loop's.
+fn thread_name(number: usize) -> String {
+    format!("portico-io-{number}")
+}
+
 /// Why a turn of a loop ended.
 enum Turned {
     /// There are calls to make.
@@ -294,7 +301,7 @@ impl EventLoops {
             }
             let (turned, crew) = (one.clone(), self.crew.clone());
             let body = Box::new(move || crew.serve(&turned, 0));
-            if let Err(error) = self.crew.spawn.spawn(format!("portico-io-{number}"), body) {
+            if let Err(error) = self.crew.spawn.spawn(thread_name(number), body) {
                 // Those that did start end at once; the others are ended here.
                 self.crew.lifecycle.stop();
                 let left = self
