@@ -66,7 +66,7 @@ pub mod websocket;
 pub use admin::Token;
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
-pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved, Roster, Runs, Told};
+pub use dispatch::{Auto, Handler, Inline, Judge, Placing, Pool, Pooled, Reply, Resolved, Roster, Runs, Told};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use files::StaticFiles;

@@ -6,14 +6,14 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::{Handler, Pool, Roster};
+use crate::dispatch::{Handler, Pool, Roster, Work};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
@@ -59,8 +59,6 @@ pub(crate) struct Service {
     pub(crate) recent: Arc<Recent>,
     /// Who answers, and where.
     pub(crate) roster: Arc<Roster>,
-    /// The threads for handlers, where there are any.
-    pub(crate) pool: OnceLock<Arc<Pool>>,
     /// Where it listens, in words.
     pub(crate) places: Mutex<Vec<String>>,
     /// When it was made.
@@ -158,17 +156,15 @@ impl Server {
         (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
     ) -> Self {
         let service = Arc::new(Service {
-            config: Arc::new(config),
             hosts,
             only,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
             recent,
             roster: Arc::default(),
-            pool: OnceLock::new(),
             places: Mutex::default(),
             made: (Instant::now(), SystemTime::now()),
             listening: AtomicUsize::new(0),
@@ -177,6 +173,7 @@ impl Server {
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
+            config: Arc::new(config),
         });
         let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
         let ended = loops.clone();
@@ -376,12 +373,6 @@ impl Server {
         &self.service.roster
     }
 
-    /// Says which pool its handlers run on, once.
-    pub fn set_pool(&self, pool: Arc<Pool>) {
-        // A second one would be another server's.
-        let _ = self.service.pool.set(pool);
-    }
-
     /// What its connections share.
     pub(crate) fn service(&self) -> &Arc<Service> {
         &self.service
@@ -390,6 +381,12 @@ impl Server {
     /// Everything that is counted.
     pub fn stats(&self) -> Vec<Counted> {
         self.service.metrics.list()
+    }
+
+    /// Shows in its statistics what a pool does for it, which is called so there.
+    pub fn show_pool<W: Work>(&self, name: &'static str, pool: &Arc<Pool<W>>) {
+        let pool = Arc::downgrade(pool);
+        self.service.metrics.show_pool(name, move || pool.upgrade().map(|pool| pool.look()));
     }
 
     pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {

@@ -193,6 +193,7 @@ impl Handler for Patient {
         if request.incoming.is_none() {
             return self.otherwise.call(request, reply);
         }
+        reply.called(Runs::Threads);
         self.pool.submit(Long::Call(Box::new(Call { function: self.function.clone(), request, reply })));
     }
 

@@ -12,8 +12,8 @@ use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
 use portico_core::{
-    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Level, Place, Pool, Pooled, Recent, Runs, Spawn, Stat,
-    Token,
+    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Level, Place, Placing, Pool, Pooled, Recent, Runs, Spawn,
+    Stat, Token,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -98,7 +98,8 @@ impl Server {
         let forms = Arc::new(Limits::from(&config));
         let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone(), forms });
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
-        server.set_pool(pool.clone());
+        server.show_pool("handlers", &pool);
+        server.show_pool("streams", &visits.pool);
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
             Box::new(move || {
@@ -329,7 +330,7 @@ impl Server {
     fn handlers(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Told)>> {
         let given: Vec<_> = {
             let handlers = self.handlers.lock();
-            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.tell()))).collect()
+            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.placing.tell()))).collect()
         };
         let told = given
             .into_iter()
@@ -358,7 +359,7 @@ impl Lines {
 /// A handler that was given to the server.
 struct Given {
     slot: Weak<Slot>,
-    runs: Runs,
+    placing: Placing,
 }
 
 type Told = (&'static str, String, (u32, u32), Vec<String>);
@@ -403,16 +404,16 @@ impl Server {
         let slot = Arc::downgrade(&callable);
         let given = handler;
         let handler = Arc::new(Function { callable, site: self.site.clone(), streams });
-        let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
+        let (handler, placing): (Arc<dyn Handler>, _) = match bridge {
             Some(bridge) => {
                 let (queue, timeout) = (bridge.get().queue.clone(), self.config.handler_timeout);
-                (Arc::new(OnLoop { function: handler, queue, timeout }), Runs::Asyncio)
+                (Arc::new(OnLoop { function: handler, queue, timeout }), Placing::Set(Runs::Asyncio))
             }
             None => self.dispatch_function(handler),
         };
         // A handler of no name at all is still one.
         let name = name_of(given).unwrap_or_else(|_| "?".into());
-        self.server.roster().add(&name, runs.clone(), slot.clone());
+        self.server.roster().add(&name, placing.clone(), slot.clone());
         let mut handlers = self.handlers.lock();
         if handlers.len() == handlers.capacity() {
             // Forgets those that are gone; with room for as many again, so that a hundred thousand routes take no longer each.
@@ -420,7 +421,7 @@ impl Server {
             let room = handlers.len() + 1;
             handlers.reserve(room);
         }
-        handlers.push(Given { slot, runs });
+        handlers.push(Given { slot, placing });
         Ok(handler)
     }
 
@@ -433,17 +434,17 @@ impl Server {
     }
 
     /// A `def` handler that is called as the setting `dispatch` says.
-    fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
+    fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Placing) {
         if handler.streams == Streams::None {
             return self.dispatch_otherwise(handler);
         }
         self.wanted.lock().streams.want();
-        let (otherwise, runs) = self.dispatch_otherwise(handler.clone());
-        (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), runs)
+        let (otherwise, placing) = self.dispatch_otherwise(handler.clone());
+        (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), placing)
     }
 
     /// The same for one that does not wait for its client.
-    fn dispatch_otherwise(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
+    fn dispatch_otherwise(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Placing) {
         let mut wanted = self.wanted.lock();
         if self.config.dispatch != Dispatch::Inline {
             wanted.pool.want();
@@ -452,12 +453,12 @@ impl Server {
             wanted.watchdog.want();
         }
         match self.config.dispatch {
-            Dispatch::Inline => (Arc::new(Inline { handler }), Runs::Inline),
-            Dispatch::Threads => (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads),
+            Dispatch::Inline => (Arc::new(Inline { handler }), Placing::Set(Runs::Inline)),
+            Dispatch::Threads => (Arc::new(Pooled { handler, pool: self.pool.clone() }), Placing::Set(Runs::Threads)),
             Dispatch::Auto | Dispatch::Asyncio => {
                 let auto = Auto::new(handler, self.pool.clone());
                 let judge = auto.judge();
-                (Arc::new(auto), Runs::Auto(judge))
+                (Arc::new(auto), Placing::Auto(judge))
             }
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64ct::{Base64, Encoding};
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::snapshot::Snapshots;
@@ -33,9 +33,11 @@ const SCRIPT: &str = concat!(
 
 /// The page, and what a browser may do for it: run this script, use this style, ask this server, and nothing else.
 static PAGE: LazyLock<(Bytes, String)> = LazyLock::new(|| {
-    let page = INDEX
-        .replacen("<style></style>", &format!("<style>{STYLE}</style>"), 1)
-        .replacen("<script></script>", &format!("<script>{SCRIPT}</script>"), 1);
+    let page = INDEX.replacen("<style></style>", &format!("<style>{STYLE}</style>"), 1).replacen(
+        "<script></script>",
+        &format!("<script>{SCRIPT}</script>"),
+        1,
+    );
     let hash = |text: &str| Base64::encode_string(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; img-src data:; \
@@ -62,8 +64,9 @@ impl Dashboard {
         Some(match path {
             "/" => page(),
             "/events" => self.events(),
-            "/snapshot.json" => Response::new(StatusCode::OK, self.snapshots.whole())
-                .with(header::CONTENT_TYPE, "application/json"),
+            "/snapshot.json" => {
+                Response::new(StatusCode::OK, self.snapshots.whole()).with(header::CONTENT_TYPE, "application/json")
+            }
             _ => return None,
         })
     }

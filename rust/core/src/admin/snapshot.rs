@@ -76,7 +76,6 @@ fn snapshot(service: &Service) -> Map<String, Value> {
     let (state, drain_seconds_left) = state(service);
     let (latency, routes, routes_total) = served(service);
     let (cpu_seconds, resident_bytes) = process::cpu_and_memory();
-    let pool = service.pool.get().map(|pool| pool.state());
     let members = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "time": unix(SystemTime::now()),
@@ -97,7 +96,6 @@ fn snapshot(service: &Service) -> Map<String, Value> {
         "hosts_total": hosts_total,
         "handlers": handlers,
         "handlers_total": handlers_total,
-        "pool": pool.map(|pool| json!({ "threads": pool.threads, "idle": pool.idle, "waiting": pool.waiting })),
         "loops": loops(service),
     });
     match members {
@@ -122,9 +120,8 @@ fn state(service: &Service) -> (&'static str, Option<f64>) {
 fn counters(service: &Service) -> Value {
     let value = |stat| match stat {
         Stat::Number(number) => Value::from(number),
-        Stat::Labelled(_, numbers) => {
-            Value::Object(numbers.into_iter().map(|(label, number)| (label.into(), number.into())).collect())
-        }
+        Stat::Labelled(_, numbers) => numbers.into_iter().map(|(label, number)| (label, Value::from(number))).collect(),
+        Stat::Seconds(_, numbers) => numbers.into_iter().map(|(label, number)| (label, Value::from(number))).collect(),
     };
     Value::Object(service.metrics.list().into_iter().map(|one| (one.name.into(), value(one.stat))).collect())
 }

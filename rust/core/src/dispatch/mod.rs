@@ -22,8 +22,8 @@ use tokio::time::Instant;
 pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
-pub use pool::{Pool, PoolState, Pooled};
-pub use roster::{Roster, Runs, Told};
+pub use pool::{Pool, PoolLook, Pooled};
+pub use roster::{Placing, Roster, Told};
 pub use turns::Turns;
 
 use crate::admin;
@@ -95,6 +95,18 @@ pub enum Resolved {
 /// The longest that calls in a row go on under one [`Handler::hold`]; the call that runs then is not cut short.
 pub const HOLD: Duration = Duration::from_millis(1);
 
+/// Where a handler is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Runs {
+    /// On the thread that read the request.
+    Inline,
+    /// On a thread of a pool.
+    Threads,
+    /// On an event loop of another kind.
+    Asyncio,
+}
+
 /// Something to be done on a thread of a [`Pool`].
 pub trait Work: Sized + Send + 'static {
     /// The number of the connection that it is for.
@@ -126,7 +138,7 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(case.as_ref());
+                job.run(Runs::Threads, case.as_ref());
             }
         });
     }
@@ -134,11 +146,12 @@ impl Work for Job {
 
 impl Job {
     /// Makes the call, where somebody still waits for the answer.
-    pub(crate) fn run(self, case: Option<&Case>) {
+    pub(crate) fn run(self, runs: Runs, case: Option<&Case>) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
+        reply.called(runs);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -195,6 +208,11 @@ impl Reply {
     /// The reply to a request that [`admit`] let in.
     pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
         Reply { destination: Some(destination), metrics }
+    }
+
+    /// Counts that the handler is called there. Handlers of the core's own, which need no language, count nowhere.
+    pub fn called(&self, runs: Runs) {
+        self.metrics.called(runs);
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.

@@ -3,19 +3,15 @@
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
-use super::Judge;
+use super::{Judge, Runs};
 use crate::locks::Mutex;
 
-/// Where the calls of a handler are made.
+/// What settles where the calls of a handler are made.
 #[derive(Debug, Clone)]
-pub enum Runs {
-    /// On the thread that read the request.
-    Inline,
-    /// On a thread of the pool.
-    Threads,
-    /// On an event loop of its language.
-    Asyncio,
-    /// On either of the first two, as a judge says.
+pub enum Placing {
+    /// It is always there, as `dispatch` says, or because the handler cannot be called elsewhere.
+    Set(Runs),
+    /// Inline or on the pool, as a judge says.
     Auto(Arc<Judge>),
 }
 
@@ -32,17 +28,18 @@ pub struct Told {
     pub long_paths: Vec<String>,
 }
 
-impl Runs {
+impl Placing {
     /// Where that is just now, and why.
     pub fn tell(&self) -> Told {
         let set = |runs, reason: &str| Told { runs, reason: reason.into(), moves: (0, 0), long_paths: Vec::new() };
         match self {
-            Runs::Inline => set("inline", "as dispatch says"),
-            Runs::Threads => set("threads", "as dispatch says"),
-            Runs::Asyncio => set("asyncio", "it is async, or as dispatch says"),
-            Runs::Auto(judge) => {
-                let (runs, long_paths) =
-                    if judge.is_inline() { ("inline", judge.long_paths()) } else { ("threads", Vec::new()) };
+            Placing::Set(Runs::Inline) => set("inline", "as dispatch says"),
+            Placing::Set(Runs::Threads) => set("threads", "as dispatch says"),
+            Placing::Set(Runs::Asyncio) => set("asyncio", "it is async, or as dispatch says"),
+            Placing::Auto(judge) => {
+                let is_inline = judge.is_inline();
+                let long_paths = if is_inline { judge.long_paths() } else { Vec::new() };
+                let runs = if is_inline { "inline" } else { "threads" };
                 Told { runs, reason: judge.reason(), moves: judge.moves(), long_paths }
             }
         }
@@ -55,13 +52,13 @@ pub struct Roster(Mutex<Vec<Entry>>);
 
 struct Entry {
     name: Box<str>,
-    runs: Runs,
+    placing: Placing,
     alive: Weak<dyn Any + Send + Sync>,
 }
 
 impl Roster {
     /// Adds a handler, which is gone when `alive` is.
-    pub fn add(&self, name: &str, runs: Runs, alive: Weak<dyn Any + Send + Sync>) {
+    pub fn add(&self, name: &str, placing: Placing, alive: Weak<dyn Any + Send + Sync>) {
         let mut entries = self.0.lock();
         if entries.len() == entries.capacity() {
             // Forgets those that are gone; with room for as many again, so that a hundred thousand routes take no longer each.
@@ -69,14 +66,14 @@ impl Roster {
             let room = entries.len() + 1;
             entries.reserve(room);
         }
-        entries.push(Entry { name: name.into(), runs, alive });
+        entries.push(Entry { name: name.into(), placing, alive });
     }
 
     /// The first `most` of those that live, in the order in which they were added, and how many there are in all.
     pub(crate) fn tell(&self, most: usize) -> (Vec<(Box<str>, Told)>, usize) {
         let entries = self.0.lock();
         let live = || entries.iter().filter(|entry| entry.alive.strong_count() > 0);
-        let told = live().take(most).map(|entry| (entry.name.clone(), entry.runs.tell())).collect();
+        let told = live().take(most).map(|entry| (entry.name.clone(), entry.placing.tell())).collect();
         (told, live().count())
     }
 }
@@ -89,8 +86,8 @@ mod tests {
     fn handlers_that_are_gone_are_told_no_longer() {
         let roster = Roster::default();
         let (stays, goes): (Arc<dyn Any + Send + Sync>, Arc<dyn Any + Send + Sync>) = (Arc::new(1), Arc::new(2));
-        roster.add("stays", Runs::Asyncio, Arc::downgrade(&stays));
-        roster.add("goes", Runs::Inline, Arc::downgrade(&goes));
+        roster.add("stays", Placing::Set(Runs::Asyncio), Arc::downgrade(&stays));
+        roster.add("goes", Placing::Set(Runs::Inline), Arc::downgrade(&goes));
         assert_eq!(roster.tell(1).1, 2);
         drop(goes);
         let (told, all) = roster.tell(10);

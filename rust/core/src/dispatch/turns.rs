@@ -43,7 +43,7 @@ impl<T> Turns<T> {
         Some(item)
     }
 
-    /// How many wait.
+    /// How much waits.
     pub fn len(&self) -> usize {
         self.next.len() + self.more.values().map(VecDeque::len).sum::<usize>()
     }

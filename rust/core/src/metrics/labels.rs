@@ -91,6 +91,30 @@ impl Turned {
     }
 }
 
+/// What a connection is about now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum State {
+    /// Its handshake is under way.
+    Handshake,
+    /// It speaks HTTP/1, and a request is under way.
+    Http1,
+    /// It speaks HTTP/1 and waits for a request.
+    Http1Idle,
+    /// It speaks HTTP/2.
+    Http2,
+    /// A callback has it.
+    Stream,
+}
+
+pub(super) const STATES: [(&str, State); 5] = [
+    ("handshake", State::Handshake),
+    ("http1", State::Http1),
+    ("http1_idle", State::Http1Idle),
+    ("http2", State::Http2),
+    ("stream", State::Stream),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +123,7 @@ mod tests {
     fn labels_stand_at_their_index() {
         assert!(TURNED.iter().enumerate().all(|(index, (_, why))| *why as usize == index));
         assert!(CLOSES.iter().enumerate().all(|(index, (_, close))| *close as usize == index));
+        assert!(STATES.iter().enumerate().all(|(index, (_, state))| *state as usize == index));
         assert!(HANDSHAKE_FAILURES.iter().enumerate().all(|(index, (_, why))| *why as usize == index));
     }
 }

@@ -207,6 +207,7 @@ impl Io {
         let idle = self.machine.is_idle();
         // At the server's end a connection between requests goes at once; an upload may use the whole grace.
         let patience = if wait == Wait::Idle { Duration::ZERO } else { PATIENCE };
+        let _waits = idle.then(|| self.connection.service.metrics.waits());
         let machine = &mut self.machine;
         let mut now = None;
         tokio::select! {
