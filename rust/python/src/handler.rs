@@ -193,7 +193,7 @@ impl Handler for Patient {
         if request.incoming.is_none() {
             return self.otherwise.call(request, reply);
         }
-        reply.called(Runs::Threads);
+        reply.called(portico_core::dispatch::Runs::Threads);
         self.pool.submit(Long::Call(Box::new(Call { function: self.function.clone(), request, reply })));
     }
 

@@ -18,7 +18,7 @@ use portico_core::{
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict, PyDict};
 
 use crate::connection;
 use crate::contexts::{self, Context};
@@ -313,13 +313,8 @@ impl Server {
         for Counted { name, stat, .. } in self.server.stats() {
             match stat {
                 Stat::Number(number) => stats.set_item(name, number)?,
-                Stat::Labelled(_, labels) => {
-                    let dict = PyDict::new(py);
-                    for (label, number) in labels {
-                        dict.set_item(label, number)?;
-                    }
-                    stats.set_item(name, dict)?;
-                }
+                Stat::Labelled(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
+                Stat::Seconds(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
             }
         }
         Ok(stats)

@@ -10,7 +10,7 @@ const LINES = [
     ],
   },
   {
-    name: "Latency", value: (point) => duration(point.p99), after: "p99", scale: logarithmic,
+    name: "Latency", value: (point) => duration(point.p99), after: "p99", legend: true, scale: logarithmic,
     parts: [
       { key: "p99", tone: "accent", of: (point) => point.p99, shown: (point) => duration(point.p99) },
       { key: "p95", tone: "middle", of: (point) => point.p95, shown: (point) => duration(point.p95) },
@@ -111,8 +111,8 @@ class Row {
     this.value = element("p", { class: "value" });
     this.keys = line.parts.map((part) => element("dd"));
     const names = line.parts.map((part) => element("dt", { class: part.tone, text: part.key ?? "" }));
-    const keys = line.parts[0].key ? element("dl", { class: "keys" }, ...names.flatMap((name, index) => [name, this.keys[index]])) : null;
-    const label = element("div", { class: "label-part" }, element("p", { class: "label", text: line.name }), this.value, ...(keys ? [keys] : []));
+    const keys = line.parts[0].key ? element("dl", { class: line.legend ? "keys large" : "keys" }, ...names.flatMap((name, index) => [name, this.keys[index]])) : null;
+    const label = element("div", { class: "label-part" }, element("p", { class: "label", text: line.name }), ...[line.legend ? null : this.value, keys].filter(Boolean));
     this.svg = drawing("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true" });
     this.grid = drawing("g");
     this.marks = drawing("g");

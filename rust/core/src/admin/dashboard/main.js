@@ -5,7 +5,7 @@ const LOG_LINES = 200;
 const find = (id) => document.getElementById(id);
 const model = new Model();
 const charts = new Charts(find("charts"), find("moment"));
-const tables = Object.fromEntries(["routes", "errors", "connections", "hosts", "handlers"].map((id) => [id, new Rows(find(id).tBodies[0])]));
+const tables = Object.fromEntries(["routes", "errors", "connections", "hosts", "handlers", "calls"].map((id) => [id, new Rows(find(id).tBodies[0])]));
 let [latest, heard, source, retry, sortedBy, lastLine] = [null, null, null, 1, "p99", 0];
 
 // What goes wrong, by group: a counter with labels, and which of them where it is not all; or a single counter.
@@ -19,12 +19,16 @@ const ERRORS = [
     ["accept_errors", "connections that the machine could not accept"], ["loop_takeovers", "event loops taken from slow handlers"],
   ]],
 ];
+const STATES = {
+  handshake: "in their handshake", http1: "HTTP/1, with a request", http1_idle: "HTTP/1, idle", http2: "HTTP/2", stream: "streams",
+};
 const CLOSES = {
   client: "closed by clients", server: "closed by the server", idle: "closed when idle", shutdown: "closed at the end of the server",
 };
 
 function show(snapshot) {
   latest = snapshot;
+  document.querySelector("main").hidden = false;
   const { version, state, uptime, process, counters } = snapshot;
   put(find("version"), version);
   put(find("uptime"), `up ${elapsed(uptime)}`);
@@ -35,6 +39,7 @@ function show(snapshot) {
   for (const place of document.querySelectorAll(".window")) {
     put(place, seconds ? `over the last ${seconds > MINUTE - 2 ? "minute" : `${Math.round(seconds)} s`}` : "since the start");
   }
+  showAttention(snapshot);
   showRoutes();
   showErrors(counters);
   showConnections(counters);
@@ -59,10 +64,11 @@ function showState() {
 function showRoutes() {
   const rows = model.routes().sort((a, b) => (b[sortedBy] ?? 0) - (a[sortedBy] ?? 0) || b.count - a.count).slice(0, 30);
   tables.routes.show(rows, (row) => row.key, (row) => [
-    { text: row.route ?? "(no route)", class: row.route ? "name" : "name zero" }, { text: row.host ?? "(default)", class: row.host ? "" : "zero" },
-    number(count(row.count)), number(duration(row.mean)), number(duration(row.p50)), number(duration(row.p99)),
+    { text: row.route ?? "(no route)", class: row.route ? "" : "zero", narrow: row.host ?? "(default)" },
+    { text: row.host ?? "(default)", class: row.host ? "wide" : "wide zero" },
+    number(count(row.count)), wide(number(duration(row.mean))), wide(number(duration(row.p50))), number(duration(row.p99)),
     row.failed ? { ...number(count(row.failed)), class: "number fails" } : number(["0", ""], true),
-    number(percent(row.busy * 100)),
+    wide(number(percent(row.busy * 100))),
   ]);
   find("no-routes").hidden = rows.length > 0;
   find("routes").hidden = rows.length === 0;
@@ -80,27 +86,27 @@ function showErrors(counters) {
   }
   tables.errors.show(rows, (row) => row.key, (row) => row.group
     ? [{ text: row.words, span: 3 }]
-    : [{ text: row.words, class: "name" }, number(count(row.minute), !row.minute), number(count(row.all))], (row) => row.group ? "group" : "");
+    : [{ text: row.words }, number(count(row.minute), !row.minute), number(count(row.all))], (row) => row.group ? "group" : "");
   find("no-errors").hidden = rows.length > 0;
   find("errors").hidden = rows.length === 0;
 }
 
 function showConnections(counters) {
-  const rows = [["open", counters.connections_open, counters.connections_accepted], ["WebSockets", counters.websockets_open, counters.websockets]];
-  rows.push(["TLS handshakes", null, counters.handshakes]);
+  const rows = [["open", counters.connections_open, counters.connections_accepted]];
+  for (const [state, now] of Object.entries(counters.connections ?? {})) rows.push([STATES[state] ?? state, now, null]);
+  rows.push(["WebSockets", counters.websockets_open, counters.websockets], ["TLS handshakes", null, counters.handshakes]);
   for (const [label, words] of Object.entries(CLOSES)) rows.push([words, null, counters.connections_closed?.[label] ?? 0]);
-  tables.connections.show(rows, (row) => row[0], ([words, now, all]) => [
-    { text: words, class: "name" }, now === null ? { text: "", class: "number" } : number(count(now), !now), number(count(all), !all),
-  ]);
+  const cell = (value) => value === null || value === undefined ? { text: "", class: "number" } : number(count(value), !value);
+  tables.connections.show(rows, (row) => row[0], ([words, now, all]) => [{ text: words }, cell(now), cell(all)]);
 }
 
 function showHosts({ hosts, hosts_total: all, time }) {
-  tables.hosts.show(hosts, (host) => JSON.stringify([host.name, host.subject, host.not_after]), (host) => {
-    const left = (host.not_after - time) / 86400;
-    const words = left < 0 ? "expired" : grouped.format(Math.floor(left));
+  tables.hosts.show(hosts, (host, index) => JSON.stringify([host.name, host.subject, index]), (host) => {
+    const left = daysLeft(host, time);
     return [
-      { text: host.name ?? "(default)", class: host.name ? "name" : "name zero" }, { text: host.subject },
-      { text: words, class: "number", badge: left < 7 ? "bad" : left < 30 ? "warn" : "good", small: new Date(host.not_after * 1000).toISOString().slice(0, 10) },
+      { text: host.name ?? "(default)", class: host.name ? "" : "zero", small: host.subject === `CN=${host.name}` ? "" : host.subject },
+      { text: new Date(host.not_after * 1000).toISOString().slice(0, 10), class: "number zero" },
+      { text: left < 0 ? "expired" : grouped.format(Math.floor(left)), class: "number", badge: left < 7 ? "bad" : left < 30 ? "warn" : "good" },
     ];
   });
   put(find("hosts-count"), all > hosts.length ? `${hosts.length} of ${grouped.format(all)}, those that end first` : "");
@@ -108,14 +114,53 @@ function showHosts({ hosts, hosts_total: all, time }) {
   find("hosts").hidden = hosts.length === 0;
 }
 
-function showHandlers({ handlers, pool }) {
+function daysLeft(host, time) {
+  return (host.not_after - time) / 86400;
+}
+
+function showHandlers({ handlers, handlers_total: all, counters, loops }) {
   tables.handlers.show(handlers, (handler, index) => `${index} ${handler.name}`, (handler) => [
-    { text: handler.name, class: "name" },
+    { text: handler.name },
     { text: handler.runs, small: [handler.reason, ...handler.long_paths.map((path) => `on the pool: ${path}`)].join("; ") },
   ]);
-  put(find("pool"), pool ? `pool: ${pool.threads - pool.idle} of ${pool.threads} threads busy, ${grouped.format(pool.queued)} waiting` : "");
+  const calls = Object.entries(counters.handler_calls ?? {}).map(([runs, all]) => [runs, model.grown("handler_calls", runs), all]);
+  tables.calls.show(calls, (row) => row[0], ([runs, minute, all]) => [{ text: runs }, number(count(minute), !minute), number(count(all), !all)]);
+  const of = (name) => counters[name]?.handlers ?? 0;
+  const lag = Math.max(0, ...loops.map((loop) => loop.waiting_seconds ?? loop.lag_seconds));
+  put(find("pool"), [
+    all > handlers.length ? `${handlers.length} of ${grouped.format(all)} handlers` : "",
+    of("pool_threads") ? `pool: ${of("pool_threads") - of("pool_threads_idle")} of ${of("pool_threads")} threads busy, ${grouped.format(of("pool_queue"))} waiting` : "",
+    loops.length ? `loops turn within ${duration(lag).join(" ")}` : "",
+  ].filter(Boolean).join(" · "));
   find("no-handlers").hidden = handlers.length > 0;
   find("handlers").hidden = handlers.length === 0;
+}
+
+// What somebody ought to look at now, the worst first.
+function showAttention({ hosts, time, counters, loops, limits }) {
+  const found = [];
+  const stuck = loops.filter((loop) => loop.waiting_seconds > 2);
+  for (const loop of stuck) found.push(["bad", `${loop.name} has not turned for ${elapsed(loop.waiting_seconds)}: something holds it.`]);
+  for (const host of hosts.slice(0, 3)) {
+    const left = daysLeft(host, time);
+    const name = host.name ?? "the default host";
+    if (left < 0) found.push(["bad", `The certificate of ${name} has expired.`]);
+    else if (left < 7) found.push(["bad", `The certificate of ${name} ends in ${left < 1 ? "less than a day" : left < 2 ? "a day" : `${Math.floor(left)} days`}.`]);
+  }
+  const failed = model.grown("responses", "5xx");
+  const share = failed / Math.max(1, total(counters.responses) - total(model.samples[0].counters.responses));
+  if (failed >= 5 && share >= .01) found.push(["bad", `${short(share * 100)} % of the last minute's responses were 5xx.`]);
+  const refused = model.grown("requests_refused", "max_in_flight");
+  if (refused) found.push(["warn", `${grouped.format(refused)} requests of the last minute were refused: max_in_flight (${grouped.format(limits.max_in_flight)}) was reached.`]);
+  for (const limit of ["max_connections", "max_connections_per_ip"]) {
+    const turned = model.grown("connections_turned_away", limit);
+    if (turned) found.push(["warn", `${grouped.format(turned)} connections of the last minute were turned away: ${limit} was reached.`]);
+  }
+  const list = find("attention");
+  const key = JSON.stringify(found);
+  if (list.shown !== key) list.replaceChildren(...found.map(([kind, text]) => element("li", { class: kind, text })));
+  list.shown = key;
+  list.hidden = found.length === 0;
 }
 
 function showLines(lines) {
@@ -129,69 +174,6 @@ function showLines(lines) {
   }
   while (list.childElementCount > LOG_LINES) list.lastChild.remove();
   find("no-log").hidden = list.childElementCount > 0;
-}
-
-// A table's body whose rows stay the same elements as long as they mean the same: what is selected stays so.
-function Rows(body) {
-  const known = new Map();
-  this.show = (items, key, cells, name = () => "") => {
-    const kept = new Set();
-    items.forEach((item, index) => {
-      const id = key(item, index);
-      kept.add(id);
-      let row = known.get(id);
-      if (!row) known.set(id, row = element("tr", { class: name(item) }));
-      cells(item).forEach((cell, column) => {
-        const place = row.cells[column] ?? row.appendChild(element(column === 0 && !cell.span ? "th" : "td", cell.span ? {} : { scope: "row" }));
-        fill(place, cell);
-      });
-      if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
-    });
-    for (const [id, row] of known) if (!kept.has(id)) known.delete(id), row.remove();
-  };
-}
-
-function number([digits, unit], zero = false) {
-  return { text: digits, unit, class: zero ? "number zero" : "number" };
-}
-
-function fill(place, cell) {
-  const key = JSON.stringify(cell);
-  if (place.shown === key) return;
-  place.shown = key;
-  place.className = cell.class ?? "";
-  if (cell.span) place.colSpan = cell.span;
-  const parts = [cell.badge ? element("span", { class: `badge ${cell.badge}`, text: cell.text }) : cell.text];
-  if (cell.unit) parts.push(element("span", { class: "unit", text: cell.unit }));
-  if (cell.small) parts.push(element("small", { text: cell.small }));
-  place.replaceChildren(...parts);
-}
-
-function measure(place, [digits, unit], after) {
-  fill(place, { text: digits, unit: [unit, digits === "–" ? "" : after].filter(Boolean).join(" "), class: place.className });
-}
-
-function element(tag, { text, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (value) made.setAttribute(name, value);
-  if (text !== undefined) made.textContent = text;
-  made.append(...children);
-  return made;
-}
-
-function drawing(tag, attributes = {}) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  return made;
-}
-
-function put(place, text, live) {
-  if (live) place.setAttribute("aria-live", live);
-  if (place.textContent !== text) place.textContent = text;
-}
-
-function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
 // ---- what comes
