@@ -51,14 +51,8 @@ class Charts {
   constructor(root, moment) {
     [this.root, this.moment, this.age] = [root, moment, null];
     this.rows = LINES.map((line) => new Row(line, root));
-    const axis = element("div", { class: "row axis" }, element("div"));
-    for (let minute = HISTORY / 60; minute >= 0; minute -= 1) {
-      const label = element("span", { text: minute ? `−${minute} min` : "now" });
-      label.style.left = `${100 - minute * 6000 / HISTORY}%`;
-      axis.firstChild.append(label);
-    }
-    axis.setAttribute("aria-hidden", "true");
-    root.append(axis);
+    this.axis = element("div", { "aria-hidden": "true" });
+    root.append(element("div", { class: "row axis" }, this.axis));
     root.addEventListener("pointermove", (event) => this.point(event.clientX));
     root.addEventListener("pointerleave", () => this.look(null));
     root.addEventListener("keydown", (event) => this.press(event));
@@ -68,20 +62,35 @@ class Charts {
   draw(model) {
     this.model = model;
     const now = model.samples.at(-1).at;
-    for (const row of this.rows) row.draw(model.points, model.restarts, now);
+    if (model.span() !== this.span) this.stretch(model.span());
+    for (const row of this.rows) row.draw(model.points, model.restarts, now, this.span);
     this.look(this.age);
+  }
+
+  // Has the time axis go so many seconds back.
+  stretch(span) {
+    this.span = span;
+    this.root.setAttribute("aria-valuemin", String(-span));
+    const step = span > 60 ? 60 : 20;
+    const labels = [];
+    for (let ago = span; ago >= 0; ago -= step) {
+      const label = element("span", { text: ago === 0 ? "now" : span > 60 ? `−${ago / 60} min` : `−${ago} s` });
+      label.style.left = `${100 - 100 * ago / span}%`;
+      labels.push(label);
+    }
+    this.axis.replaceChildren(...labels);
   }
 
   point(x) {
     const box = this.rows[0].plot.getBoundingClientRect();
-    const age = HISTORY * (box.right - x) / box.width;
-    this.look(age < 0 || age > HISTORY ? null : age);
+    const age = this.span * (box.right - x) / box.width;
+    this.look(age >= 0 && age <= this.span ? age : null);
   }
 
   press(event) {
     const step = { ArrowLeft: 1, ArrowRight: -1, ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15 }[event.key];
-    if (step) this.look(Math.min(HISTORY, Math.max(0, Math.round(this.age ?? 0) + step)) || null);
-    else if (event.key === "Home") this.look(HISTORY);
+    if (step) this.look(Math.min(this.span, Math.max(0, Math.round(this.age ?? 0) + step)) || null);
+    else if (event.key === "Home") this.look(this.span);
     else if (event.key === "End" || event.key === "Escape") this.look(null);
     else return;
     event.preventDefault();
@@ -96,7 +105,7 @@ class Charts {
     const near = (best, point) => Math.abs(now - point.at - age) < Math.abs(now - best.at - age) ? point : best;
     const point = age === null ? points.at(-1) : points.reduce(near);
     const ago = Math.max(0, Math.round(now - point.at));
-    for (const row of this.rows) row.tell(point, age === null ? null : 1 - (now - point.at) / HISTORY);
+    for (const row of this.rows) row.tell(point, age === null ? null : 1 - (now - point.at) / this.span);
     put(this.moment, age === null ? "" : `${ago} s ago, ${clock(Date.now() / 1000 - ago)}`);
     const words = this.rows.map((row) => row.words(point)).join(", ");
     this.root.setAttribute("aria-valuenow", String(-ago));
@@ -125,11 +134,11 @@ class Row {
     root.append(element("div", { class: line.small ? "row small" : "row" }, label, this.plot, this.scale));
   }
 
-  draw(points, restarts, now) {
+  draw(points, restarts, now, span) {
     const { parts, small } = this.line;
     const values = points.flatMap((point) => parts.map((part) => part.of(point) ?? 0));
     const { place, labels } = this.line.scale(values, small);
-    const x = (at) => (WIDE * (1 - (now - at) / HISTORY)).toFixed(1);
+    const x = (at) => (WIDE * (1 - (now - at) / span)).toFixed(1);
     const y = (value) => (HIGH - 1 - (HIGH - 2) * Math.min(1, place(value))).toFixed(1);
     parts.forEach((part, index) => {
       const runs = unbroken(points, part.of);

@@ -37,7 +37,7 @@ function show(snapshot) {
   charts.draw(model);
   const seconds = model.window();
   for (const place of document.querySelectorAll(".window")) {
-    put(place, seconds ? `over the last ${seconds > MINUTE - 2 ? "minute" : `${Math.round(seconds)} s`}` : "since the start");
+    put(place, seconds ? `over the last ${model.windowWords()}` : "since the start");
   }
   showAttention(snapshot);
   showRoutes();
@@ -139,6 +139,7 @@ function showHandlers({ handlers, handlers_total: all, counters, loops }) {
 // What somebody ought to look at now, the worst first.
 function showAttention({ hosts, time, counters, loops, limits }) {
   const found = [];
+  const last = model.windowWords();
   const stuck = loops.filter((loop) => loop.waiting_seconds > 2);
   for (const loop of stuck) found.push(["bad", `${loop.name} has not turned for ${elapsed(loop.waiting_seconds)}: something holds it.`]);
   for (const host of hosts.slice(0, 3)) {
@@ -149,12 +150,12 @@ function showAttention({ hosts, time, counters, loops, limits }) {
   }
   const failed = model.grown("responses", "5xx");
   const share = failed / Math.max(1, total(counters.responses) - total(model.samples[0].counters.responses));
-  if (failed >= 5 && share >= .01) found.push(["bad", `${short(share * 100)} % of the last minute's responses were 5xx.`]);
+  if (failed >= 5 && share >= .01) found.push(["bad", `In the last ${last} ${short(share * 100)} % of the responses were 5xx.`]);
   const refused = model.grown("requests_refused", "max_in_flight");
-  if (refused) found.push(["warn", `${grouped.format(refused)} requests of the last minute were refused: max_in_flight (${grouped.format(limits.max_in_flight)}) was reached.`]);
+  if (refused) found.push(["warn", `In the last ${last} ${grouped.format(refused)} requests were refused: max_in_flight (${grouped.format(limits.max_in_flight)}) was reached.`]);
   for (const limit of ["max_connections", "max_connections_per_ip"]) {
     const turned = model.grown("connections_turned_away", limit);
-    if (turned) found.push(["warn", `${grouped.format(turned)} connections of the last minute were turned away: ${limit} was reached.`]);
+    if (turned) found.push(["warn", `In the last ${last} ${grouped.format(turned)} connections were turned away: ${limit} was reached.`]);
   }
   const list = find("attention");
   const key = JSON.stringify(found);

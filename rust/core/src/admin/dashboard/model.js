@@ -1,7 +1,7 @@
 "use strict";
 // From snapshots, whose counters only ever grow, to rates and percentiles of a while. The server keeps nothing for this page.
 
-const HISTORY = 300; // seconds on the charts
+const HISTORY = 300; // seconds on the charts, at the most
 const MINUTE = 60; // seconds that the tables look back
 const SMOOTH = 5; // seconds over which a point's percentiles are taken
 const GAP = 3.5; // seconds without an event that make a hole in a line
@@ -57,9 +57,21 @@ class Model {
     };
   }
 
+  // Seconds on the charts: whole minutes.
+  span() {
+    const age = this.points.length ? this.samples.at(-1).at - this.points[0].at : 0;
+    return Math.min(HISTORY, Math.max(1, Math.ceil((age - 1) / 60)) * 60);
+  }
+
   // Seconds that the tables look back on; none before there is anything to look back on.
   window() {
     return this.samples.length > 1 ? this.samples.at(-1).at - this.samples[0].at : 0;
+  }
+
+  // The same in words.
+  windowWords() {
+    const seconds = this.window();
+    return seconds > MINUTE - 2 ? "minute" : `${Math.max(1, Math.round(seconds))} s`;
   }
 
   // How much a counter grew in that time.
@@ -121,8 +133,8 @@ function quantile(bounds, counts, part) {
 const grouped = new Intl.NumberFormat("en-GB");
 
 function short(number) {
-  if (number >= 100) return grouped.format(Math.round(number));
-  return number >= 10 ? number.toFixed(0) : number === 0 ? "0" : number < .1 ? number.toFixed(2) : number.toFixed(1);
+  if (number >= 10 || Number.isInteger(number)) return grouped.format(Math.round(number));
+  return number.toFixed(number < .1 ? 2 : 1);
 }
 
 function count(number) {
