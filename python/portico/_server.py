@@ -389,7 +389,9 @@ class Server:
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
         it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
         inline. `certificates` is a list, an entry for each context: its `host` (None for the default), the
-        certificate's `subject`, and when that ends, `not_after` in seconds since 1970.
+        certificate's `subject`, and when that ends, `not_after` in seconds since 1970. `latencies` is a list of how
+        long requests took, an entry for each `host`, `route`, `method` and class of `status`: how many there were
+        (`count`), how many `seconds` they took together, and `buckets`, by a bound in seconds how many took no longer.
         """
         self._check_process()
         return {

@@ -19,8 +19,9 @@ use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Counted, Latency, Metrics};
 use crate::recent::{Recent, Remembering};
+use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
 
@@ -86,6 +87,16 @@ impl Service {
         if let Some(at) = places.iter().position(|other| other == place) {
             places.remove(at);
         }
+    }
+
+    /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
+    pub(crate) fn wants_details(&self) -> bool {
+        false
+    }
+
+    /// A request has ended, whatever way.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        self.metrics.finished(finished);
     }
 
     /// Counts one more thing that a graceful end waits for.
@@ -381,6 +392,11 @@ impl Server {
     /// Everything that is counted.
     pub fn stats(&self) -> Vec<Counted> {
         self.service.metrics.list()
+    }
+
+    /// How long requests took: by host, route, method and class of status.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.service.metrics.latencies()
     }
 
     /// Shows in its statistics what a pool does for it, which is called so there.

@@ -317,6 +317,18 @@ impl Server {
                 Stat::Seconds(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
             }
         }
+        let latencies = self.server.latencies().into_iter().map(|latency| {
+            let dict = PyDict::new(py);
+            dict.set_item("host", latency.host)?;
+            dict.set_item("route", latency.route)?;
+            dict.set_item("method", latency.method)?;
+            dict.set_item("status", latency.status)?;
+            dict.set_item("count", latency.count)?;
+            dict.set_item("seconds", latency.seconds)?;
+            dict.set_item("buckets", latency.buckets.into_py_dict(py)?)?;
+            Ok(dict)
+        });
+        stats.set_item("latencies", latencies.collect::<PyResult<Vec<_>>>()?)?;
         Ok(stats)
     }
 

@@ -127,7 +127,7 @@ fn counters(service: &Service) -> Value {
 }
 
 /// How long requests took: all of them; by host and route, those that took the longest together; and how many such there are.
-/// WebSockets are in neither: how long they stay says nothing of the server.
+/// WebSockets are in neither.
 fn served(service: &Service) -> (Value, Vec<Value>, usize) {
     #[derive(Default)]
     struct Row {
@@ -136,7 +136,7 @@ fn served(service: &Service) -> (Value, Vec<Value>, usize) {
     }
     let (mut all, mut rows) = (Histogram::default(), BTreeMap::<_, Row>::new());
     let told = service.metrics.served.tell();
-    for (labels, took) in told.iter().filter(|(labels, _)| labels.status() != "1xx") {
+    for (labels, took) in told.iter().filter(|(labels, _)| !labels.is_of_websockets()) {
         all.add(took);
         let row = rows.entry((labels.host(), labels.route())).or_default();
         row.took.add(took);

@@ -1,10 +1,12 @@
 //! The one list of what is counted: names, words and values, in the order of the documentation.
 
-use super::labels::{CLOSES, HANDSHAKE_FAILURES, STATES, TURNED};
+use super::labels::{CLOSES, HANDSHAKE_FAILURES, OUTCOMES, STATES, TURNED};
+use super::served::{Histogram, Labels};
 use super::shards::{Counter, Gauge};
 use super::{CLASSES, Counters, Metrics, RUNS, TLS_VERSIONS, VERSIONS};
 use crate::dispatch::PoolLook;
 use crate::error::Refusal;
+use crate::record::Outcome;
 
 /// One thing that is counted.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +41,40 @@ pub enum Stat {
     Seconds(&'static str, Vec<(&'static str, f64)>),
 }
 
+/// How long requests of one kind took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Latency {
+    /// The name of the host's context; empty for the default one, and without any.
+    pub host: String,
+    /// The pattern of the route; empty where no router has led to who answered.
+    pub route: String,
+    /// The method; `other` for unusual ones.
+    pub method: &'static str,
+    /// The class of the status, as `2xx`; `none` where no response was begun.
+    pub status: &'static str,
+    /// How many there were.
+    pub count: u64,
+    /// How many seconds they took together.
+    pub seconds: f64,
+    /// By bound in seconds, how many took no longer.
+    pub buckets: Vec<(f64, u64)>,
+}
+
 impl Metrics {
+    /// How long requests took.
+    pub(crate) fn latencies(&self) -> Vec<Latency> {
+        let tell = |(labels, histogram): (Labels, Histogram)| Latency {
+            host: labels.host().to_string(),
+            route: labels.route().to_string(),
+            method: labels.method(),
+            status: labels.status(),
+            count: histogram.count(),
+            seconds: histogram.sum(),
+            buckets: histogram.buckets().collect(),
+        };
+        self.served.tell().into_iter().map(tell).collect()
+    }
+
     fn total(&self, name: &'static str, doc: &'static str, part: impl Fn(&Counters) -> &Counter) -> Counted {
         Counted { name, doc, kind: Kind::Counter, stat: Stat::Number(self.sum(part)) }
     }
@@ -73,7 +108,7 @@ impl Metrics {
             self.by(
                 "state",
                 STATES.map(|(label, _)| label),
-                "connections",
+                "connections_by_state",
                 "connections open now, by what they are about",
                 |c| &c.states,
             )
@@ -128,6 +163,19 @@ impl Metrics {
             }),
             now("requests_in_flight", "requests being answered now", &self.requests_in_flight),
             self.by("class", CLASSES, "responses", "responses begun, by class of status", |c| &c.responses),
+            self.by(
+                "outcome",
+                OUTCOMES.map(Outcome::label),
+                "requests_ended",
+                "requests that are over, by how their response ended",
+                |c| &c.ended,
+            ),
+            self.total("body_received_bytes", "bytes of bodies that came with requests, and all that came on WebSockets", |c| {
+                &c.bytes_received
+            }),
+            self.total("body_sent_bytes", "bytes of bodies that were sent, as they went, and all that went on WebSockets", |c| {
+                &c.bytes_sent
+            }),
             self.by(
                 "reason",
                 Refusal::ALL.map(Refusal::label),

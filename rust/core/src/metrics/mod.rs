@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::Version;
 
 pub(crate) use labels::{Close, HandshakeFailure, State, Turned};
-pub use list::{Counted, Kind, Stat, statistics};
+pub use list::{Counted, Kind, Latency, Stat, statistics};
 pub(crate) use page::{Format, render};
 pub(crate) use served::{Histogram, Served};
 
@@ -24,7 +24,8 @@ use crate::connection::ConnectionInfo;
 use crate::dispatch::{PoolLook, Runs};
 use crate::error::Refusal;
 use crate::locks::Mutex;
-use labels::{CLOSES, HANDSHAKE_FAILURES, STATES, TURNED};
+use crate::record::Finished;
+use labels::{CLOSES, HANDSHAKE_FAILURES, OUTCOMES, STATES, TURNED, place_of};
 use shards::{Counter, Gauge, Shards};
 
 const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
@@ -69,6 +70,9 @@ pub(crate) struct Counters {
     pub(crate) requests_aborted: Counter,
     responses: [Counter; CLASSES.len()],
     refusals: [Counter; Refusal::ALL.len()],
+    ended: [Counter; OUTCOMES.len()],
+    bytes_received: Counter,
+    bytes_sent: Counter,
     calls: [Counter; RUNS.len()],
     pub(crate) handler_failures: Counter,
     pub(crate) loop_takeovers: Counter,
@@ -82,6 +86,16 @@ impl Metrics {
     /// Nothing counted yet.
     pub(crate) fn new(config: &Config) -> Self {
         Metrics { served: Served::new(config.max_metric_series), ..Metrics::default() }
+    }
+
+    /// A request has ended.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        let counters = self.counters.mine();
+        counters.ended[place_of(finished.outcome)].add();
+        counters.bytes_received.add_many(finished.received);
+        counters.bytes_sent.add_many(finished.sent);
+        let Finished { host, route, method, status, duration, .. } = *finished;
+        self.served.observe(host, route, method, status, duration);
     }
 
     /// The sum of something over all threads.

@@ -33,7 +33,8 @@ const BOUNDS: [u64; 15] = [
     10_000_000_000,
 ];
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "other"];
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "QUERY", "other"];
+const OTHER_METHOD: u8 = METHODS.len() as u8 - 1;
 const STATUSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Host and route of what has no series of its own.
 const OTHER: &str = "other";
@@ -114,6 +115,12 @@ impl Labels {
         METHODS[usize::from(self.method)]
     }
 
+    /// Whether it is of WebSockets, which begin by 101 or, in HTTP/2, by `CONNECT`: how long they stay says nothing of the
+    /// server.
+    pub(crate) fn is_of_websockets(&self) -> bool {
+        self.status() == "1xx" || self.method() == "CONNECT" && self.status() == "2xx"
+    }
+
     /// The class of the status, `none` where no response was begun.
     pub(crate) fn status(&self) -> &'static str {
         STATUSES[usize::from(self.status)]
@@ -184,14 +191,14 @@ impl Served {
         &self,
         host: Option<&str>,
         route: Option<&str>,
-        method: &Method,
+        method: Option<&Method>,
         status: Option<StatusCode>,
         took: Duration,
     ) {
         let key = Key {
             host: host.unwrap_or_default(),
             route: route.unwrap_or_default(),
-            method: class_of_method(method),
+            method: method.map_or(OTHER_METHOD, class_of_method),
             status: class_of_status(status),
         };
         let mut shard = self.shards.mine().lock();
@@ -264,7 +271,7 @@ impl Served {
 
 fn class_of_method(method: &Method) -> u8 {
     let at = METHODS.iter().position(|known| *known == method.as_str());
-    at.unwrap_or(METHODS.len() - 1) as u8
+    at.map_or(OTHER_METHOD, |at| at as u8)
 }
 
 fn class_of_status(status: Option<StatusCode>) -> u8 {
@@ -310,7 +317,7 @@ mod tests {
                 scope.spawn(|| {
                     for number in 0..1_000 {
                         let route = if number % 2 == 0 { "/a" } else { "/b" };
-                        served.observe(Some("h"), Some(route), &Method::GET, Some(StatusCode::OK), MS);
+                        served.observe(Some("h"), Some(route), Some(&Method::GET), Some(StatusCode::OK), MS);
                     }
                 });
             }
@@ -324,7 +331,7 @@ mod tests {
         let served = Served::new(1_000);
         for number in 0..1_000u16 {
             let method = Method::from_bytes(format!("BREW{number}").as_bytes()).unwrap();
-            served.observe(None, None, &method, StatusCode::from_u16(number).ok(), MS);
+            served.observe(None, None, Some(&method), StatusCode::from_u16(number).ok(), MS);
         }
         let told = told(&served);
         let classes: Vec<_> = told.iter().map(|(.., method, status, _)| (*method, *status)).collect();
@@ -340,7 +347,7 @@ mod tests {
                 scope.spawn(|| {
                     for number in 0..10_000 {
                         let (host, route) = (format!("{number}.test"), format!("/{number}"));
-                        served.observe(Some(&host), Some(&route), &Method::GET, Some(StatusCode::OK), MS);
+                        served.observe(Some(&host), Some(&route), Some(&Method::GET), Some(StatusCode::OK), MS);
                     }
                 });
             }
@@ -360,13 +367,14 @@ mod tests {
     #[test]
     fn without_series_everything_is_other() {
         let served = Served::new(0);
-        served.observe(Some("h"), Some("/"), &Method::PUT, None, MS);
+        served.observe(Some("h"), Some("/"), Some(&Method::PUT), None, MS);
         assert_eq!(told(&served), [("other".to_string(), "other".to_string(), "PUT", "none", 1)]);
     }
 
     /// What it costs; `cargo nextest run --run-ignored all --release -p portico-core --no-capture cost_of`.
     #[test]
     #[ignore = "a measurement"]
+    #[allow(clippy::print_stderr, reason = "what it has measured")]
     fn cost_of_counting() {
         let served = Served::new(500);
         for routes in [1, 10, 100] {
@@ -375,7 +383,7 @@ mod tests {
             let rounds = 3_000_000;
             for number in 0..rounds {
                 let route = Some(names[number % routes].as_str());
-                served.observe(Some("www.example.com"), route, &Method::GET, Some(StatusCode::OK), MS);
+                served.observe(Some("www.example.com"), route, Some(&Method::GET), Some(StatusCode::OK), MS);
             }
             let each = began.elapsed().as_nanos() as f64 / rounds as f64;
             eprintln!("{routes} routes: {each:.1} ns for a request");

@@ -48,7 +48,9 @@ impl Counter {
 
     /// Counts more.
     pub(crate) fn add_many(&self, more: u64) {
-        self.0.fetch_add(more, Relaxed);
+        if more > 0 {
+            self.0.fetch_add(more, Relaxed);
+        }
     }
 
     /// Takes one back, which another thread may have counted: what each has is right in the sum alone.
