@@ -134,6 +134,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
+        reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:

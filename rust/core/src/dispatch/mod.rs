@@ -7,6 +7,7 @@
 mod auto;
 mod judge;
 mod pool;
+mod roster;
 mod turns;
 
 use std::panic::AssertUnwindSafe;
@@ -22,6 +23,7 @@ pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
 pub use pool::{Pool, PoolLook, Pooled};
+pub use roster::{Placing, Roster, Told};
 pub use turns::Turns;
 
 use crate::admin;

@@ -25,7 +25,7 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use driver::{Driven, Driver, LoopWaker};
-pub(crate) use pulse::Pulse;
+pub(crate) use pulse::{Pulse, Turning};
 
 use crew::Crew;
 
