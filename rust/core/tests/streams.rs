@@ -44,7 +44,7 @@ fn connect(address: SocketAddr, connections: &Receiver<Arc<Connection>>) -> (Tcp
     let client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(GENEROUS)).unwrap();
     let connection = connections.recv_timeout(GENEROUS).unwrap();
-    assert!(connection.begin());
+    assert!(connection.begin("threads"));
     (client, connection)
 }
 

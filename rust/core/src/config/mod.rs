@@ -61,6 +61,8 @@ pub struct Config {
     pub io_threads: usize,
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
+    pub probes: bool,
+    pub liveness_timeout: Duration,
 }
 
 impl Default for Config {
@@ -100,6 +102,8 @@ impl Default for Config {
             io_threads: 0,
             stream_timeout: None,
             stream_threads: 0,
+            probes: false,
+            liveness_timeout: zero,
         };
         for setting in SETTINGS {
             if let Ok(checked) = setting.kind.check(&setting.default) {

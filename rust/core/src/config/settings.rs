@@ -246,6 +246,20 @@ pub static SETTINGS: &[Setting] = &[
         doc: "The most threads for `def` callbacks of `listen(stream=)`, each of which has one for as long as its connection lasts; for bodies that an iterable makes while they are sent, and for `def` handlers with `stream_body` and WSGI applications that read one while it comes. More wait for their turn. Threads are started as they are needed, and end when they are not.",
         set: |c, v| c.stream_threads = v.count(),
     },
+    Setting {
+        name: "probes",
+        kind: Kind::Switch,
+        default: Value::Switch(false),
+        doc: "Whether ordinary listeners answer `/probe/startup`, `/probe/readiness`, `/probe/liveness` and `/metrics` too, for every host and ahead of its handler. Whoever reaches the server then reads its metrics; `Server.listen_admin` keeps them apart.",
+        set: |c, v| c.probes = v.switch(),
+    },
+    Setting {
+        name: "liveness_timeout",
+        kind: seconds(false),
+        default: Value::Real(10.0),
+        doc: "How long an event loop may not turn before `/probe/liveness` says so.",
+        set: |c, v| c.liveness_timeout = v.seconds(),
+    },
 ];
 
 fn default_io_threads() -> usize {

@@ -407,7 +407,7 @@ impl<W: Wire> Task<'_, W> {
             true => (self.heard + 2 * interval, Due::Pong),
         });
         let idle = options.idle_timeout.filter(|_| goes_on).map(|idle| (self.active + idle, Due::Idle));
-        let turn = self.turn.filter(|_| !orders.begun).map(|turn| (turn, Due::Turn));
+        let turn = self.turn.filter(|_| orders.begun.is_none()).map(|turn| (turn, Due::Turn));
         let write = self.blocked.then(|| (self.pace.since() + patience, Due::Write));
         let goodbye = self.waits_since.filter(|_| !self.over).map(|since| (since + CLOSE_WAIT, Due::Goodbye));
         let answer = self.answer_by.filter(|_| !orders.eof).map(|by| (by, Due::Answer));

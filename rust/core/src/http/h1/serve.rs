@@ -27,6 +27,7 @@ use crate::metrics::Close;
 use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::trace::Event as Step;
 use crate::websocket::{self, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
@@ -47,6 +48,7 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
         machine.receive(&read, opened);
     }
     drop(read);
+    connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
     let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None };
@@ -220,10 +222,20 @@ impl Io {
             },
             () = self.timer.until(deadline) => match wait.refusal() {
                 Some(error) => Err(Stop::Refuse(error)),
-                None => self.last_look(Close::Idle).await,
+                None => {
+                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+                    let looked = self.last_look(Close::Idle).await;
+                    if looked.is_err() {
+                        self.connection.trace.tell(|| Step::TimedOut { setting });
+                    }
+                    looked
+                }
             },
             // At the server's end an upload may use the whole grace.
-            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => self.last_look(Close::Shutdown).await,
+            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => {
+                self.connection.trace.tell(|| Step::Draining {});
+                self.last_look(Close::Shutdown).await
+            }
         }
     }
 
@@ -476,14 +488,19 @@ impl Io {
                         body = &body[n - of_head..];
                     }
                 },
-                () = self.timer.until(pace.since() + patience) => return Err(Close::WriteTimeout),
+                () = self.timer.until(pace.since() + patience) => return Err(self.takes_nothing()),
             }
         }
         tokio::select! {
             biased;
             flushed = self.stream.flush() => flushed.map_err(|_| Close::Aborted),
-            () = self.timer.until(Instant::now() + patience) => Err(Close::WriteTimeout),
+            () = self.timer.until(Instant::now() + patience) => Err(self.takes_nothing()),
         }
+    }
+
+    fn takes_nothing(&self) -> Close {
+        self.connection.trace.tell(|| Step::TimedOut { setting: "write_timeout" });
+        Close::WriteTimeout
     }
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
