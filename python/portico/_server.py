@@ -544,9 +544,9 @@ def _check_port(port: int) -> None:
         raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
-def _check_grace(grace: float) -> float:
+def _check_grace(grace: float, name: str = "grace") -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
-        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+        raise ConfigError(f"{name}: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
 
 
