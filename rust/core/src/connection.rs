@@ -14,6 +14,7 @@ use crate::http::target::split_port;
 use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
 use crate::metrics::{Close, HandshakeFailure, Metrics};
+use crate::proxy::{Forwarding, Proxied};
 use crate::raw;
 use crate::server::Service;
 use crate::shutdown::{PATIENCE, draining_for};
@@ -63,6 +64,10 @@ pub struct ConnectionInfo {
     pub resumed: bool,
     /// The certificate by which the client identified itself, DER; see [`crate::tls::Certificate`].
     pub peer_certificate: Option<Bytes>,
+    /// What a proxy said by the PROXY protocol; `peer` and `local` are what it told then.
+    pub proxy: Option<Arc<Proxied>>,
+    /// What the peer says of clients in headers is believed, and how it says it.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
 }
 
 impl ConnectionInfo {
@@ -80,7 +85,24 @@ impl ConnectionInfo {
             alpn: None,
             resumed: false,
             peer_certificate: None,
+            proxy: None,
+            forwarding: None,
         }
+    }
+
+    /// Whether the client speaks TLS: to this end, or to a proxy that says so by the PROXY protocol.
+    pub fn is_secure(&self) -> bool {
+        self.secure || self.proxy.as_ref().is_some_and(|proxy| proxy.header.more.tls.is_some())
+    }
+
+    /// Believes what the peer says of its clients, where it is one of those that are trusted. An address that a proxy told is
+    /// one like any other; where it told none there is nobody to believe.
+    fn believe(&mut self, forwarding: Option<&Arc<Forwarding>>) {
+        let is_known = match &self.proxy {
+            None => true,
+            Some(proxy) => proxy.header.addresses.is_some() && matches!(self.peer, Address::Inet(_)),
+        };
+        self.forwarding = forwarding.filter(|it| is_known && it.proxies.has(&self.peer)).cloned();
     }
 }
 
@@ -170,10 +192,9 @@ fn host_name(host: &str) -> &str {
 }
 
 /// Serves one client to its end.
-pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, local: Address, spoken: Spoken) {
-    let Spoken { tls: secure, streams } = spoken;
-    let id = service.next_connection_id();
-    let mut info = ConnectionInfo::new(id, peer, local, secure);
+pub(crate) async fn run(service: Arc<Service>, socket: Socket, mut info: ConnectionInfo, spoken: Spoken) {
+    let Spoken { tls: secure, streams, .. } = spoken;
+    info.believe(service.forwarding.as_ref());
     let (stream, context) = if secure {
         // Boxed, so that its many states take no room once it is over.
         let handshake = Box::pin(async {

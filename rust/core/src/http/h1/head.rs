@@ -1,6 +1,7 @@
 //! The head of a request: finding its end without reading a byte twice, then parsing it once.
 
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Version};
@@ -34,7 +35,18 @@ impl From<Head> for Request {
     fn from(head: Head) -> Self {
         let Head { method, target, version, headers, .. } = head;
         let body = Bytes::new();
-        Request { method, target, version, headers, body, incoming: None, connection: None, route: None, tunnel: false }
+        Request {
+            method,
+            target,
+            version,
+            headers,
+            body,
+            incoming: None,
+            connection: None,
+            route: None,
+            told: OnceLock::new(),
+            tunnel: false,
+        }
     }
 }
 
