@@ -31,6 +31,7 @@ __all__ = [
     "Operation",
     "Pattern",
     "PeerCertificate",
+    "ProxyInfo",
     "Raised",
     "Request",
     "Router",

@@ -241,10 +241,10 @@ class Server:
 
         `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
-        With `proxy_protocol` a proxy in front says first on each connection whose it is, by the PROXY protocol, version 1
-        or 2; that client's address is `peername` then, and what else the proxy tells is `ConnectionInfo.proxy`. Only the
-        addresses of the setting `trusted_proxies` may connect to such a listener, and none without the header; it has to
-        be here within `header_timeout`.
+        With `proxy_protocol` a proxy in front says first on each connection whose it is, by the PROXY protocol, version
+        1 or 2; that client's address is `peername` then, and what else the proxy tells is `ConnectionInfo.proxy`. Only
+        the addresses of the setting `trusted_proxies` may connect to such a listener, and none without the header,
+        which has to be here within `header_timeout`.
 
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
         context and for `proxy_protocol` without `trusted_proxies`, `ClosedError` for a closed server.

@@ -175,7 +175,7 @@ fn split_last(line: &[u8], separator: u8) -> (&[u8], &[u8]) {
     for (at, byte) in line.iter().enumerate().rev() {
         match byte {
             // A quote with an odd number of backslashes before it is part of what is quoted.
-            b'"' if !quoted || backslashes(&line[..at]) % 2 == 0 => quoted = !quoted,
+            b'"' if !quoted || backslashes(&line[..at]).is_multiple_of(2) => quoted = !quoted,
             _ if *byte == separator && !quoted => return (&line[..at], &line[at + 1..]),
             _ => {}
         }
