@@ -14,7 +14,8 @@ from typing import Any, Union
 from ._errors import ConfigError, ListenError
 
 Address = Union[int, "tuple[str, int]", Mapping[str, Any]]
-"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `tls`, `backlog`."""
+"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `tls`, `backlog`,
+`proxy_protocol`."""
 
 # That of `Server.listen`, where the setting `backlog` is not changed.
 _BACKLOG = 1024
@@ -38,11 +39,15 @@ class Place:
     unix: str | None = None
     tls: bool = True
     backlog: int = _BACKLOG
+    proxy_protocol: bool = False
 
     def __str__(self) -> str:
         if self.unix is not None:
             return f"unix:{self.unix}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_KNOWN = ", ".join(field.name for field in fields(Place))
 
 
 def parse(given: Address | Iterable[Address]) -> list[Place]:
@@ -70,7 +75,7 @@ def _place(address: object) -> Place:
     else:
         raise ConfigError(f"listen: a port, (host, port), or a dict of keywords of Server.listen, not {address!r}")
     if unknown := keywords.keys() - {field.name for field in fields(Place)}:
-        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, tls, backlog are known")
+        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: {_KNOWN} are known")
     if not {"port", "unix"} & keywords.keys():
         raise ConfigError(f"listen: a port or the path of a Unix socket is missing in {address!r}")
     if keywords.get("unix") is not None:
@@ -82,6 +87,8 @@ def _place(address: object) -> Place:
         raise ConfigError(f"host: a name or an IP address, not {place.host!r}")
     if not isinstance(place.tls, bool):
         raise ConfigError(f"tls: True or False, not {place.tls!r}")
+    if not isinstance(place.proxy_protocol, bool):
+        raise ConfigError(f"proxy_protocol: True or False, not {place.proxy_protocol!r}")
     return place
 
 
@@ -102,6 +109,7 @@ class Held:
         if reuse_port and place.unix is not None:
             raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
         self.tls = place.tls
+        self._proxy_protocol = place.proxy_protocol
         self._backlog = place.backlog
         self._reuse_port = reuse_port
         self._file: tuple[int, int] | None = None
@@ -135,10 +143,11 @@ class Held:
     @property
     def keywords(self) -> dict[str, Any]:
         """What a worker calls `Server.listen` with."""
+        spoken = {"tls": self.tls, "proxy_protocol": self._proxy_protocol}
         if not self._reuse_port or isinstance(self.address, str):
-            return {"fd": self._socket.fileno(), "tls": self.tls}
+            return {"fd": self._socket.fileno(), **spoken}
         host, port = self.address
-        return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
+        return {"host": host, "port": port, "reuse_port": True, "backlog": self._backlog, **spoken}
 
     def close(self) -> None:
         """Lets go. What workers have inherited goes on listening."""
