@@ -1,0 +1,45 @@
+"""What each worker process of `portico run` does."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+from portico import _logs, config
+from portico._errors import ConfigError
+from portico._server import Server
+from portico._worker import RAISED, Worker
+
+from ._exits import Exit
+
+
+def main(worker: Worker, options: config.Options, listens_tls: bool) -> None:
+    """Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
+    supervisor as it is, without the way that it took through portico."""
+    try:
+        configuration, problems = config.load(options)
+        with contextlib.ExitStack() as closing:
+            server = prepare(configuration, problems, closing, listens_tls)
+            worker.listen(server)
+            server.serve_forever(configuration.grace)
+    except ConfigError as error:
+        worker._tell(RAISED, str(error))
+        sys.exit(Exit.MISTAKE)
+
+
+def prepare(
+    configuration: config.Configuration,
+    problems: config.Problems,
+    closing: contextlib.ExitStack,
+    listens_tls: bool,
+) -> Server:
+    """A server with everything but listeners. Raises `ConfigError` with everything that is wrong."""
+    problems.raise_any()
+    _logs.to_stderr(configuration.log_level)
+    server = config.build(configuration, problems, closing)
+    problems.raise_any()
+    assert server is not None
+    if listens_tls and not configuration.hosts:
+        made = config.own_certificate()
+        config.add_host(server, "default", {"cert": made.cert, "key": made.key})
+    return server
