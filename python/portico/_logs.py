@@ -25,12 +25,14 @@ def to_stderr(level: str) -> None:
         _Journal() if _is_journal() else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logger.addHandler(handler)
-    # A program that configures the root logger would have each line twice.
-    logger.propagate = False
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Ours, to be known again."""
+    """Silent where the program configures logging itself: then its handlers have these lines, and would have them
+    twice."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not logging.getLogger().handlers and bool(super().filter(record))
 
 
 class _Journal(logging.Formatter):

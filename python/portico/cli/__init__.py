@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 
@@ -10,6 +11,14 @@ from portico import Error, ListenError, __version__
 
 from . import _certs, _demo, _run, _serve
 from ._exits import Exit
+
+# What can be done about an address that cannot be had.
+_ADVICE = {
+    errno.EADDRINUSE: "; another program has it (`ss -ltnp` says which): end that one, or listen elsewhere",
+    errno.EACCES: "; ports below 1024 want root or CAP_NET_BIND_SERVICE (docs/deployment.md), a socket a folder that "
+    "may be written",
+    errno.EADDRNOTAVAIL: "; it is none of this machine's addresses: 0.0.0.0 and [::] are all of them",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except Error as error:
-        print(f"portico {arguments.command}: {error}", file=sys.stderr)
+        advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, ListenError) else ""
+        print(f"portico {arguments.command}: {error}{advice}", file=sys.stderr)
         return Exit.ADDRESS if isinstance(error, ListenError) else Exit.MISTAKE
     except BrokenPipeError:
         # Whoever read our output has left, as in `portico demo | head`. At its end the interpreter flushes

@@ -80,7 +80,7 @@ class Supervisor:
                 if or_any_port and error.errno == errno.EADDRINUSE:
                     self._events.put(lambda: self._start([{"port": 0}], False))
                 else:
-                    self._events.put(functools.partial(self._fail, _advised(error)))
+                    self._events.put(functools.partial(self._fail, error))
             except WorkerError as error:
                 # After the first line, which says which worker it was, comes what that had to say.
                 told = str(error).partition("\n")[2] or str(error)
@@ -175,14 +175,3 @@ class Supervisor:
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
-
-
-def _advised(error: ListenError) -> ListenError:
-    """With what can be done about it."""
-    advice = {
-        errno.EADDRINUSE: "another program has it (`ss -ltnp` says which): end that one, or --listen elsewhere",
-        errno.EACCES: "ports below 1024 want root or CAP_NET_BIND_SERVICE (docs/deployment.md); a path wants a folder "
-        "that may be written",
-        errno.EADDRNOTAVAIL: "it is none of this machine's addresses; 0.0.0.0 and [::] are all of them",
-    }.get(error.errno or 0)
-    return error if advice is None else ListenError(error.errno, f"{error.strerror}; {advice}")
