@@ -9,7 +9,7 @@ import sys
 
 from portico import Error, ListenError, __version__
 
-from . import _certs, _demo, _run, _serve
+from . import _certs, _check, _demo, _reload, _run, _serve
 from ._exits import Exit
 
 # What can be done about an address that cannot be had.
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"portico {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (_demo, _serve, _run, _certs):
+    for command in (_demo, _serve, _run, _check, _reload, _certs):
         command.add(commands)
     return parser

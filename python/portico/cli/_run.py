@@ -44,6 +44,19 @@ def add(commands: Commands) -> None:
         "  portico run app:hello --set max_headers=50 --set handler_timeout=10\n"
         "  portico run --config /etc/portico.toml",
     )
+    parser.add_argument(
+        "handler",
+        nargs="?",
+        metavar="MODULE:NAME",
+        help="what answers, as it is imported; MODULE:NAME() calls what makes it",
+    )
+    kinds = parser.add_mutually_exclusive_group()
+    for kind, what in _KINDS.items():
+        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=f"it is {what}")
+    parser.add_argument("--factory", action="store_true", help="it makes the handler, and is called without arguments")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"a {DEFAULT_FILE} (default: $PORTICO_CONFIG, or the one here)"
+    )
     add_options(parser)
     parser.add_argument(
         "--reload",
@@ -56,22 +69,9 @@ def add(commands: Commands) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what `run` and `check` share: everything that says what is served."""
     parser.add_argument(
-        "handler",
-        nargs="?",
-        metavar="MODULE:NAME",
-        help="what answers, as it is imported; MODULE:NAME() calls what makes it",
-    )
-    kinds = parser.add_mutually_exclusive_group()
-    for kind, what in _KINDS.items():
-        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=f"it is {what}")
-    parser.add_argument("--factory", action="store_true", help="it makes the handler, and is called without arguments")
-    parser.add_argument(
         "--app-dir",
         metavar="DIR",
         help=f"where modules are looked for first (default: that of {DEFAULT_FILE}, or here)",
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"a {DEFAULT_FILE} (default: $PORTICO_CONFIG, or the one here)"
     )
     add_host(parser)
     add_listen(parser, "what systemd hands over; else 127.0.0.1:8443, or any port if that is taken")
@@ -99,6 +99,9 @@ def options_of(arguments: argparse.Namespace) -> Options:
     """What was typed, for `config.load`. Raises `ConfigError` for what is no address, host or setting."""
     here = Path.cwd()
     flags: list[tuple[tuple[str, ...], Any, str]] = []
+    named = arguments.config or (Path(text) if (text := os.environ.get("PORTICO_CONFIG")) else None)
+    if named is None and arguments.handler is None and (here / DEFAULT_FILE).exists():
+        named = Path(DEFAULT_FILE)
     if arguments.handler:
         table = {"call": arguments.handler, "kind": arguments.kind, "factory": arguments.factory or None}
         flags.append((("handler",), {key: value for key, value in table.items() if value}, "MODULE:NAME"))
@@ -115,16 +118,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         if not found or not name:
             raise ConfigError(f"--set {text!r} is not NAME=VALUE, as max_headers=50")
         flags.append((("settings", name.replace("-", "_")), value, "--set"))
-    return Options(_file(arguments, here), tuple(flags), here)
-
-
-def _file(arguments: argparse.Namespace, here: Path) -> Path | None:
-    """The file that was named; where neither one nor a handler was, the one that lies here."""
-    named = arguments.config or (Path(text) if (text := os.environ.get("PORTICO_CONFIG")) else None)
-    if named is not None:
-        return named
-    found = Path(DEFAULT_FILE)
-    return found if arguments.handler is None and (here / found).exists() else None
+    return Options(named, tuple(flags), here)
 
 
 def _run(arguments: argparse.Namespace) -> int:

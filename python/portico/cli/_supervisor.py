@@ -1,5 +1,6 @@
 """The process of `portico run` that serves nothing itself: it holds the sockets, starts the workers, replaces those
-that die, and takes new code and configuration when it is told to."""
+that die, and takes new code and configuration when it is told to: by SIGHUP, by `portico reload`, and with `--reload`
+by a file that has changed."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,7 +23,8 @@ from portico import _greeting, _systemd, config
 from portico._errors import ConfigError, Error, ListenError, WorkerError
 from portico._workers import Workers
 
-from . import _worker_main
+from . import _watching, _worker_main
+from ._control import Answer, Control
 from ._exits import Exit
 from ._words import welcome, what
 
@@ -27,6 +32,10 @@ _logger = logging.getLogger("portico.run")
 
 # How often the main thread looks for signals that did not wake it.
 _LOOK = 0.5
+# While somebody develops, old workers are not waited for longer: browsers hold connections open.
+_DEVELOPING_GRACE = 1.0
+# How many files are named that have changed.
+_NAMED = 3
 
 
 class Supervisor:
@@ -37,109 +46,185 @@ class Supervisor:
         self._options = options
         self._configuration = configuration
         self._develop = develop
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._handed_over = _systemd.handed_over()
         self._manager = _systemd.Manager()
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._workers: Workers | None = None
-        self._closing = False
-        self._ended = False
+        self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
         self._failure: BaseException | None = None
-        self._started_at = time.monotonic()
+        self._reloading = threading.Lock()
+        self._hangups = threading.BoundedSemaphore(2)
 
     def run(self) -> int:
         """Serves until SIGINT or SIGTERM, and returns the exit code. Raises `ConfigError` and `ListenError` where it
         does not come to serve."""
-        addresses = config.addresses(self._configuration.listen)
+        addresses = config.addresses(self._configuration.listen, self._handed_over)
         _systemd.forget_handed_over()
-        with self._signals():
-            self._start(addresses or [{"port": _greeting.PORT}], not addresses)
-            while not self._ended:
+        with self._signals(), self._pid_file(), self._control():
+            self._start(addresses or [{"port": _greeting.PORT}], or_any_port=not addresses)
+            if self._develop:
+                self._on_thread("watch", self._watch)
+            while self._state != "ended":
                 with contextlib.suppress(queue.Empty):
                     # Not for ever: a signal that comes right before the wait begins does not end it.
-                    self._events.get(timeout=_LOOK)()
+                    self._events.get(timeout=min(_LOOK, self._manager.watchdog or _LOOK))()
+                if self._manager.watchdog is not None and self._workers is not None:
+                    self._manager.alive()
         if self._failure is not None:
             raise self._failure
         return Exit.DONE
 
     # ---- its life
 
-    def _start(self, addresses: list[dict[str, Any]], or_any_port: bool) -> None:
-        tls = any(keywords.get("tls", True) for keywords in addresses)
-        main = functools.partial(_worker_main.main, options=self._options, listens_tls=tls)
-        workers = Workers(
-            main,
+    def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
+        workers = self._workers = Workers(
+            functools.partial(_worker_main.main, options=self._options),
             listen=addresses,
             workers=self._configuration.workers,
             ready_timeout=self._configuration.ready_timeout,
         )
-        self._workers = workers
 
         def start() -> None:
             try:
                 workers.start()
             except ListenError as error:
                 if or_any_port and error.errno == errno.EADDRINUSE:
-                    self._events.put(lambda: self._start([{"port": 0}], False))
+                    self._events.put(functools.partial(self._start, [{"port": 0}]))
                 else:
                     self._events.put(functools.partial(self._fail, error))
             except WorkerError as error:
-                # After the first line, which says which worker it was, comes what that had to say.
-                told = str(error).partition("\n")[2] or str(error)
-                self._events.put(functools.partial(self._fail, ConfigError(told)))
+                self._events.put(functools.partial(self._fail, ConfigError(_told(error))))
             except BaseException as error:
                 self._events.put(functools.partial(self._fail, error))
             else:
-                remark = (
-                    ""
-                    if or_any_port or addresses != [{"port": 0}]
-                    else f"Port {_greeting.PORT} is taken, so this is port {workers.ports[0]}."
-                )
-                self._events.put(functools.partial(self._on_started, remark))
+                self._events.put(self._on_started)
 
         self._on_thread("start", start)
 
-    def _on_started(self, remark: str) -> None:
-        assert self._workers is not None
-        if self._closing:
+    def _on_started(self) -> None:
+        if self._state != "starting":
             return
+        assert self._workers is not None
+        self._state = "running"
+        elsewhere = not self._configuration.listen and not self._handed_over and self._workers.ports != [_greeting.PORT]
+        remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}." if elsewhere else ""
         _greeting.say(welcome(self._configuration, self._workers.urls, remark))
         self._manager.ready(self._status())
-        self._on_thread("watch", self._wait_for_end)
 
     def _fail(self, error: BaseException) -> None:
-        # One that was closed while it started has not failed.
-        if not self._closing:
+        if self._state == "closing":
+            self._state = "ended"  # one that was closed while it started has not failed
+        elif self._develop and isinstance(error, ConfigError):
+            print(f"portico run: {error}\n\nWaiting for a change.", file=sys.stderr, flush=True)
+            self._state = "failed"
+        else:
             self._failure = error
-        self._ended = True
-
-    def _wait_for_end(self) -> None:
-        """Workers end when they are closed, by whomever."""
-        assert self._workers is not None
-        self._workers._closed.wait()
-        self._events.put(self._on_ended)
-
-    def _on_ended(self) -> None:
-        self._ended = True
+            self._state = "ended"
 
     def _end(self, grace: float) -> None:
-        if not self._closing:
+        if self._state == "failed":
+            self._state = "ended"
+            return
+        if self._state != "closing":
             self._manager.stopping()
-        self._closing = True
+        self._state = "closing"
         workers = self._workers
         assert workers is not None
 
         def close() -> None:
             workers.close(grace)
-            self._events.put(self._on_ended)
+            self._events.put(self._on_closed)
 
         self._on_thread("end", close)
+
+    def _on_closed(self) -> None:
+        self._state = "ended"
 
     def _status(self) -> str:
         assert self._workers is not None
         count = len(self._workers.pids)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        return f"serving {what(self._configuration)} at {', '.join(self._workers.urls)} with {workers}"
+        return f"{what(self._configuration)} at {', '.join(self._workers.urls)} by {workers}"
 
-    # ---- signals
+    # ---- reload
+
+    def _reload(self, told_by: str) -> Answer:
+        """New workers for the old ones. On any thread but the main one."""
+        with self._reloading:
+            if self._state != "running":
+                return {"ok": False, "text": f"it is {self._state}"}
+            assert self._workers is not None
+            begun = time.monotonic()
+            _logger.info("reloading (%s)", told_by)
+            self._manager.reloading()
+            try:
+                configuration, problems = config.load(self._options)
+                problems.raise_any()
+                self._workers.reload(_DEVELOPING_GRACE if self._develop else configuration.grace)
+            except Error as error:
+                text = _told(error) if isinstance(error, WorkerError) else str(error)
+                _logger.error("not reloaded, what ran goes on: %s", text)
+                self._manager.ready(f"{self._status()}; the last reload failed")
+                return {"ok": False, "text": text}
+            self._configuration = configuration
+            text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
+            _logger.info("%s", text)
+            self._manager.ready(self._status())
+            return {"ok": True, "text": text}
+
+    def _on_hangup(self) -> None:
+        # One that is under way, and one after it that sees what has changed meanwhile: more would do the same again.
+        if self._hangups.acquire(blocking=False):
+
+            def reload() -> None:
+                try:
+                    self._reload("SIGHUP")
+                finally:
+                    self._hangups.release()
+
+            self._on_thread("reload", reload)
+
+    def _tell(self) -> Answer:
+        text = self._status() if self._state == "running" else self._state
+        return {"ok": True, "pid": os.getpid(), "text": text}
+
+    # ---- development
+
+    def _watch(self) -> None:
+        """Reloads when a file has changed."""
+        files = _watching.Files(self._configuration.app_dir, self._other_files)
+        while self._state != "ended":
+            time.sleep(_watching.LOOK)
+            changed = set(files.changed())
+            if not changed:
+                continue
+            while True:
+                time.sleep(_watching.QUIET)
+                if not (more := files.changed()):
+                    break
+                changed.update(more)
+            names = ", ".join(os.path.relpath(name) for name in sorted(changed)[:_NAMED])
+            named = f"{names} and {len(changed) - _NAMED} more" if len(changed) > _NAMED else names
+            if self._state == "failed":
+                self._events.put(self._start_again)
+            else:
+                self._reload(f"changed: {named}")
+
+    def _other_files(self) -> list[Path]:
+        return [self._options.file] if self._options.file is not None else []
+
+    def _start_again(self) -> None:
+        try:
+            configuration, problems = config.load(self._options)
+            problems.raise_any()
+            addresses = config.addresses(configuration.listen, self._handed_over)
+        except ConfigError as error:
+            self._fail(error)
+            return
+        self._configuration, self._state = configuration, "starting"
+        self._start(addresses or [{"port": _greeting.PORT}], or_any_port=not addresses)
+
+    # ---- who may tell it
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -147,7 +232,8 @@ class Supervisor:
             # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
             self._events.put(functools.partial(self._on_signal, number))
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, on_signal) for number in taken}
         try:
             yield
         finally:
@@ -156,22 +242,50 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self._on_thread("reload", self._reload)
+            self._on_hangup()
         else:
-            self._end(0.0 if self._closing else self._configuration.grace)
+            self._end(0.0 if self._state == "closing" else self._configuration.grace)
 
-    # ---- reload
-
-    def _reload(self) -> None:
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[None]:
+        path = self._configuration.control
         try:
-            configuration, problems = config.load(self._options)
-            problems.raise_any()
-            assert self._workers is not None
-            self._workers.reload(configuration.grace)
-            self._configuration = configuration
-        except Error as error:
-            _logger.error("not reloaded, what ran goes on: %s", error)
+            control = Control(path, {"reload": lambda: self._reload("portico reload"), "status": self._tell})
+        except ConfigError as error:
+            if path is not None:
+                raise
+            # As in a container whose file system cannot be written; SIGHUP is left.
+            _logger.warning("%s", error)
+            yield
+            return
+        try:
+            yield
+        finally:
+            control.close()
+
+    @contextlib.contextmanager
+    def _pid_file(self) -> Iterator[None]:
+        path = self._configuration.pid_file
+        if path is None:
+            yield
+            return
+        try:
+            path.write_text(f"{os.getpid()}\n")
+        except OSError as error:
+            raise ConfigError(f"pid_file: cannot write {path}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                if int(path.read_text()) == os.getpid():  # not that of a successor
+                    path.unlink()
 
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
+
+
+def _told(error: WorkerError) -> str:
+    """What a worker had to say; it comes after a line that says which one it was."""
+    first, _, rest = str(error).partition("\n")
+    return rest or first

@@ -13,12 +13,13 @@ from portico._worker import RAISED, Worker
 from ._exits import Exit
 
 
-def main(worker: Worker, options: config.Options, listens_tls: bool) -> None:
+def main(worker: Worker, options: config.Options) -> None:
     """Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
     supervisor as it is, without the way that it took through portico."""
     try:
         configuration, problems = config.load(options)
         with contextlib.ExitStack() as closing:
+            listens_tls = any(keywords.get("tls", True) for keywords in worker._listen)
             server = prepare(configuration, problems, closing, listens_tls)
             worker.listen(server)
             server.serve_forever(configuration.grace)

@@ -9,6 +9,7 @@ served and finds out what it is; `_build` makes the server."""
 from __future__ import annotations
 
 from ._build import add_host, build, own_certificate
+from ._effective import effective
 from ._load import DEFAULT_FILE, Configuration, Options, load
 from ._nodes import Problems
 from ._places import FORMS, Place, parse_host
@@ -25,6 +26,7 @@ __all__ = [
     "add_host",
     "addresses",
     "build",
+    "effective",
     "json_schema",
     "load",
     "own_certificate",

@@ -37,13 +37,15 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
         )
     for name in configuration.handlers:
         handlers.get(name, ("handlers", name))  # also those that nothing refers to
+    # Those that are wrong are told already, and what else is wrong is to be found too.
+    settings = {} if problems else configuration.settings
     sessions = _sessions(configuration, problems, closing)
     try:
-        server = closing.enter_context(Server(default, config=configuration.settings, sessions=sessions))
+        server = closing.enter_context(Server(default, config=settings, sessions=sessions))
     except ConfigError as error:
         problems.add(configuration.node("handler"), ("handler",), str(error))
         # So that the hosts are looked at too.
-        server = closing.enter_context(Server(config=configuration.settings))
+        server = closing.enter_context(Server())
     for name, host in configuration.hosts:
         _add_host(server, configuration, name, host, handlers, problems)
     return None if problems else server

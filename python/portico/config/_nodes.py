@@ -62,7 +62,7 @@ class Problems:
 
     def add(self, node: Node, path: tuple[str, ...], text: str) -> None:
         """`path` leads to the value: the tables it is in, and its key."""
-        self.found.append(Problem(node.where, node.line, ".".join(map(_key, path[:-1])), text))
+        self.found.append(Problem(node.where, node.line, ".".join(map(key_text, path[:-1])), text))
 
     def __bool__(self) -> bool:
         return bool(self.found)
@@ -147,6 +147,6 @@ def table(entries: Mapping[str, Node], where: str = "") -> Node:
     return Node(dict(entries), where)
 
 
-def _key(name: str) -> str:
+def key_text(name: str) -> str:
     """A key as TOML has it."""
     return name if name and all(one.isascii() and (one.isalnum() or one in "-_") for one in name) else f'"{name}"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import _systemd
@@ -13,12 +13,13 @@ from ._places import Place
 _CLEAR = "http"
 
 
-def addresses(places: Sequence[Place]) -> list[dict[str, Any]]:
+def addresses(places: Sequence[Place], given: Mapping[str, Sequence[int]] | None = None) -> list[dict[str, Any]]:
     """Keywords of `Server.listen` for each address. Where no place was named, those of the sockets that systemd has
-    handed over, if it has: TLS, but in the clear for one with the name `http`.
+    handed over, if it has: TLS, but in the clear for one with the name `http`. `given` are those sockets, where the
+    variables of the environment that tell of them are gone.
 
     Raises `ConfigError` for a name that systemd has not handed over."""
-    given = _systemd.handed_over()
+    given = _systemd.handed_over() if given is None else given
     if not places:
         return [{"fd": fd, "tls": name != _CLEAR} for name, several in given.items() for fd in several]
     found: list[dict[str, Any]] = []
