@@ -9,7 +9,7 @@ import sys
 
 from portico import Error, ListenError, __version__
 
-from . import _certs, _check, _demo, _reload, _run, _serve
+from . import _certs, _check, _completion, _demo, _reload, _run, _serve
 from ._exits import Exit
 
 # What can be done about an address that cannot be had.
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
     `argv` is what follows the program's name, by default that of `sys.argv`. Wrong arguments end the program
     with code 2, as argparse does. What is nobody's fault but portico's is raised."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser_of_all().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_all() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="portico",
         description="An HTTPS server for many host names.",
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"portico {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (_demo, _serve, _run, _check, _reload, _certs):
+    for command in (_demo, _serve, _run, _check, _reload, _certs, _completion):
         command.add(commands)
     return parser

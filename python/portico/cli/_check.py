@@ -60,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
         server = config.build(configuration, problems, closing)
         if problems:
             print(problems, file=sys.stderr)
-            count = len(str(problems).splitlines())
+            count = len(problems.told())
             print(f"portico check: {count} thing{'s' * (count != 1)} to mend", file=sys.stderr)
             return Exit.MISTAKE
         assert server is not None

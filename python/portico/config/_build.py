@@ -47,7 +47,8 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
         # So that the hosts are looked at too.
         server = closing.enter_context(Server())
     for name, host in configuration.hosts:
-        _add_host(server, configuration, name, host, handlers, problems)
+        if "cert" in host or "pfx" in host:  # what has neither was told
+            _add_host(server, configuration, name, host, handlers, problems)
     return None if problems else server
 
 
@@ -109,7 +110,11 @@ class _Handlers:
                 self._closing.callback(pages.close)
                 return pages
         except ConfigError as error:
-            self._problems.add(self._configuration.node(*path), path, str(error))
+            key = next(key for key in ("call", "files", "pages") if key in table)
+            node = self._configuration.node(*path)
+            # A handler may be a text alone, or be typed, without a table around.
+            at = (*path, key) if isinstance(node.value, dict) and node.line else path
+            self._problems.add(self._configuration.node(*at), at, f"{at[-1]}: {error}" if key != "call" else str(error))
             return None
         return self._router(table.get("mounts", {}), path)
 

@@ -176,18 +176,21 @@ class Setting(Kind):
 
     @property
     def expected(self) -> str:  # type: ignore[override]
-        return next(str(one["expected"]) for one in _core.settings() if one["name"] == self.name)
+        python = next(str(one["expected"]) for one in _core.settings() if one["name"] == self.name)
+        return _as_toml(python)
 
     def check(self, node: Node, path: Path_, problems: Problems) -> Any:
         value = node.plain()
-        if value == "none" and "None" in self.expected:
+        if value == "none" and "none" in self.expected:
             value = None  # TOML has no word for it.
+        if isinstance(value, str) and self.expected.startswith("a list of any"):
+            value = [value]
         if isinstance(value, str) and self.name.endswith("_folder"):
             value = str(node.folder / value)
         try:
             _core.check_settings({self.name: value})
         except ConfigError as error:
-            problems.add(node, path, str(error).removeprefix("setting "))
+            problems.add(node, path, _as_toml(str(error).removeprefix("setting ")))
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -264,6 +267,13 @@ def written(value: Any) -> str:
         return "a list"
     text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:76]}..."
+
+
+def _as_toml(text: str) -> str:
+    """What the core says of settings, for who writes TOML and not Python."""
+    for python, toml in (("or None", 'or "none"'), ("a tuple", "a list"), ("True or False", "true or false")):
+        text = text.replace(python, toml)
+    return text
 
 
 def _called(path: Path_) -> str:

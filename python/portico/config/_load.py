@@ -166,7 +166,7 @@ def _check_hosts(configuration: Configuration, problems: Problems) -> None:
         if ("cert" in host) == ("pfx" in host):
             what = "cert and pfx are two ways to say the same" if "cert" in host else "cert or pfx is missing"
             problems.add(node, path, f"{what}: give the file of the certificate as one of them")
-        if "key" in host and "cert" not in host:
+        if "key" in host and "pfx" in host:
             problems.add(node, path, "key goes with cert")
 
 

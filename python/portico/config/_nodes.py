@@ -69,7 +69,11 @@ class Problems:
 
     def __str__(self) -> str:
         """All of them, a line for each, in the order of the file; what is from elsewhere comes first."""
-        return "\n".join(dict.fromkeys(map(str, sorted(self.found, key=lambda problem: problem.line))))
+        return "\n".join(self.told())
+
+    def told(self) -> list[str]:
+        """Each of them, as text."""
+        return list(dict.fromkeys(map(str, sorted(self.found, key=lambda problem: problem.line))))
 
     def raise_any(self) -> None:
         """Raises `ConfigError` with all of them, if there are any."""

@@ -141,7 +141,7 @@ fn schema(py: Python<'_>, kind: Kind) -> PyResult<Bound<'_, PyDict>> {
     let none = PyDict::new(py);
     none.set_item("const", "none")?;
     let either = PyDict::new(py);
-    either.set_item("anyOf", (schema, none))?;
+    either.set_item("anyOf", vec![schema, none])?;
     Ok(either)
 }
 
