@@ -36,5 +36,5 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    sys.stdout.write(resources.files(__package__).joinpath("completions", arguments.shell).read_text("utf-8"))
+    sys.stdout.write(resources.files(__package__).joinpath("completions").joinpath(arguments.shell).read_text("utf-8"))
     return 0
