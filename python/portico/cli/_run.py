@@ -92,6 +92,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--control", metavar="PATH", help="the socket by which `portico reload` comes")
     parser.add_argument("--pid-file", metavar="PATH", help="a file for the number of the process")
+    parser.add_argument(
+        "--admin",
+        metavar="[ADDRESS:]PORT",
+        help="where metrics, probes and the dashboard are found (default: nowhere); further workers take the "
+        "next ports",
+    )
+    parser.add_argument("--trace", action="store_true", default=None, help="print each step of each connection")
     add_log_level(parser, "info")
 
 
@@ -107,7 +114,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         flags.append((("handler",), {key: value for key, value in table.items() if value}, "MODULE:NAME"))
     elif arguments.kind or arguments.factory:
         raise ConfigError(f"--{arguments.kind or 'factory'} says what MODULE:NAME is, which is missing")
-    for name in ("workers", "grace", "log_level", "app_dir", "control", "pid_file"):
+    for name in ("workers", "grace", "log_level", "app_dir", "control", "pid_file", "admin", "trace"):
         if (value := getattr(arguments, name)) is not None:
             flags.append(((name,), value, f"--{name.replace('_', '-')}"))
     each("--listen", Place.parse, arguments.listen)

@@ -51,6 +51,7 @@ class Supervisor:
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._workers: Workers | None = None
         self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
+        self._admins = 0
         self._failure: BaseException | None = None
         self._reloading = threading.Lock()
         self._hangups = threading.BoundedSemaphore(2)
@@ -77,9 +78,11 @@ class Supervisor:
     # ---- its life
 
     def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
+        admins = config.admin_addresses(self._configuration.admin, self._configuration.workers)
+        self._admins = len(admins)
         workers = self._workers = Workers(
-            functools.partial(_worker_main.main, options=self._options),
-            listen=addresses,
+            functools.partial(_worker_main.main, options=self._options, admins=len(admins)),
+            listen=[*addresses, *admins],
             workers=self._configuration.workers,
             ready_timeout=self._configuration.ready_timeout,
         )
@@ -106,9 +109,10 @@ class Supervisor:
             return
         assert self._workers is not None
         self._state = "running"
-        elsewhere = not self._configuration.listen and not self._handed_over and self._workers.ports != [_greeting.PORT]
-        remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}." if elsewhere else ""
-        _greeting.say(welcome(self._configuration, self._workers.urls, remark))
+        remark = ""
+        if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
+            remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}."
+        _greeting.say(welcome(self._configuration, self._urls(), remark, self._workers.urls[len(self._urls()) :]))
         self._manager.ready(self._status())
 
     def _fail(self, error: BaseException) -> None:
@@ -140,11 +144,17 @@ class Supervisor:
     def _on_closed(self) -> None:
         self._state = "ended"
 
+    def _urls(self) -> list[str]:
+        """Where it serves, without the admin listeners."""
+        assert self._workers is not None
+        urls = self._workers.urls
+        return urls[: len(urls) - self._admins]
+
     def _status(self) -> str:
         assert self._workers is not None
         count = len(self._workers.pids)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        return f"{what(self._configuration)} at {', '.join(self._workers.urls)} by {workers}"
+        return f"{what(self._configuration)} at {', '.join(self._urls())} by {workers}"
 
     # ---- reload
 

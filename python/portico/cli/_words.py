@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from portico import _greeting, config
 
 
-def welcome(configuration: config.Configuration, urls: Sequence[str], remark: str = "") -> str:
+def welcome(
+    configuration: config.Configuration, urls: Sequence[str], remark: str = "", admins: Sequence[str] = ()
+) -> str:
     """Where it is to be found, and how it is asked."""
     names = [name for name, _ in configuration.hosts if name != "default" and not name.startswith("*")]
     own = not configuration.hosts
@@ -21,6 +23,8 @@ def welcome(configuration: config.Configuration, urls: Sequence[str], remark: st
             lines.append(f"  {url}/")
     if remark:
         lines.append(remark)
+    if admins:
+        lines.append(f"Metrics, probes and the dashboard: {' '.join(f'{url}/' for url in admins)}")
     secure = next((url for url in urls if url.startswith("https:")), None)
     if own and secure:
         parts = urlsplit(secure)

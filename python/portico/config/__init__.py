@@ -8,13 +8,13 @@ served and finds out what it is; `_build` makes the server."""
 
 from __future__ import annotations
 
-from ._build import add_host, build, own_certificate
+from ._build import add_host, build, listen_admin, own_certificate
 from ._effective import effective
 from ._load import DEFAULT_FILE, Configuration, Options, load
 from ._nodes import Problems
 from ._places import FORMS, Place, parse_host
 from ._schema import json_schema
-from ._sockets import addresses
+from ._sockets import addresses, admin_addresses
 
 __all__ = [
     "DEFAULT_FILE",
@@ -25,9 +25,11 @@ __all__ = [
     "Problems",
     "add_host",
     "addresses",
+    "admin_addresses",
     "build",
     "effective",
     "json_schema",
+    "listen_admin",
     "load",
     "own_certificate",
     "parse_host",

@@ -12,6 +12,7 @@ from .._errors import ConfigError
 from .._files import StaticFiles
 from .._router import Router
 from .._server import Server
+from .._trace import print_trace
 from ..sessions import Sessions
 from . import _program
 from ._load import Configuration
@@ -41,7 +42,8 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
     settings = {} if problems else configuration.settings
     sessions = _sessions(configuration, problems, closing)
     try:
-        server = closing.enter_context(Server(default, config=settings, sessions=sessions))
+        trace = print_trace if configuration.trace else None
+        server = closing.enter_context(Server(default, config=settings, sessions=sessions, trace=trace))
     except ConfigError as error:
         problems.add(configuration.node("handler"), ("handler",), str(error))
         # So that the hosts are looked at too.
@@ -50,6 +52,14 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
         if "cert" in host or "pfx" in host:  # what has neither was told
             _add_host(server, configuration, name, host, handlers, problems)
     return None if problems else server
+
+
+def listen_admin(server: Server, configuration: Configuration, fd: int) -> None:
+    """The admin listener, on a socket that listens. Raises `ConfigError`."""
+    assert configuration.admin is not None
+    file = configuration.admin_token
+    token = None if file is None else _first_line(file).decode(errors="replace")
+    server.listen_admin(fd=fd, tls=configuration.admin.tls, token=token)
 
 
 def own_certificate() -> _certs.Made:

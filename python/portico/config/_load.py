@@ -19,6 +19,7 @@ DEFAULT_FILE = "portico.toml"
 _PREFIX = "PORTICO_"
 # What an environment variable may say besides the settings: the keys of the root that are no tables.
 _TABLES = {"hosts", "handlers", "sessions", "settings"}
+# `--admin` and `PORTICO_ADMIN` say the address alone.
 DEFAULTS: dict[str, Any] = {key.name: key.default for key in ROOT.keys}
 
 
@@ -53,6 +54,10 @@ class Configuration:
     app_dir: Path
     control: Path | None
     pid_file: Path | None
+    trace: bool
+    admin: Place | None
+    admin_token: Path | None
+    """A file with it."""
     root: Node
     """Everything that was given, and where."""
 
@@ -140,6 +145,11 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
     ]
     handlers = {name: one for name, one in values.get("handlers", {}).items() if isinstance(one, dict)}
     default_dir = options.file.parent if options.file is not None else options.app_dir
+    admin = values.get("admin") or {}
+    if isinstance(admin, Place):
+        admin = {"listen": admin}
+    elif "admin" in values and "listen" not in admin:
+        problems.add(given.value["admin"], ("admin", ""), "listen is missing: admin = 9443, say")
     got = {name: values.get(name, DEFAULTS[name]) for name in ("workers", "grace", "ready_timeout", "log_level")}
     configuration = Configuration(
         handler=values.get("handler"),
@@ -151,6 +161,9 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
         app_dir=values.get("app_dir") or default_dir,
         control=values.get("control"),
         pid_file=values.get("pid_file"),
+        trace=bool(values.get("trace")),
+        admin=admin.get("listen"),
+        admin_token=admin.get("token_file"),
         root=given,
         **got,
     )

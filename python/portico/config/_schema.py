@@ -3,6 +3,7 @@ from this."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from .. import _core
@@ -47,6 +48,21 @@ class Address(Kind):
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0, "maximum": 65_535}]}
+
+
+class ForAdmin(Address):
+    """The same for the admin listener, in the clear unless `https://` stands before it."""
+
+    expected = "an address: PORT, ADDRESS:PORT or unix:PATH, with https:// before it for TLS"
+
+    def check(self, node: Node, path: tuple[str, ...], problems: Problems) -> Any:
+        place = super().check(node, path, problems)
+        if place is None:
+            return None
+        if place.fd is not None or place.systemd is not None:
+            problems.add(node, path, f"admin: expected {self.expected}")
+            return None
+        return dataclasses.replace(place, tls=str(node.value).startswith("https://"))
 
 
 class Listening(Table):
@@ -146,11 +162,25 @@ SESSION_KEYS = (
     Key("max_bytes", Whole(1, 2**40), "How large a session may be.", 2**20),
 )
 
+ADMIN_KEYS = (
+    Key(
+        "listen",
+        ForAdmin(),
+        "Where metrics, probes and the dashboard are found; further workers take the next ports.",
+    ),
+    Key(
+        "token_file",
+        PathTo(),
+        "A file whose first line is the token that clients show; without, only this machine asks.",
+    ),
+)
+
 SETTING_KEYS = tuple(
     Key(one["name"], Setting(one["name"], one["accepts"]), one["doc"], one["default"]) for one in _core.settings()
 )
 
 SESSIONS = Table(SESSION_KEYS)
+ADMIN = Table(ADMIN_KEYS)
 SETTINGS = Table(SETTING_KEYS)
 HOST = Table(HOST_KEYS)
 LISTEN = Listening(LISTEN_KEYS)
@@ -171,6 +201,8 @@ ROOT = Table(
         Key("log_level", Choice(LEVELS), "What is logged to standard error.", "info"),
         Key("control", PathTo("Unix socket"), "Where `portico reload` is listened to.", "one in the runtime folder"),
         Key("pid_file", PathTo(), "A file for the number of the process."),
+        Key("trace", Switch(), "Whether every step of every connection is printed to standard error.", False),
+        Key("admin", OneOf(ForAdmin(), ADMIN), "The listener for who runs the server: metrics, probes, the dashboard."),
         Key(
             "hosts",
             Named(Several(HOST)),
