@@ -242,7 +242,7 @@ class Supervisor:
             # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
             self._events.put(functools.partial(self._on_signal, number))
 
-        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         before = {number: signal.signal(number, on_signal) for number in taken}
         try:
             yield
@@ -253,8 +253,16 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
             self._on_hangup()
+        elif number == signal.SIGUSR1:
+            self._pass_on(number)
         else:
             self._end(0.0 if self._state == "closing" else self._configuration.grace)
+
+    def _pass_on(self, number: int) -> None:
+        """To the workers, which reopen their log files."""
+        for pid in self._workers.pids if self._workers is not None else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 
 from portico import _logs, config
@@ -19,6 +20,9 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
 
     Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
     supervisor as it is, without the way that it took through portico."""
+    # Until `serve_forever` takes it, to reopen logs: it would end the process. Not SIG_IGN, which programs that the
+    # handlers start would inherit.
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         configuration, problems = config.load(options)
         with contextlib.ExitStack() as closing:

@@ -14,6 +14,9 @@ from ._nodes import Node, Problems
 
 Path_ = tuple[str, ...]
 _ABSENT = object()
+# Settings with such names are paths, but for these words.
+_PATHS = ("_folder", "_log")
+_NO_PATHS = ("", "-", "stderr", "logging")
 
 
 class Kind:
@@ -185,7 +188,7 @@ class Setting(Kind):
             value = None  # TOML has no word for it.
         if isinstance(value, str) and self.expected.startswith("a list of any"):
             value = [value]
-        if isinstance(value, str) and self.name.endswith("_folder"):
+        if isinstance(value, str) and self.name.endswith(_PATHS) and value not in _NO_PATHS:
             value = str(node.folder / value)
         try:
             _core.check_settings({self.name: value})

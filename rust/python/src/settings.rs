@@ -130,10 +130,8 @@ fn schema(py: Python<'_>, kind: Kind) -> PyResult<Bound<'_, PyDict>> {
             schema.set_item("maxItems", 2)?;
             false
         }
-        Kind::Folder => {
-            schema.set_item("type", "string")?;
-            false
-        }
+        // What paths and the like are is for the core to say.
+        _ => false,
     };
     if !optional {
         return Ok(schema);
