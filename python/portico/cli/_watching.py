@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # How often the files are looked at, and for how long none may change before it is acted on: editors write several.
-LOOK, QUIET = 0.3, 0.15
+LOOK, QUIET = 0.5, 0.15
 # No program of one's own has more; a home directory does.
 _MOST = 20_000
 _NO_PROGRAM = {"__pycache__", "node_modules", "site-packages", "target"}
