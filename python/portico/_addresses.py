@@ -41,6 +41,11 @@ class Place:
     tls: bool = True
     backlog: int = _BACKLOG
 
+    @property
+    def where(self) -> tuple[int, str, str | None, int | None]:
+        """What has to be the same for a socket to serve this place as well."""
+        return self.port, self.host, self.unix, self.fd
+
     def __str__(self) -> str:
         if self.unix is not None:
             return f"unix:{self.unix}"
@@ -106,7 +111,8 @@ class Held:
     socket of its own.
     """
 
-    def __init__(self, place: Place, reuse_port: bool) -> None:
+    def __init__(self, place: Place, reuse_port: bool, kept: Held | None = None) -> None:
+        """With `kept` it is that socket once more, for workers that are to replace others."""
         if reuse_port and place.unix is not None:
             raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
         if reuse_port and place.fd is not None:
@@ -115,11 +121,12 @@ class Held:
         self._backlog = place.backlog
         self._reuse_port = reuse_port
         self._file: tuple[int, int] | None = None
+        self._socket: socket.socket
         try:
-            self._socket = _open(place, reuse_port)
+            self._socket = _open(place, reuse_port) if kept is None else _again(kept._socket)
             try:
                 # One that was given listens, with whatever backlog its owner wanted.
-                if not reuse_port and place.fd is None:
+                if not reuse_port and place.fd is None and kept is None:
                     self._socket.listen(place.backlog)
                 name = self._socket.getsockname()
             except BaseException:
@@ -131,7 +138,7 @@ class Held:
             known = error.errno is not None and not isinstance(error, socket.gaierror)
             raise (ListenError(error.errno, text) if known else ListenError(text)) from error
         self.address: tuple[str, int] | str = name if isinstance(name, str) else (name[0], name[1])
-        if isinstance(self.address, str) and place.fd is None:
+        if isinstance(self.address, str) and place.fd is None and kept is None:
             self._file = _file(self.address)
 
     @property
@@ -151,6 +158,10 @@ class Held:
         host, port = self.address
         return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
 
+    def take_file(self, other: Held) -> None:
+        """From now on this one removes the file of the Unix socket that both have, at its end."""
+        self._file, other._file = other._file, None
+
     def close(self) -> None:
         """Lets go. What workers have inherited goes on listening."""
         self._socket.close()
@@ -166,11 +177,17 @@ def _open(place: Place, reuse_port: bool) -> socket.socket:
         return _unix(place.unix)
     if place.fd is None:
         return _inet(place, reuse_port)
-    given = socket.socket(fileno=os.dup(place.fd))  # the descriptor stays the caller's
+    given = _again(place.fd)  # the descriptor stays the caller's
     if given.type != socket.SOCK_STREAM or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         given.close()
         raise OSError(errno.EINVAL, "that is no socket that listens")
     return given
+
+
+def _again(given: socket.socket | int) -> socket.socket:
+    """The same socket under another descriptor. Not `socket.dup`: it would have accepting block in every process that
+    has the socket, which they do on their event loops."""
+    return socket.socket(fileno=os.dup(given if isinstance(given, int) else given.fileno()))
 
 
 def _inet(place: Place, reuse_port: bool) -> socket.socket:

@@ -105,6 +105,8 @@ class Workers:
         self._waiting: list[queue.SimpleQueue[int | None]] = []
         self._program: Program | None = None
         self._held: list[Held] = []
+        # Workers that these are to replace, which goes on serving until then: set before the start.
+        self._old: Workers | None = None
         # By number: the worker, or the dead one that waits to be replaced.
         self._current: list[Process | None] = [None] * workers
         self._backoffs = [Backoff() for _ in range(workers)]
@@ -243,8 +245,9 @@ class Workers:
                 raise ClosedError(f"cannot start workers that are {self._state}: workers start once")
             self._program = Program.of(self._main, self._ready_timeout)
             try:
-                for place in self._places:
-                    self._held.append(Held(place, self._reuse_port))
+                kept = self._kept()
+                for number, place in enumerate(self._places):
+                    self._held.append(Held(place, self._reuse_port, kept.get(number)))
             except BaseException:
                 self._let_go()
                 self._held.clear()
@@ -259,6 +262,28 @@ class Workers:
                     break
         if self._failure is not None:
             self._begin_close(0)
+
+    def _kept(self) -> dict[int, Held]:
+        """By the number of the place: the sockets of the workers that these are to replace, where they serve it too."""
+        kept: dict[int, Held] = {}
+        if self._old is None or self._reuse_port or self._old._reuse_port:
+            return kept
+        left = list(zip(self._old._places, self._old._held, strict=True))
+        for number, place in enumerate(self._places):
+            found = next((pair for pair in left if pair[0].where == place.where), None)
+            if found is not None:
+                left.remove(found)
+                kept[number] = found[1]
+        return kept
+
+    def _replace_old(self, grace: float) -> None:
+        """Ends the workers that these were made to replace, now that these serve."""
+        old, kept = self._old, self._kept()
+        assert old is not None
+        for number, held in kept.items():
+            self._held[number].take_file(held)
+        self._old = None
+        old.close(grace)
 
     def _launch(self, number: int) -> Process:
         """Starts a process. With the lock held."""

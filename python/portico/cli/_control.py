@@ -29,9 +29,9 @@ _PATIENCE = 5.0
 
 def folders() -> list[Path]:
     """Where the sockets of servers are that say nothing else, the one for new ones first."""
+    if own := os.environ.get("RUNTIME_DIRECTORY", ""):  # systemd.exec(5): the service's own, and of nobody else
+        return [Path(own.split(":")[0])]
     found = []
-    if own := os.environ.get("RUNTIME_DIRECTORY", ""):  # systemd.exec(5)
-        found.append(Path(own.split(":")[0]))
     if os.geteuid() == 0:
         found.append(Path("/run/portico"))
     elif (users := os.environ.get("XDG_RUNTIME_DIR", "")).startswith("/"):

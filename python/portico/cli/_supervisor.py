@@ -34,6 +34,8 @@ _logger = logging.getLogger("portico.run")
 _LOOK = 0.5
 # While somebody develops, old workers are not waited for longer: browsers hold connections open.
 _DEVELOPING_GRACE = 1.0
+# How long a reload waits for old workers. They accept nobody from their first moment on.
+_OLD_END = 3.0
 # How many files are named that have changed.
 _NAMED = 3
 
@@ -50,8 +52,12 @@ class Supervisor:
         self._manager = _systemd.Manager()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._workers: Workers | None = None
+        # These, such that are to replace them, and such that were replaced and finish what they have.
+        # By each the number of its last addresses, which are those of admin listeners.
+        self._living: dict[Workers, int] = {}
+        # Where to listen if nobody says it.
+        self._by_itself: list[dict[str, Any]] = [{"port": _greeting.PORT}]
         self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
-        self._admins = 0
         self._failure: BaseException | None = None
         self._reloading = threading.Lock()
         self._hangups = threading.BoundedSemaphore(2)
@@ -59,10 +65,10 @@ class Supervisor:
     def run(self) -> int:
         """Serves until SIGINT or SIGTERM, and returns the exit code. Raises `ConfigError` and `ListenError` where it
         does not come to serve."""
-        addresses = config.addresses(self._configuration.listen, self._handed_over)
+        addresses = self._addresses_of(self._configuration)
         _systemd.forget_handed_over()
         with self._signals(), self._pid_file(), self._control():
-            self._start(addresses or [{"port": _greeting.PORT}], or_any_port=not addresses)
+            self._start(addresses, or_any_port=addresses is self._by_itself)
             if self._develop:
                 self._on_thread("watch", self._watch)
             while self._state != "ended":
@@ -78,21 +84,16 @@ class Supervisor:
     # ---- its life
 
     def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
-        admins = config.admin_addresses(self._configuration.admin, self._configuration.workers)
-        self._admins = len(admins)
-        workers = self._workers = Workers(
-            functools.partial(_worker_main.main, options=self._options, admins=len(admins)),
-            listen=[*addresses, *admins],
-            workers=self._configuration.workers,
-            ready_timeout=self._configuration.ready_timeout,
-        )
+        self._living.clear()
+        workers = self._workers = self._workers_for(self._configuration, addresses)
 
         def start() -> None:
             try:
                 workers.start()
             except ListenError as error:
                 if or_any_port and error.errno == errno.EADDRINUSE:
-                    self._events.put(functools.partial(self._start, [{"port": 0}]))
+                    self._by_itself = [{"port": 0}]
+                    self._events.put(functools.partial(self._start, self._by_itself))
                 else:
                     self._events.put(functools.partial(self._fail, error))
             except WorkerError as error:
@@ -103,6 +104,17 @@ class Supervisor:
                 self._events.put(self._on_started)
 
         self._on_thread("start", start)
+
+    def _workers_for(self, configuration: config.Configuration, addresses: list[dict[str, Any]]) -> Workers:
+        admins = config.admin_addresses(configuration.admin, configuration.workers)
+        workers = Workers(
+            functools.partial(_worker_main.main, options=self._options, admins=len(admins)),
+            listen=[*addresses, *admins],
+            workers=configuration.workers,
+            ready_timeout=configuration.ready_timeout,
+        )
+        self._living[workers] = len(admins)
+        return workers
 
     def _on_started(self) -> None:
         if self._state != "starting":
@@ -132,11 +144,13 @@ class Supervisor:
         if self._state != "closing":
             self._manager.stopping()
         self._state = "closing"
-        workers = self._workers
-        assert workers is not None
 
         def close() -> None:
-            workers.close(grace)
+            each = [threading.Thread(target=one.close, args=(grace,), daemon=True) for one in list(self._living)]
+            for thread in each:
+                thread.start()
+            for thread in each:
+                thread.join()
             self._events.put(self._on_closed)
 
         self._on_thread("end", close)
@@ -148,7 +162,7 @@ class Supervisor:
         """Where it serves, without the admin listeners."""
         assert self._workers is not None
         urls = self._workers.urls
-        return urls[: len(urls) - self._admins]
+        return urls[: len(urls) - self._living[self._workers]]
 
     def _status(self) -> str:
         assert self._workers is not None
@@ -168,19 +182,49 @@ class Supervisor:
             _logger.info("reloading (%s)", told_by)
             self._manager.reloading()
             try:
-                configuration, problems = config.load(self._options)
-                problems.raise_any()
-                self._workers.reload(_DEVELOPING_GRACE if self._develop else configuration.grace)
+                configuration = self._load()
+                new = self._start_new(configuration)
             except Error as error:
                 text = _told(error) if isinstance(error, WorkerError) else str(error)
                 _logger.error("not reloaded, what ran goes on: %s", text)
                 self._manager.ready(f"{self._status()}; the last reload failed")
                 return {"ok": False, "text": text}
-            self._configuration = configuration
+            old, self._workers, self._configuration = self._workers, new, configuration
+            self._on_thread("old", functools.partial(self._end_old, old, new))
+            # So that who asks next is answered by new code. What old workers still have to finish may take longer.
+            old._closed.wait(_OLD_END)
             text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
             _logger.info("%s", text)
             self._manager.ready(self._status())
             return {"ok": True, "text": text}
+
+    def _start_new(self, configuration: config.Configuration) -> Workers:
+        """Workers that serve, on the sockets of the old ones where the addresses are the same. Raises what `start`
+        raises; then nothing has changed."""
+        new = self._workers_for(configuration, self._addresses_of(configuration))
+        new._old = self._workers
+        try:
+            new.start()
+        except BaseException:
+            del self._living[new]
+            raise
+        return new
+
+    def _end_old(self, old: Workers, new: Workers) -> None:
+        """Lets them finish what they have. That may take the whole grace, and nobody waits for it."""
+        new._replace_old(_DEVELOPING_GRACE if self._develop else self._configuration.grace)
+        del self._living[old]
+
+    def _load(self) -> config.Configuration:
+        configuration, problems = config.load(self._options)
+        problems.raise_any()
+        if configuration.workers == 0:
+            raise ConfigError("workers: this server has a supervisor; 0 workers want a start without it")
+        return configuration
+
+    def _addresses_of(self, configuration: config.Configuration) -> list[dict[str, Any]]:
+        """Where to listen; where nothing is said that is what it was from the start."""
+        return config.addresses(configuration.listen, self._handed_over) or self._by_itself
 
     def _on_hangup(self) -> None:
         # One that is under way, and one after it that sees what has changed meanwhile: more would do the same again.
@@ -225,14 +269,13 @@ class Supervisor:
 
     def _start_again(self) -> None:
         try:
-            configuration, problems = config.load(self._options)
-            problems.raise_any()
-            addresses = config.addresses(configuration.listen, self._handed_over)
+            configuration = self._load()
+            addresses = self._addresses_of(configuration)
         except ConfigError as error:
             self._fail(error)
             return
         self._configuration, self._state = configuration, "starting"
-        self._start(addresses or [{"port": _greeting.PORT}], or_any_port=not addresses)
+        self._start(addresses, or_any_port=addresses is self._by_itself)
 
     # ---- who may tell it
 
