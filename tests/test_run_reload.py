@@ -81,7 +81,7 @@ def test_new_code_is_taken(run, reload, tmp_path):
     [
         ("def app(request)\n", ["handler 'web:app': importing web failed", 'web.py", line 1', "SyntaxError"]),
         ("app = 3\n", ["'web:app' is a int, which can answer nothing"]),
-        ("import os\nos._exit(7)\n", ["worker 0", "ended with exit code 7"]),
+        ("import os\nos._exit(7)\n", ["(pid", "ended with exit code 7"]),
     ],
 )
 def test_code_that_is_broken_is_refused_and_the_old_serves_on(run, reload, tmp_path, text, words):
