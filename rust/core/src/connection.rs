@@ -13,7 +13,7 @@ use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
-use crate::metrics::{Close, HandshakeFailure, Metrics};
+use crate::metrics::{Close, HandshakeFailure, Metrics, State, Within};
 use crate::raw;
 use crate::server::Service;
 use crate::shutdown::out_of_patience;
@@ -95,11 +95,16 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Who answers requests to that host on this connection.
+    /// Who answers requests to that host on this connection. Without TLS the name of the host's context is left in `meant`;
+    /// with it that is the connection's own.
     ///
     /// # Errors
     /// Those of [`Connection::check_host`]; nobody.
-    pub(crate) fn handler_for(&self, host: &str) -> Result<Arc<dyn Handler>, RequestError> {
+    pub(crate) fn handler_for(
+        &self,
+        host: &str,
+        meant: &mut Option<Arc<str>>,
+    ) -> Result<Arc<dyn Handler>, RequestError> {
         if let Some(only) = &self.service.only {
             return Ok(only.clone());
         }
@@ -108,7 +113,11 @@ impl Connection {
         self.check_name(name, &hosts)?;
         let own = match &self.context {
             Some(context) => context.handler().or_else(|| hosts.handler(context.host())),
-            None => hosts.find(name).or_else(|| hosts.default_host()).and_then(tls::Host::handler),
+            None => {
+                let host = hosts.find(name).or_else(|| hosts.default_host());
+                *meant = host.and_then(tls::Host::shared_name);
+                host.and_then(tls::Host::handler)
+            }
         };
         own.or_else(|| hosts.fallback())
             .ok_or_else(|| RequestError::new(Refusal::NoHandler, format!("no handler for host {name}")))
@@ -188,6 +197,7 @@ pub(crate) async fn run(
 ) {
     let Spoken { tls: secure, streams } = spoken;
     let mut info = ConnectionInfo::new(opened.id, peer, local, secure);
+    let mut within = service.metrics.within(State::Handshake);
     let (stream, context) = if secure {
         opened.trace.tell(|| Event::HandshakeBegun {});
         // Boxed, so that its many states take no room once it is over.
@@ -218,6 +228,7 @@ pub(crate) async fn run(
     } else {
         (Stream::Plain(socket), None)
     };
+    within.now(if streams.is_some() { State::Stream } else { State::Http1 });
     let trace = opened.trace.clone();
     let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown, opened };
     let by_alpn = info.alpn.as_deref() == Some("h2");
@@ -225,7 +236,7 @@ pub(crate) async fn run(
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
-        None => serve(stream, connection, by_alpn).await,
+        None => serve(stream, connection, by_alpn, &mut within).await,
     };
 }
 
@@ -243,9 +254,10 @@ impl Drop for Ended {
     }
 }
 
-async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -> Close {
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, within: &mut Within) -> Close {
     let config = &connection.service.config;
     if by_alpn {
+        within.now(State::Http2);
         return Box::pin(h2::serve(Prefixed { read: BytesMut::new(), stream }, connection)).await;
     }
     let mut read = BytesMut::new();
@@ -265,7 +277,10 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             }
         };
         match sniffed {
-            Ok(Ok(true)) => return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await,
+            Ok(Ok(true)) => {
+                within.now(State::Http2);
+                return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await;
+            }
             Ok(Err(_)) => return Close::Aborted,
             // HTTP/1, or too slow: there what came so far decides between a 408 and nothing.
             Ok(Ok(false)) | Err(_) => {}
