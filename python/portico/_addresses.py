@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Union
 
 from ._errors import ConfigError, ListenError
@@ -38,6 +38,11 @@ class Place:
     unix: str | None = None
     tls: bool = True
     backlog: int = _BACKLOG
+
+    @property
+    def key(self) -> str:
+        """What tells one socket from another: everything but how it is used."""
+        return repr(replace(self, tls=True, backlog=_BACKLOG))
 
     def __str__(self) -> str:
         if self.unix is not None:
@@ -96,17 +101,22 @@ class Held:
 
     With `reuse_port` the socket is bound and never listens: it only keeps the address, and each worker listens on a
     socket of its own.
+
+    A socket that is `given` was held by another one until now. Its file is that one's, until `take_over`.
     """
 
-    def __init__(self, place: Place, reuse_port: bool) -> None:
+    def __init__(self, place: Place, reuse_port: bool, given: socket.socket | None = None) -> None:
         if reuse_port and place.unix is not None:
             raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
-        self.tls = place.tls
+        self.place, self.tls = place, place.tls
         self._backlog = place.backlog
         self._reuse_port = reuse_port
         self._file: tuple[int, int] | None = None
         try:
-            self._socket = _unix(place.unix) if place.unix is not None else _inet(place, reuse_port)
+            if given is not None:
+                self._socket = given
+            else:
+                self._socket = _unix(place.unix) if place.unix is not None else _inet(place, reuse_port)
             try:
                 if not reuse_port:
                     self._socket.listen(place.backlog)
@@ -120,8 +130,8 @@ class Held:
             known = error.errno is not None and not isinstance(error, socket.gaierror)
             raise (ListenError(error.errno, text) if known else ListenError(text)) from error
         self.address: tuple[str, int] | str = name if isinstance(name, str) else (name[0], name[1])
-        if isinstance(self.address, str):
-            self._file = _file(self.address)
+        if given is None:
+            self.take_over()
 
     @property
     def url(self) -> str:
@@ -139,6 +149,24 @@ class Held:
             return {"fd": self._socket.fileno(), "tls": self.tls}
         host, port = self.address
         return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def again(self, place: Place) -> Held:
+        """The same socket, used as `place` says."""
+        # Not `socket.dup`, which makes it blocking, for the workers that have it as well.
+        return Held(place, self._reuse_port, socket.socket(fileno=os.dup(self._socket.fileno())))
+
+    def take_over(self) -> None:
+        """From now on the socket's file goes with this one."""
+        if isinstance(self.address, str):
+            self._file = _file(self.address)
+
+    def hand_over(self) -> None:
+        """Lets go of a socket that another one holds."""
+        self._file = None
+        self.close()
 
     def close(self) -> None:
         """Lets go. What workers have inherited goes on listening."""
