@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Union
 
 from ._errors import ConfigError, ListenError
@@ -42,9 +42,9 @@ class Place:
     backlog: int = _BACKLOG
 
     @property
-    def where(self) -> tuple[int, str, str | None, int | None]:
-        """What has to be the same for a socket to serve this place as well."""
-        return self.port, self.host, self.unix, self.fd
+    def key(self) -> str:
+        """What tells one socket from another: everything but how it is used."""
+        return repr(replace(self, tls=True, backlog=_BACKLOG))
 
     def __str__(self) -> str:
         if self.unix is not None:
@@ -79,9 +79,7 @@ def _place(address: object) -> Place:
     else:
         raise ConfigError(f"listen: a port, (host, port), or a dict of keywords of Server.listen, not {address!r}")
     if unknown := keywords.keys() - {field.name for field in fields(Place)}:
-        raise ConfigError(
-            f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, fd, tls, backlog are known"
-        )
+        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, fd, tls, backlog are known")
     if not {"port", "unix", "fd"} & keywords.keys():
         raise ConfigError(f"listen: a port, the path of a Unix socket or a descriptor is missing in {address!r}")
     if keywords.get("unix") is not None:
@@ -109,24 +107,24 @@ class Held:
 
     With `reuse_port` the socket is bound and never listens: it only keeps the address, and each worker listens on a
     socket of its own.
+
+    A socket that is `given` was held by another one until now. Its file is that one's, until `take_over`.
     """
 
-    def __init__(self, place: Place, reuse_port: bool, kept: Held | None = None) -> None:
-        """With `kept` it is that socket once more, for workers that are to replace others."""
+    def __init__(self, place: Place, reuse_port: bool, given: socket.socket | None = None) -> None:
         if reuse_port and place.unix is not None:
             raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
         if reuse_port and place.fd is not None:
             raise ConfigError(f"reuse_port: not for the descriptor {place.fd}, whose address is bound already")
-        self.tls = place.tls
+        self.place, self.tls = place, place.tls
         self._backlog = place.backlog
         self._reuse_port = reuse_port
         self._file: tuple[int, int] | None = None
-        self._socket: socket.socket
         try:
-            self._socket = _open(place, reuse_port) if kept is None else _again(kept._socket)
+            self._socket = _open(place, reuse_port) if given is None else given
             try:
-                # One that was given listens, with whatever backlog its owner wanted.
-                if not reuse_port and place.fd is None and kept is None:
+                # One that was given by its descriptor listens, with whatever backlog its owner wanted.
+                if not reuse_port and place.fd is None:
                     self._socket.listen(place.backlog)
                 name = self._socket.getsockname()
             except BaseException:
@@ -138,8 +136,8 @@ class Held:
             known = error.errno is not None and not isinstance(error, socket.gaierror)
             raise (ListenError(error.errno, text) if known else ListenError(text)) from error
         self.address: tuple[str, int] | str = name if isinstance(name, str) else (name[0], name[1])
-        if isinstance(self.address, str) and place.fd is None and kept is None:
-            self._file = _file(self.address)
+        if given is None:
+            self.take_over()
 
     @property
     def url(self) -> str:
@@ -158,9 +156,22 @@ class Held:
         host, port = self.address
         return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
 
-    def take_file(self, other: Held) -> None:
-        """From now on this one removes the file of the Unix socket that both have, at its end."""
-        self._file, other._file = other._file, None
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def again(self, place: Place) -> Held:
+        """The same socket, used as `place` says."""
+        return Held(place, self._reuse_port, _again(self._socket.fileno()))
+
+    def take_over(self) -> None:
+        """From now on the socket's file goes with this one."""
+        if isinstance(self.address, str) and self.place.fd is None:
+            self._file = _file(self.address)
+
+    def hand_over(self) -> None:
+        """Lets go of a socket that another one holds."""
+        self._file = None
+        self.close()
 
     def close(self) -> None:
         """Lets go. What workers have inherited goes on listening."""
@@ -184,10 +195,10 @@ def _open(place: Place, reuse_port: bool) -> socket.socket:
     return given
 
 
-def _again(given: socket.socket | int) -> socket.socket:
+def _again(descriptor: int) -> socket.socket:
     """The same socket under another descriptor. Not `socket.dup`: it would have accepting block in every process that
     has the socket, which they do on their event loops."""
-    return socket.socket(fileno=os.dup(given if isinstance(given, int) else given.fileno()))
+    return socket.socket(fileno=os.dup(descriptor))
 
 
 def _inet(place: Place, reuse_port: bool) -> socket.socket:
