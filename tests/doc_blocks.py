@@ -8,6 +8,7 @@ What stands behind the language of a block:
     console                   commands, each behind `$ `; what follows one is what it prints, `...` standing for anything
     console server            the same, but the last of them stays, a server, and what stayed before ends
     console server also       ... and what stayed before stays too
+    console server foreign    ... another server than portico: it is ended by SIGTERM, whatever it says to that
     ... fragment              shown only; Python must be Python all the same
 """
 
@@ -79,6 +80,17 @@ def commands(code: str) -> list[Command]:
     return found
 
 
+def needed(page: Path) -> set[str]:
+    """Programs of the system that the commands of a page call."""
+    called = {
+        command.line.split()[0]
+        for block in blocks(page)
+        if belongs_to_a_page(block)
+        for command in commands(block.code)
+    }
+    return called & {"curl", "nginx", "openssl", "redis-server"}
+
+
 class Site:
     """A folder in which the blocks of a page, or of several, are run."""
 
@@ -86,7 +98,7 @@ class Site:
         self.folder = folder
         (folder / ".venv").symlink_to(sys.prefix)
         self._ports: dict[str, str] = {}
-        self._servers: list[tuple[subprocess.Popen[str], Path]] = []
+        self._servers: list[tuple[subprocess.Popen[str], Path, bool]] = []
         self._environment = {
             "PATH": f"{Path(sys.prefix, 'bin')}:{os.environ['PATH']}:/usr/sbin",
             "HOME": str(folder),
@@ -110,7 +122,7 @@ class Site:
         if "server" in block.words:
             if "also" not in block.words:
                 self.stop()
-            self._serve(last)
+            self._serve(last, "foreign" in block.words)
         else:
             self._call(last)
 
@@ -133,7 +145,7 @@ class Site:
         if command.expected.strip():
             assert matches(command.expected, done.stdout), f"{command.line} printed\n{done.stdout}"
 
-    def _serve(self, command: Command) -> None:
+    def _serve(self, command: Command, foreign: bool) -> None:
         """Starts a server, and waits until it has printed what it should, or listens."""
         path = self.folder / f".output-{len(self._servers)}"
         open_before = self._open_ports()
@@ -148,7 +160,7 @@ class Site:
                 text=True,
                 start_new_session=True,
             )
-        self._servers.append((server, path))
+        self._servers.append((server, path, foreign))
         expected, end = command.expected.strip(), time.monotonic() + GENEROUS
         while not (matches(expected, path.read_text()) if expected else self._open_ports() > open_before):
             assert server.poll() is None, f"{command.line} ended:\n{self._said()}"
@@ -159,22 +171,26 @@ class Site:
         return {int(port) for port in self._ports.values() if listens(int(port))}
 
     def _said(self) -> str:
-        return "".join(path.read_text() for _, path in self._servers)
+        return "".join(path.read_text() for _, path, _ in self._servers)
 
     def stop(self) -> None:
         """Ends the servers as Ctrl-C does, the last one first."""
-        said = self._said()
-        while self._servers:
-            server, path = self._servers.pop()
-            server.send_signal(signal.SIGINT)
-            try:
+        try:
+            for server, path, foreign in reversed(self._servers):
+                server.send_signal(signal.SIGTERM if foreign else signal.SIGINT)
                 server.wait(GENEROUS)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
-            said += path.read_text()
-        assert not re.search("^Traceback|panicked", said, re.M), said
+                said = path.read_text()
+                assert foreign or not re.search("^Traceback|panicked", said, re.M), said
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends what is left of the servers, and what they have started."""
+        while self._servers:
+            server, *_ = self._servers.pop()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def matches(expected: str, printed: str) -> bool:

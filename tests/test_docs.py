@@ -6,6 +6,7 @@ import ast
 import contextlib
 import inspect
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from pathlib import Path
 import pytest
 
 import portico
-from doc_blocks import Site, belongs_to_a_page, blocks
+from doc_blocks import Site, belongs_to_a_page, blocks, needed
 from portico import _core, _errors
 
 if sys.version_info >= (3, 11):
@@ -128,23 +130,36 @@ def sites() -> Iterator[pytest.param]:
             yield pytest.param([page], id=name(page))
 
 
+@pytest.fixture
+def site() -> Iterator[Site]:
+    # nginx, started by root, reads files as somebody else, who may not enter pytest's own folders.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        site = Site(Path(folder))
+        try:
+            yield site
+        finally:
+            site.kill()
+
+
 @pytest.mark.parametrize("pages", list(sites()))
-def test_page_runs(pages: list[Path], folder: Path, tmp_path: Path) -> None:
+def test_page_runs(pages: list[Path], folder: Path, site: Site) -> None:
     # The certificates of all examples, unless the page makes its own.
     if not any("portico certs" in page.read_text() for page in pages):
         for path in folder.iterdir():
             if path.suffix in (".crt", ".key", ".pem"):
-                shutil.copy(path, tmp_path)
-    site = Site(tmp_path)
-    try:
-        for page in pages:
-            for block in filter(belongs_to_a_page, blocks(page)):
-                try:
-                    site.run(block)
-                except AssertionError as error:
-                    raise AssertionError(f"{page.relative_to(ROOT)}:{block.line}: {error}") from None
-    finally:
-        site.stop()
+                shutil.copy(path, site.folder)
+    for page in pages:
+        for program in needed(page):
+            if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
+                pytest.skip(f"{program} is not installed")
+    for page in pages:
+        for block in filter(belongs_to_a_page, blocks(page)):
+            try:
+                site.run(block)
+            except AssertionError as error:
+                raise AssertionError(f"{page.relative_to(ROOT)}:{block.line}: {error}") from None
+    site.stop()
 
 
 # What cannot be run here, or is no code: nothing else may stand in a block that no test looks at.
