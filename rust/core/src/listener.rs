@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
@@ -19,9 +20,10 @@ use crate::error::{Error, Report, Stage};
 use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::raw::Streams;
-use crate::server::Service;
-use crate::shutdown::draining_for;
+use crate::server::{Server, Service};
+use crate::shutdown::draining;
 use crate::stream::Socket;
+use crate::trace::{self, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -79,6 +81,8 @@ pub struct Listener {
     stop: watch::Sender<bool>,
     /// Disconnected when the socket is closed.
     gone: crate::locks::Mutex<std::sync::mpsc::Receiver<()>>,
+    /// A server that is there for this listener alone.
+    owner: Option<Arc<Server>>,
 }
 
 impl Listener {
@@ -96,6 +100,15 @@ impl Listener {
     pub fn close(&self) {
         self.stop.send_replace(true);
         let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
+        if let Some(owner) = &self.owner {
+            owner.close(CLOSE_WAIT, None);
+        }
+    }
+
+    /// Closes that server with this listener.
+    pub(crate) fn owned_by(mut self, owner: Arc<Server>) -> Self {
+        self.owner = Some(owner);
+        self
     }
 }
 
@@ -106,12 +119,15 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    service.listening.fetch_add(1, Ordering::AcqRel);
+    service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
+        service.listening.fetch_sub(1, Ordering::AcqRel);
         drop(alive);
         drop(alive_guard);
     });
-    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone) }
+    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone), owner: None }
 }
 
 /// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.
@@ -257,6 +273,11 @@ impl Bound {
         self
     }
 
+    /// What is really listened on.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Whether connections to it may have other addresses at this end.
     fn is_on_several(&self) -> bool {
         // Who handed it over may have made it transparent.
@@ -332,7 +353,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
+                    _ = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),
@@ -371,6 +392,7 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
 
 fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) {
     service.metrics.turned(why);
+    trace::turned_away(service.trace.get(), peer, local, why.label());
     service.observer.report(Report {
         stage: Stage::Admission,
         reason: why.label(),
@@ -409,6 +431,8 @@ fn admit(
             local = Address::Inet(address);
         }
     }
+    let id = service.next_connection_id();
+    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
@@ -419,7 +443,7 @@ fn admit(
             Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
         match socket {
-            Ok(socket) => connection::run(service, socket, peer, local, spoken).await,
+            Ok(socket) => connection::run(service, socket, peer, local, spoken, opened).await,
             Err(error) => accept_failed(&service, &local, &error),
         }
     });

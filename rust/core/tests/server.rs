@@ -145,7 +145,7 @@ fn a_panic_ends_its_connection_and_no_other() {
     let mut answer = Vec::new();
     let _ = unlucky.read_to_end(&mut answer);
     assert!(exchange(TcpStream::connect(address).unwrap(), "h").unwrap().ends_with("hello /x on h"));
-    let in_flight = server.stats().into_iter().find(|(name, ..)| *name == "requests_in_flight").unwrap().2;
+    let in_flight = server.stats().into_iter().find(|counted| counted.name == "requests_in_flight").unwrap().stat;
     assert_eq!(in_flight, Stat::Number(0));
     close(&server);
 }
