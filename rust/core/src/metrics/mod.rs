@@ -16,6 +16,7 @@ pub use list::{Counted, Kind, Stat, statistics};
 pub(crate) use page::{Format, render};
 
 use crate::error::Refusal;
+use crate::record::Finished;
 use labels::{CLOSES, HANDSHAKE_FAILURES, TURNED};
 
 const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
@@ -102,6 +103,10 @@ impl Metrics {
     pub(crate) fn refused(&self, why: Refusal) {
         self.refusals[why as usize].add();
     }
+
+    /// A request has ended.
+    #[expect(clippy::unused_self, reason = "histograms are to come")]
+    pub(crate) fn finished(&self, _finished: &Finished<'_>) {}
 }
 
 #[cfg(test)]
