@@ -14,7 +14,8 @@ from typing import Any, Union
 from ._errors import ConfigError, ListenError
 
 Address = Union[int, "tuple[str, int]", Mapping[str, Any]]
-"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `tls`, `backlog`."""
+"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `fd`, `tls`,
+`backlog`."""
 
 # That of `Server.listen`, where the setting `backlog` is not changed.
 _BACKLOG = 1024
@@ -36,12 +37,15 @@ class Place:
     port: int = 0
     host: str = "127.0.0.1"
     unix: str | None = None
+    fd: int | None = None
     tls: bool = True
     backlog: int = _BACKLOG
 
     def __str__(self) -> str:
         if self.unix is not None:
             return f"unix:{self.unix}"
+        if self.fd is not None:
+            return f"fd:{self.fd}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -70,14 +74,18 @@ def _place(address: object) -> Place:
     else:
         raise ConfigError(f"listen: a port, (host, port), or a dict of keywords of Server.listen, not {address!r}")
     if unknown := keywords.keys() - {field.name for field in fields(Place)}:
-        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, tls, backlog are known")
-    if not {"port", "unix"} & keywords.keys():
-        raise ConfigError(f"listen: a port or the path of a Unix socket is missing in {address!r}")
+        raise ConfigError(
+            f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, fd, tls, backlog are known"
+        )
+    if not {"port", "unix", "fd"} & keywords.keys():
+        raise ConfigError(f"listen: a port, the path of a Unix socket or a descriptor is missing in {address!r}")
     if keywords.get("unix") is not None:
         keywords["unix"] = os.fsdecode(keywords["unix"])
     place = Place(**keywords)
     _whole("port", place.port, 0, 65_535)
     _whole("backlog", place.backlog, 1, 65_535)
+    if place.fd is not None:
+        _whole("fd", place.fd, 0, 2**31 - 1)
     if not isinstance(place.host, str):
         raise ConfigError(f"host: a name or an IP address, not {place.host!r}")
     if not isinstance(place.tls, bool):
@@ -101,14 +109,17 @@ class Held:
     def __init__(self, place: Place, reuse_port: bool) -> None:
         if reuse_port and place.unix is not None:
             raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
+        if reuse_port and place.fd is not None:
+            raise ConfigError(f"reuse_port: not for the descriptor {place.fd}, whose address is bound already")
         self.tls = place.tls
         self._backlog = place.backlog
         self._reuse_port = reuse_port
         self._file: tuple[int, int] | None = None
         try:
-            self._socket = _unix(place.unix) if place.unix is not None else _inet(place, reuse_port)
+            self._socket = _open(place, reuse_port)
             try:
-                if not reuse_port:
+                # One that was given listens, with whatever backlog its owner wanted.
+                if not reuse_port and place.fd is None:
                     self._socket.listen(place.backlog)
                 name = self._socket.getsockname()
             except BaseException:
@@ -120,7 +131,7 @@ class Held:
             known = error.errno is not None and not isinstance(error, socket.gaierror)
             raise (ListenError(error.errno, text) if known else ListenError(text)) from error
         self.address: tuple[str, int] | str = name if isinstance(name, str) else (name[0], name[1])
-        if isinstance(self.address, str):
+        if isinstance(self.address, str) and place.fd is None:
             self._file = _file(self.address)
 
     @property
@@ -148,6 +159,18 @@ class Held:
             with contextlib.suppress(OSError):
                 os.unlink(self.address)
         self._file = None
+
+
+def _open(place: Place, reuse_port: bool) -> socket.socket:
+    if place.unix is not None:
+        return _unix(place.unix)
+    if place.fd is None:
+        return _inet(place, reuse_port)
+    given = socket.socket(fileno=os.dup(place.fd))  # the descriptor stays the caller's
+    if given.type != socket.SOCK_STREAM or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        given.close()
+        raise OSError(errno.EINVAL, "that is no socket that listens")
+    return given
 
 
 def _inet(place: Place, reuse_port: bool) -> socket.socket:

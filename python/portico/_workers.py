@@ -58,8 +58,8 @@ class Workers:
     name, so it stands at the top level of a module, and the program starts under `if __name__ == "__main__":`.
 
     `listen` is an address or a list of them: a port of 127.0.0.1, `(host, port)`, or a dict of the keywords `port`,
-    `host`, `unix`, `tls` and `backlog` of `Server.listen`. `workers` is how many processes there are, by default one
-    for each core that this one may use. A worker that has not listened after `ready_timeout` seconds is killed.
+    `host`, `unix`, `fd`, `tls` and `backlog` of `Server.listen`. `workers` is how many processes there are, by default
+    one for each core that this one may use. A worker that has not listened after `ready_timeout` seconds is killed.
 
     All workers accept from the same sockets, which this process holds: what waits in their queue outlives a worker
     that dies. With `reuse_port` each worker has sockets of its own instead (`SO_REUSEPORT`), among which the kernel

@@ -2,6 +2,7 @@
 
 mod kind;
 mod settings;
+pub mod toml;
 
 use std::path::PathBuf;
 use std::time::Duration;
