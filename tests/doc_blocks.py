@@ -148,19 +148,20 @@ class Site:
     def _serve(self, command: Command, foreign: bool) -> None:
         """Starts a server, and waits until it has printed what it should, or listens."""
         path = self.folder / f".output-{len(self._servers)}"
+        errors = path.with_name(f".errors-{len(self._servers)}")
         open_before = self._open_ports()
-        with path.open("w") as output:
+        with path.open("w") as output, errors.open("w") as said:
             server = subprocess.Popen(
                 ["bash", "-c", f"exec {command.line}"],
                 cwd=self.folder,
                 env=self._environment,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=said,
                 stdin=subprocess.DEVNULL,
                 text=True,
                 start_new_session=True,
             )
-        self._servers.append((server, path, foreign))
+        self._servers.append((server, errors, foreign))
         expected, end = command.expected.strip(), time.monotonic() + GENEROUS
         while not (matches(expected, path.read_text()) if expected else self._open_ports() > open_before):
             assert server.poll() is None, f"{command.line} ended:\n{self._said()}"
@@ -171,15 +172,15 @@ class Site:
         return {int(port) for port in self._ports.values() if listens(int(port))}
 
     def _said(self) -> str:
-        return "".join(path.read_text() for _, path, _ in self._servers)
+        return "".join(path.read_text() for path in sorted(self.folder.glob(".[eo][ru]*-?")))
 
     def stop(self) -> None:
         """Ends the servers as Ctrl-C does, the last one first."""
         try:
-            for server, path, foreign in reversed(self._servers):
+            for server, errors, foreign in reversed(self._servers):
                 server.send_signal(signal.SIGTERM if foreign else signal.SIGINT)
                 server.wait(GENEROUS)
-                said = path.read_text()
+                said = errors.read_text()
                 assert foreign or not re.search("^Traceback|panicked", said, re.M), said
         finally:
             self.kill()
