@@ -63,6 +63,7 @@ pub struct Config {
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
     pub probes: bool,
+    pub max_metric_series: usize,
     pub liveness_timeout: Duration,
 }
 
@@ -104,6 +105,7 @@ impl Default for Config {
             stream_timeout: None,
             stream_threads: 0,
             probes: false,
+            max_metric_series: 0,
             liveness_timeout: zero,
         };
         for setting in SETTINGS {
