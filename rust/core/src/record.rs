@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
+use crate::config::Config;
 use crate::connection::{Connection, ConnectionInfo};
 use crate::error::Refusal;
-use crate::http::Headers;
 use crate::http::h1::Head;
 use crate::http::target::Target;
+use crate::http::{Headers, Response};
 use crate::server::Service;
 
 /// How a request ended.
@@ -35,7 +37,6 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The word for it in logs.
-    #[allow(dead_code, reason = "for the access log")]
     pub(crate) fn label(self) -> &'static str {
         match self {
             Outcome::Whole => "whole",
@@ -75,13 +76,14 @@ pub(crate) struct Finished<'a> {
     /// From then to the end.
     pub(crate) duration: Duration,
     pub(crate) outcome: Outcome,
+    /// What it is called, where requests have ids.
+    pub(crate) id: Option<&'a HeaderValue>,
     /// What was asked for, and by whom; where somebody wants to know, see [`crate::server::Service::wants_details`].
     pub(crate) details: Option<&'a Details>,
 }
 
 impl Finished<'_> {
     /// When its head was whole, by the wall clock, which is asked here.
-    #[allow(dead_code, reason = "for the access log")]
     pub(crate) fn time(&self) -> SystemTime {
         let now = SystemTime::now();
         now.checked_sub(self.duration).unwrap_or(now)
@@ -92,7 +94,7 @@ impl Finished<'_> {
 #[derive(Debug, Clone, Default)]
 #[allow(dead_code, reason = "each of those who are told reads what it needs")]
 pub(crate) struct Details {
-    /// The request target, without the host of HTTP/2.
+    /// The request target, without the host of HTTP/2. Where no head was parsed, the beginning of what came in its place.
     pub(crate) target: Bytes,
     /// Host and port that were asked for.
     pub(crate) host: Option<Bytes>,
@@ -103,14 +105,8 @@ pub(crate) struct Details {
 
 impl Details {
     fn new(target: &Target, headers: &Headers) -> Self {
-        let header = |name| headers.shared(name);
-        Details {
-            target: target.whole(),
-            host: header("host"),
-            referer: header("referer"),
-            user_agent: header("user-agent"),
-            traceparent: header("traceparent"),
-        }
+        let [host, referer, user_agent, traceparent] = headers.shared(["host", "referer", "user-agent", "traceparent"]);
+        Details { target: target.whole(), host, referer, user_agent, traceparent }
     }
 
     fn of_parts(parts: &Parts) -> Self {
@@ -140,6 +136,8 @@ pub(crate) struct Record {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
+    /// What it is called, where requests have ids.
+    pub(crate) id: Option<HeaderValue>,
     /// How it ended, once that is known.
     pub(crate) outcome: Option<Outcome>,
     details: Option<Box<Details>>,
@@ -160,6 +158,7 @@ impl Record {
             route: None,
             received: 0,
             sent: 0,
+            id: None,
             outcome: None,
             details: None,
             upload: None,
@@ -169,13 +168,30 @@ impl Record {
     /// Of a head that HTTP/1 has read.
     pub(crate) fn of_head(began: Instant, head: &Head, service: &Service) -> Self {
         let details = service.wants_details().then(|| Box::new(Details::new(&head.target, &head.headers)));
-        Record { method: Some(head.method.clone()), details, ..Record::new(began, head.version) }
+        let id = service.request_id(|name| head.headers.get(name.as_str()));
+        Record { method: Some(head.method.clone()), id, details, ..Record::new(began, head.version) }
+    }
+
+    /// Of a request that has no head; of its first line the beginning.
+    pub(crate) fn of_line(began: Instant, line: Bytes, service: &Service) -> Self {
+        let details = service.wants_details().then(|| Box::new(Details { target: line, ..Details::default() }));
+        Record { id: service.request_id(|_| None), details, ..Record::new(began, Version::HTTP_11) }
     }
 
     /// Of a head that h2 has read.
     pub(crate) fn of_parts(began: Instant, parts: &Parts, service: &Service) -> Self {
         let details = service.wants_details().then(|| Box::new(Details::of_parts(parts)));
-        Record { method: Some(parts.method.clone()), details, ..Record::new(began, Version::HTTP_2) }
+        let id = service.request_id(|name| parts.headers.get(name).map(HeaderValue::as_bytes));
+        Record { method: Some(parts.method.clone()), id, details, ..Record::new(began, Version::HTTP_2) }
+    }
+
+    /// Puts the id into a response that does not say another one.
+    pub(crate) fn mark(&self, response: &mut Response, config: &Config) {
+        if let (Some(name), Some(id)) = (&config.request_id_header, &self.id)
+            && !response.headers.iter().any(|(known, _)| known == name)
+        {
+            response.headers.push((name.clone(), id.clone()));
+        }
     }
 
     /// The first byte of the response has been handed on.
@@ -223,6 +239,7 @@ impl Record {
             first_byte: self.status.map(|_| self.first_byte.map_or(duration, since)),
             duration,
             outcome,
+            id: self.id.as_ref(),
             details: self.details.as_deref(),
         });
     }

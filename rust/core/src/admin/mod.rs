@@ -37,7 +37,7 @@ impl Server {
         let watched = self.service().clone();
         let access = Arc::new(Access::new(token));
         let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone() });
-        let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn))));
+        let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn)))?);
         self.check_open("listen on")?;
         let bound = admin.bind(endpoint)?;
         access.check(bound.address())?;

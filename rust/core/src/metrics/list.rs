@@ -130,6 +130,11 @@ impl Metrics {
                 "messages that were given to WebSockets to send",
                 &self.websocket_messages_sent,
             ),
+            total(
+                "access_log_dropped",
+                "lines of the access log that could not be written in time, and were dropped",
+                &self.access_log_dropped,
+            ),
         ]
     }
 }

@@ -32,6 +32,10 @@ impl Counter {
         self.0.fetch_add(1, Relaxed) + 1
     }
 
+    pub(crate) fn add_all(&self, many: u64) {
+        self.0.fetch_add(many, Relaxed);
+    }
+
     pub(crate) fn remove(&self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -62,6 +66,7 @@ pub(crate) struct Metrics {
     pub(crate) websockets_open: Counter,
     pub(crate) websocket_messages_received: Counter,
     pub(crate) websocket_messages_sent: Counter,
+    pub(crate) access_log_dropped: Counter,
 }
 
 impl Metrics {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::encode::{self, Persist};
 use super::upload::{Pumped, Streamed, Upload};
-use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Wait};
+use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Refused, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Found, Outcome};
 use crate::error::{Refusal, RequestError};
@@ -85,7 +85,7 @@ impl Io {
                     if !self.machine.is_idle() {
                         self.connection.service.metrics.requests_aborted.add();
                         // One whose head has not come is a request too.
-                        self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+                        self.headless();
                     }
                     return Err(close);
                 }
@@ -275,8 +275,8 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let request = Request { body, incoming, connection, ..Request::from(*head) };
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), request.version));
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version));
+        let request = Request { body, incoming, connection, id: record.id.clone(), ..Request::from(*head) };
         let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -339,7 +339,9 @@ impl Io {
                 return Err(Close::Aborted);
             }
             // The answer is the handler's.
-            Pumped::Refused(error) => self.connection.refused(error),
+            Pumped::Refused(error) => {
+                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_ref()))
+            }
         }
         Ok(pumped)
     }
@@ -348,7 +350,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
-            self.connection.refused(&error);
+            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_ref()));
         }
     }
 
@@ -398,13 +400,14 @@ impl Io {
     /// Writes a response, or gathers it where another request is waiting already.
     async fn write(
         &mut self,
-        response: Response,
+        mut response: Response,
         method: &Method,
         version: Version,
         persist: Persist,
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
         if let Some(record) = &mut self.record {
+            record.mark(&mut response, &self.connection.service.config);
             record.status = Some(response.status);
         }
         let bodiless = response.is_bodiless(method);
@@ -540,9 +543,20 @@ impl Io {
 
     /// The answer to a request that the server itself answers. Its head may not have come.
     fn refusal(&mut self, error: &RequestError) -> Response {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+        let record = self.headless();
         record.refused(error.refusal);
-        self.connection.refuse(error)
+        let id = record.id.clone();
+        self.connection.refuse(error, id.as_ref())
+    }
+
+    /// The record of a request that is over, whose head may not have come, or was refused.
+    fn headless(&mut self) -> &mut Record {
+        let (machine, service) = (&mut self.machine, &self.connection.service);
+        self.record.get_or_insert_with(|| match machine.take_refused() {
+            Some(Refused::Head(head)) => Record::of_head(Instant::now(), &head, service),
+            Some(Refused::Line(line)) => Record::of_line(Instant::now(), line, service),
+            None => Record::new(Instant::now(), Version::HTTP_11),
+        })
     }
 
     /// Ends a connection on which nothing is under way.

@@ -55,7 +55,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         let mut record = Record::of_parts(now, &parts, &shared.connection.service);
         if let Err(error) = read::check_values(&parts.headers) {
-            shared.connection.refused(&error);
+            shared.connection.refused(&error, record.id.as_ref());
             record.refused(error.refusal);
             record.finish(&shared.connection, now);
             return respond.send_reset(Reason::PROTOCOL_ERROR);
@@ -74,9 +74,10 @@ impl Exchange {
         let whole = tunnel || body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let waits = !whole && parts.headers.contains_key(header::EXPECT);
-        let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
-        if let Ok(request) = &head {
+        let mut head = read::head(shared, parts).inspect(|_| shared.activity.asked());
+        if let Ok(request) = &mut head {
             exchange.asked = AcceptEncoding::of(&request.headers);
+            request.id.clone_from(&exchange.open.record.id);
         }
         match head {
             Err(error) => exchange.refuse(&error),
@@ -228,7 +229,7 @@ impl Exchange {
     /// Answers with a refusal. Other streams go on.
     fn refuse(mut self, error: &RequestError) {
         self.open.record.refused(error.refusal);
-        let response = self.open.shared.connection.refuse(error);
+        let response = self.open.shared.connection.refuse(error, self.open.record.id.as_ref());
         self.send(response);
     }
 
@@ -238,6 +239,7 @@ impl Exchange {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
         let service = &self.open.shared.connection.service;
+        self.open.record.mark(&mut response, &service.config);
         response.encode(&self.asked, &self.method, &service.config, &service.encoders);
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.

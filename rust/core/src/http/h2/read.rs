@@ -50,6 +50,7 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         body: Bytes::new(),
         incoming: None,
         connection: Some(connection.info.clone()),
+        id: None,
         route: None,
         pattern: None,
         tunnel,
