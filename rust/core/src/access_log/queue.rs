@@ -23,7 +23,7 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Waiting {
     lines: Vec<u8>,
-    /// Lines that found no room since the last batch was taken.
+    /// Lines that found no room and were not asked for yet.
     dropped: u64,
     /// A new place, which the writer has not taken yet.
     place: Option<Place>,
@@ -37,7 +37,6 @@ struct Waiting {
 /// What the writer gets.
 pub(super) struct Batch {
     pub(super) lines: Vec<u8>,
-    pub(super) dropped: u64,
     pub(super) place: Option<Place>,
     /// Nothing follows.
     pub(super) last: bool,
@@ -98,15 +97,16 @@ impl Queue {
             }
             waiting = self.more.wait_for(waiting, left).0;
         }
-        let batch = Batch {
-            lines: std::mem::take(&mut waiting.lines),
-            dropped: std::mem::take(&mut waiting.dropped),
-            place: waiting.place.take(),
-            last: waiting.closed,
-        };
+        let batch =
+            Batch { lines: std::mem::take(&mut waiting.lines), place: waiting.place.take(), last: waiting.closed };
         drop(waiting);
         self.taken.notify_all();
         batch
+    }
+
+    /// How many lines found no room since this was asked last.
+    pub(super) fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.waiting.lock().dropped)
     }
 
     /// Waits before what failed is tried again; a new place, where there is one by then, and whether the log is closed.
@@ -159,12 +159,12 @@ mod tests {
         let pushed = (0..2000).filter(|_| queue.push(&line)).count();
         assert_eq!(pushed, CAPACITY / line.len());
         let batch = queue.take();
-        assert_eq!((batch.lines.len(), batch.dropped), (pushed * line.len(), 2000 - pushed as u64));
+        assert_eq!((batch.lines.len(), queue.take_dropped()), (pushed * line.len(), 2000 - pushed as u64));
         assert!(batch.place.is_some() && !batch.last);
         assert!(queue.push(&line));
         queue.close();
         assert!(!queue.push(&line));
         let batch = queue.take();
-        assert_eq!((batch.lines.len(), batch.dropped, batch.last), (line.len(), 0, true));
+        assert_eq!((batch.lines.len(), queue.take_dropped(), batch.last), (line.len(), 0, true));
     }
 }

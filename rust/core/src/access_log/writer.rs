@@ -19,14 +19,13 @@ pub(super) fn run(queue: &Queue, target: &LogTarget, observer: &dyn Observer, me
     let mut writer =
         Writer { target, observer, metrics, place: Place::Program, failing: false, dropped: 0, told: None };
     loop {
-        let Batch { lines, dropped, place, last } = queue.take();
+        let Batch { lines, place, last } = queue.take();
         if let Some(place) = place {
             writer.place = place;
         }
-        writer.dropped += dropped;
         let whole = writer.write(queue, &lines);
         if whole {
-            writer.recovered(last);
+            writer.recovered(queue, last);
         }
         if last {
             return;
@@ -68,7 +67,7 @@ impl Writer<'_> {
                     if let Some(place) = place {
                         self.place = place;
                     } else if closed {
-                        self.give_up(lines, at);
+                        self.give_up(queue, lines, at);
                         return false;
                     }
                 }
@@ -93,8 +92,9 @@ impl Writer<'_> {
     }
 
     /// All that there was is written.
-    fn recovered(&mut self, last: bool) {
+    fn recovered(&mut self, queue: &Queue, last: bool) {
         let name = self.target.name();
+        self.dropped += queue.take_dropped();
         let (dropped, recently) = (self.dropped, self.told.is_some_and(|told| told.elapsed() < TELL));
         if std::mem::take(&mut self.failing) {
             tell(self.observer, format!("the {name} is written again; {dropped} lines were dropped"));
@@ -106,7 +106,8 @@ impl Writer<'_> {
         (self.dropped, self.told) = (0, Some(Instant::now()));
     }
 
-    fn give_up(&mut self, lines: &[u8], at: usize) {
+    fn give_up(&mut self, queue: &Queue, lines: &[u8], at: usize) {
+        self.dropped += queue.take_dropped();
         let left = memchr::memchr_iter(b'\n', lines.get(at..).unwrap_or_default()).count() as u64;
         self.metrics.access_log_dropped.add_all(left);
         let name = self.target.name();

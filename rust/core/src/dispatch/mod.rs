@@ -32,6 +32,7 @@ use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
 use crate::record::Record;
+use crate::trace::{self, Trace};
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -125,19 +126,20 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(case.as_ref());
+                job.run(case.as_ref(), "threads");
             }
         });
     }
 }
 
 impl Job {
-    /// Makes the call, where somebody still waits for the answer.
-    pub(crate) fn run(self, case: Option<&Case>) {
+    /// Makes the call, where somebody still waits for the answer; `place` is where, for those who want to know.
+    pub(crate) fn run(self, case: Option<&Case>, place: &'static str) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
+        reply.begins(place);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -189,12 +191,24 @@ impl Destination {
 pub struct Reply {
     destination: Option<Destination>,
     metrics: Arc<Metrics>,
+    /// What is told of the handler; none where nobody listens.
+    call: Option<Box<trace::Call>>,
 }
 
 impl Reply {
     /// The reply to a request that [`admit`] let in.
     pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
-        Reply { destination: Some(destination), metrics }
+        Reply { destination: Some(destination), metrics, call: None }
+    }
+
+    /// Has what its handler does told, from now on.
+    pub(crate) fn follow(&mut self, trace: &Trace, stream: u32) {
+        self.call = trace::Call::handed(trace, stream);
+    }
+
+    /// Says that the handler begins, and where, for those who want to know: `inline`, `threads`, `stream_threads`, `asyncio`.
+    pub fn begins(&mut self, place: &'static str) {
+        self.call.iter_mut().for_each(|call| call.begins(place));
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.
@@ -236,6 +250,9 @@ impl Reply {
                 Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
             }
         };
+        if let Some(call) = self.call.take() {
+            call.answered(response.status.as_u16());
+        }
         if let Some((destination, response)) = EventLoop::deliver(destination, response) {
             destination.send(response);
         }
