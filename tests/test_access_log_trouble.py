@@ -174,7 +174,8 @@ def test_no_line_is_lost_by_rotation(quick, tmp_path):
     served.server.close()
     files = [whole(file.read_bytes()) for file in (*rotated, path)]
     assert sum(map(len, files)) == sum(asked)
-    assert all(files[:-1])
+    # Some come so fast one after the other that nothing was written between them.
+    assert sum(map(bool, files)) > 2
     # What was renamed was done with at once.
     assert [file.stat().st_size for file in rotated] == sizes
 

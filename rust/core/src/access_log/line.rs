@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Version};
 use time::OffsetDateTime;
@@ -26,7 +26,7 @@ pub(super) fn write(line: &mut Vec<u8>, format: LogFormat, finished: &Finished<'
         LogFormat::Combined => {
             common(line, finished);
             let details = finished.details;
-            for header in [details.and_then(|it| it.referer.as_ref()), details.and_then(|it| it.user_agent.as_ref())] {
+            for header in [details.and_then(Details::referer), details.and_then(Details::user_agent)] {
                 line.extend_from_slice(b" \"");
                 match header {
                     Some(value) => escape(line, value, in_quotes),
@@ -45,7 +45,7 @@ pub(super) fn write(line: &mut Vec<u8>, format: LogFormat, finished: &Finished<'
 fn common(line: &mut Vec<u8>, finished: &Finished<'_>) {
     address(line, &finished.connection.peer);
     line.extend_from_slice(b" - - [");
-    date(line, finished.time(), Date::Common);
+    date(line, finished.began, Date::Common);
     line.extend_from_slice(b"] \"");
     let target = finished.details.map_or(&b""[..], |details| &details.target);
     match finished.method {
@@ -86,7 +86,7 @@ fn json(line: &mut Vec<u8>, finished: &Finished<'_>) {
     let details = finished.details.unwrap_or(&nothing);
     let mut object = Object { line, first: true };
     object.key("time").push(b'"');
-    date(object.line, finished.time(), Date::Rfc3339);
+    date(object.line, finished.began, Date::Rfc3339);
     object.line.push(b'"');
     object.key("remote_addr").push(b'"');
     address(object.line, &connection.peer);
@@ -103,7 +103,7 @@ fn json(line: &mut Vec<u8>, finished: &Finished<'_>) {
         None => object.text("request_line", Some(&details.target)),
     }
     object.text("protocol", Some(protocol(finished.version)));
-    object.text("host", details.host.as_deref());
+    object.text("host", details.host());
     object.text("server_name", finished.host.map(str::as_bytes));
     object.text("route", finished.route.map(str::as_bytes));
     match finished.status {
@@ -121,12 +121,12 @@ fn json(line: &mut Vec<u8>, finished: &Finished<'_>) {
         object.text("refused", Some(why.label().as_bytes()));
     }
     object.text("request_id", finished.id.map(HeaderValue::as_bytes));
-    if let Some((trace, parent)) = details.traceparent.as_deref().and_then(request_id::trace) {
+    if let Some((trace, parent)) = details.traceparent().and_then(request_id::trace) {
         object.text("trace_id", Some(trace));
         object.text("parent_id", Some(parent));
     }
-    object.text("referer", details.referer.as_deref());
-    object.text("user_agent", details.user_agent.as_deref());
+    object.text("referer", details.referer());
+    object.text("user_agent", details.user_agent());
     if connection.secure {
         object.text("tls_version", connection.tls_version.map(str::as_bytes));
         object.text("tls_cipher", connection.cipher.map(str::as_bytes));
@@ -204,6 +204,11 @@ fn is_plain(byte: u8) -> bool {
 
 fn escape(line: &mut Vec<u8>, text: &[u8], escaped: fn(&mut Vec<u8>, u8)) {
     let mut left = &text[..text.len().min(LONGEST)];
+    // Most are plain, which is seen sixteen bytes at once where nothing ends the loop early.
+    if left.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+        line.extend_from_slice(left);
+        left = &[];
+    }
     while let Some(at) = left.iter().position(|byte| !is_plain(*byte)) {
         line.extend_from_slice(&left[..at]);
         escaped(line, left[at]);
@@ -256,20 +261,48 @@ enum Date {
     Rfc3339,
 }
 
-/// A moment, always in UTC. Each thread keeps the text of the second that it wrote last.
-fn date(line: &mut Vec<u8>, time: SystemTime, form: Date) {
+/// How long one look at the wall clock is good for.
+const CLOCK: Duration = Duration::from_millis(500);
+
+/// What a thread knows of the time.
+struct Clock {
+    /// Moments of both clocks that were one.
+    looked: (Instant, Duration),
+    /// The text of the second that was written last.
+    last: (Date, u64, String),
+}
+
+/// A moment, always in UTC.
+fn date(line: &mut Vec<u8>, at: Instant, form: Date) {
     thread_local! {
-        static LAST: RefCell<Option<(Date, u64, String)>> = const { RefCell::new(None) };
+        static CLOCK_HERE: RefCell<Option<Clock>> = const { RefCell::new(None) };
     }
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs();
-    LAST.with_borrow_mut(|last| {
-        let text = match last {
-            Some((known, second, text)) if *known == form && *second == seconds => &*text,
-            _ => &last.insert((form, seconds, spell(seconds, form))).2,
+    CLOCK_HERE.with_borrow_mut(|known| {
+        let is_new = |clock: &&mut Clock| at.checked_duration_since(clock.looked.0).is_some_and(|age| age < CLOCK);
+        let clock = match known.as_mut().filter(is_new) {
+            Some(_) => known.as_mut(),
+            None => {
+                let (now, time) = (Instant::now(), SystemTime::now());
+                let looked = (now, time.duration_since(UNIX_EPOCH).unwrap_or_default());
+                let last = known.take().map_or((form, 0, String::new()), |clock| clock.last);
+                Some(known.insert(Clock { looked, last }))
+            }
         };
-        line.extend_from_slice(text.as_bytes());
+        let Some(Clock { looked: (then, time), last }) = clock else { return };
+        let since = match at.checked_duration_since(*then) {
+            Some(after) => *time + after,
+            None => time.saturating_sub(then.duration_since(at)),
+        };
+        write_date(line, since, form, last);
     });
+}
+
+fn write_date(line: &mut Vec<u8>, since: Duration, form: Date, last: &mut (Date, u64, String)) {
+    let seconds = since.as_secs();
+    if last.2.is_empty() || (last.0, last.1) != (form, seconds) {
+        *last = (form, seconds, spell(seconds, form));
+    }
+    line.extend_from_slice(last.2.as_bytes());
     match form {
         Date::Common => line.extend_from_slice(b" +0000"),
         // Writing to a Vec cannot fail.

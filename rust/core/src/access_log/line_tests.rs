@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ConnectionInfo;
 use crate::error::Refusal;
+use crate::http::Headers;
+use crate::http::headers::Span;
 
 fn connection(peer: &str) -> Arc<ConnectionInfo> {
     let peer: SocketAddr = peer.parse().unwrap();
@@ -16,11 +18,12 @@ fn connection(peer: &str) -> Arc<ConnectionInfo> {
 }
 
 fn details(target: &[u8], agent: &[u8]) -> Details {
-    Details {
-        target: Bytes::copy_from_slice(target),
-        user_agent: Some(Bytes::copy_from_slice(agent)),
-        ..Details::default()
-    }
+    // As a block that is no header map: proptest has bytes that none takes.
+    let mut block = b"user-agent".to_vec();
+    block.extend_from_slice(agent);
+    let (start, end) = (10, block.len() as u32);
+    let spans = vec![Span { name: (0, start), value: (start, end) }];
+    Details::new(Bytes::copy_from_slice(target), &Headers::new(block.into(), spans))
 }
 
 fn finished<'a>(connection: &'a Arc<ConnectionInfo>, details: &'a Details) -> Finished<'a> {
@@ -58,12 +61,27 @@ fn around(line: &str) -> (&str, &str) {
 fn dates() {
     let at = |seconds: u64, form| {
         let mut line = Vec::new();
-        date(&mut line, UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7), form);
+        write_date(&mut line, Duration::from_millis(seconds * 1000 + 7), form, &mut (form, 0, String::new()));
         String::from_utf8(line).unwrap()
     };
     assert_eq!(at(1_795_869_715, Date::Common), "28/Nov/2026:12:41:55 +0000");
     assert_eq!(at(1_795_869_715, Date::Rfc3339), "2026-11-28T12:41:55.007Z");
     assert_eq!(at(0, Date::Rfc3339), "1970-01-01T00:00:00.007Z");
+}
+
+#[test]
+fn a_moment_is_that_of_the_wall_clock() {
+    for age in [0, 1, 3] {
+        let mut line = Vec::new();
+        let before = SystemTime::now();
+        date(&mut line, Instant::now() - Duration::from_secs(age), Date::Rfc3339);
+        let said = String::from_utf8(line).unwrap();
+        let mut wanted = Vec::new();
+        let since = before.duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(age);
+        write_date(&mut wanted, since, Date::Rfc3339, &mut (Date::Rfc3339, 0, String::new()));
+        // To the minute: this may run slowly.
+        assert_eq!(said[..16], String::from_utf8(wanted).unwrap()[..16], "unless a minute has just begun");
+    }
 }
 
 #[test]

@@ -81,9 +81,14 @@ impl Queue {
         true
     }
 
-    /// Waits for lines, and for those that follow them shortly.
-    pub(super) fn take(&self) -> Batch {
+    /// Waits for lines, and for those that follow them shortly. They come in place of `spare`, which is empty, so that a busy
+    /// log needs no new memory; one with nothing to do keeps none.
+    pub(super) fn take(&self, mut spare: Vec<u8>) -> Batch {
         let mut waiting = self.waiting.lock();
+        if waiting.lines.is_empty() {
+            spare = Vec::new();
+            waiting.lines = Vec::new();
+        }
         while waiting.lines.is_empty() && waiting.place.is_none() && !waiting.closed {
             waiting.idle = true;
             waiting = self.more.wait(waiting);
@@ -97,8 +102,11 @@ impl Queue {
             }
             waiting = self.more.wait_for(waiting, left).0;
         }
-        let batch =
-            Batch { lines: std::mem::take(&mut waiting.lines), place: waiting.place.take(), last: waiting.closed };
+        let batch = Batch {
+            lines: std::mem::replace(&mut waiting.lines, spare),
+            place: waiting.place.take(),
+            last: waiting.closed,
+        };
         drop(waiting);
         self.taken.notify_all();
         batch
@@ -158,13 +166,13 @@ mod tests {
         let line = [b'a'; 1000];
         let pushed = (0..2000).filter(|_| queue.push(&line)).count();
         assert_eq!(pushed, CAPACITY / line.len());
-        let batch = queue.take();
+        let batch = queue.take(Vec::new());
         assert_eq!((batch.lines.len(), queue.take_dropped()), (pushed * line.len(), 2000 - pushed as u64));
         assert!(batch.place.is_some() && !batch.last);
         assert!(queue.push(&line));
         queue.close();
         assert!(!queue.push(&line));
-        let batch = queue.take();
+        let batch = queue.take(Vec::new());
         assert_eq!((batch.lines.len(), queue.take_dropped(), batch.last), (line.len(), 0, true));
     }
 }

@@ -18,8 +18,9 @@ const TELL: Duration = Duration::from_secs(10);
 pub(super) fn run(queue: &Queue, target: &LogTarget, observer: &dyn Observer, metrics: &Metrics) {
     let mut writer =
         Writer { target, observer, metrics, place: Place::Program, failing: false, dropped: 0, told: None };
+    let mut spare = Vec::new();
     loop {
-        let Batch { lines, place, last } = queue.take();
+        let Batch { mut lines, place, last } = queue.take(spare);
         if let Some(place) = place {
             writer.place = place;
         }
@@ -30,6 +31,8 @@ pub(super) fn run(queue: &Queue, target: &LogTarget, observer: &dyn Observer, me
         if last {
             return;
         }
+        lines.clear();
+        spare = lines;
     }
 }
 

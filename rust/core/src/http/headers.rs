@@ -82,16 +82,16 @@ impl Headers {
         self.spans.iter().find(|span| self.slice(span.name) == name.as_bytes()).map(|span| self.slice(span.value))
     }
 
-    /// The first values of some headers, by their lower-case names, shared.
-    pub(crate) fn shared<const N: usize>(&self, names: [&str; N]) -> [Option<Bytes>; N] {
-        let mut values = [const { None }; N];
+    /// All of them as they stand in memory, shared, and where in it the first values of some are, by their lower-case names.
+    pub(crate) fn shared<const N: usize>(&self, names: [&str; N]) -> (Bytes, [Option<(u32, u32)>; N]) {
+        let mut places = [None; N];
         for span in &self.spans {
             let name = self.slice(span.name);
             if let Some(at) = names.iter().position(|wanted| wanted.as_bytes() == name) {
-                values[at].get_or_insert_with(|| self.block.slice_ref(self.slice(span.value)));
+                places[at].get_or_insert(span.value);
             }
         }
-        values
+        (self.block.clone(), places)
     }
 
     /// The values of one header as one list, by its lower-case name. Where it came in one line, nothing is copied.
@@ -144,7 +144,7 @@ mod tests {
         let headers = Headers::from_map(Some("h"), &map);
         assert_eq!(headers.get("b"), Some(&b"2"[..]));
         assert_eq!(headers.get_all("a").collect::<Vec<_>>(), [b"1", b"3"]);
-        assert_eq!(headers.shared(["c", "a"]), [None, Some(Bytes::from_static(b"1"))]);
+        assert_eq!(headers.shared(["c", "a"]), (Bytes::from_static(b"hostha1a3b2"), [None, Some((6, 7))]));
         assert_eq!(headers.joined("a").as_deref(), Some(&b"1,3"[..]));
         assert_eq!(headers.joined("b").as_deref(), Some(&b"2"[..]));
         assert_eq!(headers.joined("c"), None);

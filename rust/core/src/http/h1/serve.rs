@@ -142,9 +142,10 @@ impl Io {
     }
 
     fn finish(&mut self, now: Instant) {
-        if let Some(mut record) = self.record.take() {
+        if let Some(record) = &mut self.record {
             record.received += self.machine.body_received();
             record.finish(&self.connection, now);
+            self.record = None;
         }
     }
 
@@ -179,7 +180,8 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
-                    self.record = Some(Record::of_head(now, &new, &self.connection.service));
+                    let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
+                    record.describe(&new.target, &new.headers, &self.connection.service);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -242,7 +244,7 @@ impl Io {
 
     /// Who answers a request, of which only the head is here.
     fn find(&mut self, head: &Head) -> Box<Found> {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version));
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version, head.method.clone()));
         Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
@@ -307,8 +309,10 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version));
-        let request = Request { body, incoming, connection, id: record.id.clone(), ..Request::from(*head) };
+        let new = || Record::new(Instant::now(), head.version, head.method.clone());
+        let record = self.record.get_or_insert_with(new);
+        let request =
+            Request { body, incoming, connection, id: record.id.clone().map(|id| *id), ..Request::from(*head) };
         let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -372,7 +376,7 @@ impl Io {
             }
             // The answer is the handler's.
             Pumped::Refused(error) => {
-                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_ref()))
+                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_deref()))
             }
         }
         Ok(pumped)
@@ -382,7 +386,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
-            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_ref()));
+            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_deref()));
         }
     }
 
@@ -578,16 +582,20 @@ impl Io {
         let record = self.headless();
         record.refused(error.refusal);
         let id = record.id.clone();
-        self.connection.refuse(error, id.as_ref())
+        self.connection.refuse(error, id.as_deref())
     }
 
     /// The record of a request that is over, whose head may not have come, or was refused.
     fn headless(&mut self) -> &mut Record {
         let (machine, service) = (&mut self.machine, &self.connection.service);
         self.record.get_or_insert_with(|| match machine.take_refused() {
-            Some(Refused::Head(head)) => Record::of_head(Instant::now(), &head, service),
-            Some(Refused::Line(line)) => Record::of_line(Instant::now(), line, service),
-            None => Record::new(Instant::now(), Version::HTTP_11),
+            Some(Refused::Head(head)) => {
+                let mut record = Record::new(Instant::now(), head.version, head.method.clone());
+                record.describe(&head.target, &head.headers, service);
+                record
+            }
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, service),
+            None => Record::without_head(Instant::now(), Bytes::new(), service),
         })
     }
 
