@@ -144,6 +144,11 @@ impl Metrics {
                 "TLS handshakes that failed, by why",
                 |c| &c.handshake_failures,
             ),
+            self.total(
+                "access_log_dropped",
+                "lines of the access log that could not be written in time, and were dropped",
+                |c| &c.access_log_dropped,
+            ),
         ]
     }
 
