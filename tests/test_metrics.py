@@ -327,7 +327,7 @@ def test_where_handlers_run(make_server, dispatch):
         labels["runs"]: page.value("portico_handler_calls_total", **labels)
         for labels in page.labels("portico_handler_calls_total")
     }
-    assert calls == {"inline": 0, "threads": 0, "asyncio": 0, dispatch: 10}
+    assert calls == {"inline": 0, "threads": 0, "stream_threads": 0, "asyncio": 0, dispatch: 10}
     assert page.value("portico_pool_calls_total", pool="handlers") == calls["threads"]
 
 

@@ -32,6 +32,7 @@ use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
 use crate::record::Record;
+use crate::trace::{self, Trace};
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -102,8 +103,25 @@ pub enum Runs {
     Inline,
     /// On a thread of a pool.
     Threads,
+    /// On a thread of those for what takes as long as its client.
+    StreamThreads,
     /// On an event loop of another kind.
     Asyncio,
+}
+
+impl Runs {
+    /// Each of them, in the order in which they are counted.
+    pub(crate) const ALL: [Runs; 4] = [Runs::Inline, Runs::Threads, Runs::StreamThreads, Runs::Asyncio];
+
+    /// The word for it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Runs::Inline => "inline",
+            Runs::Threads => "threads",
+            Runs::StreamThreads => "stream_threads",
+            Runs::Asyncio => "asyncio",
+        }
+    }
 }
 
 /// Something to be done on a thread of a [`Pool`].
@@ -137,7 +155,7 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(Runs::Threads, case.as_ref());
+                job.run(case.as_ref(), Runs::Threads);
             }
         });
     }
@@ -145,12 +163,12 @@ impl Work for Job {
 
 impl Job {
     /// Makes the call, where somebody still waits for the answer.
-    pub(crate) fn run(self, runs: Runs, case: Option<&Case>) {
+    pub(crate) fn run(self, case: Option<&Case>, runs: Runs) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
-        reply.called(runs);
+        reply.begins(runs);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -202,17 +220,26 @@ impl Destination {
 pub struct Reply {
     destination: Option<Destination>,
     metrics: Arc<Metrics>,
+    /// What is told of the handler; none where nobody listens.
+    call: Option<Box<trace::Call>>,
 }
 
 impl Reply {
     /// The reply to a request that [`admit`] let in.
     pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
-        Reply { destination: Some(destination), metrics }
+        Reply { destination: Some(destination), metrics, call: None }
     }
 
-    /// Counts that the handler is called there. Handlers of the core's own, which need no language, count nowhere.
-    pub fn called(&self, runs: Runs) {
+    /// Has what its handler does told, from now on.
+    pub(crate) fn follow(&mut self, trace: &Trace, stream: u32) {
+        self.call = trace::Call::handed(trace, stream);
+    }
+
+    /// Says that the handler begins, and where, for those who count, and for those who want to know. Handlers of the core's
+    /// own, which need no language, begin nowhere.
+    pub fn begins(&mut self, runs: Runs) {
         self.metrics.called(runs);
+        self.call.iter_mut().for_each(|call| call.begins(runs.label()));
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.
@@ -254,6 +281,9 @@ impl Reply {
                 Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
             }
         };
+        if let Some(call) = self.call.take() {
+            call.answered(response.status.as_u16());
+        }
         if let Some((destination, response)) = EventLoop::deliver(destination, response) {
             destination.send(response);
         }

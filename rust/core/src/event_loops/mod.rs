@@ -217,7 +217,7 @@ impl EventLoop {
                     self.case.lock().clone_from(&case);
                     self.busy_since.store(crew.now(), Ordering::SeqCst);
                 }
-                job.run(Runs::Inline, case.as_ref());
+                job.run(case.as_ref(), Runs::Inline);
                 if self.turn.load(Ordering::Acquire) != turn {
                     return; // What else is waiting is no longer ours.
                 }
