@@ -134,6 +134,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
+        reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -543,9 +544,9 @@ def _check_port(port: int) -> None:
         raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
-def _check_grace(grace: float) -> float:
+def _check_grace(grace: float, name: str = "grace") -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
-        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+        raise ConfigError(f"{name}: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
 
 

@@ -15,9 +15,9 @@
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
 //! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, for those who ask),
-//! `shutdown`, [`server`], which owns the threads, [`admin`] (what those look at who run it), [`locks`], and what 3 and `raw`
-//! share: `stream` (a connection's bytes, with or without TLS), `timer` (one for its waits) and `farewell` (how it ends).
-//! Each I/O thread runs an event loop of its
+//! `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
+//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). [`admin`] is what those look at who run
+//! it. Each I/O thread runs an event loop of its
 //! own, and a connection stays on the loop that it began on; one thread at a time turns a loop (`event_loops`).
 //!
 //! ```
@@ -56,6 +56,7 @@ pub mod listener;
 pub mod locks;
 mod metrics;
 pub mod raw;
+mod recent;
 mod record;
 pub mod routing;
 pub mod server;
@@ -69,12 +70,13 @@ pub mod websocket;
 pub use admin::Token;
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
-pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
+pub use dispatch::{Auto, Handler, Inline, Judge, Placing, Pool, Pooled, Reply, Resolved, Roster, Runs, Told};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
 pub use metrics::{Counted, Kind, Latency, Stat, statistics};
 pub use raw::{StreamHandler, Streams};
+pub use recent::{Level, Line, Recent};
 pub use routing::{Pattern, Router};
 pub use server::{Server, Spawn, StdThreads};

@@ -119,11 +119,14 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    let words = bound.words();
+    service.places.lock().push(words.clone());
     service.listening.fetch_add(1, Ordering::AcqRel);
     service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
         service.listening.fetch_sub(1, Ordering::AcqRel);
+        service.no_longer_at(&words);
         drop(alive);
         drop(alive_guard);
     });
@@ -271,6 +274,17 @@ impl Bound {
     pub fn with_streams(mut self, streams: Streams) -> Self {
         self.streams = Some(Arc::new(streams));
         self
+    }
+
+    /// What is spoken there and where, for people.
+    fn words(&self) -> String {
+        let scheme = match (&self.streams, self.tls) {
+            (None, true) => "https://",
+            (None, false) => "http://",
+            (Some(_), true) => "streams by TLS on ",
+            (Some(_), false) => "streams on ",
+        };
+        format!("{scheme}{}", self.address)
     }
 
     /// What is really listened on.

@@ -7,19 +7,20 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::{Handler, Pool, Work};
+use crate::dispatch::{Handler, Pool, Roster, Work};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
 use crate::metrics::{Counted, Latency, Metrics};
+use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
@@ -58,6 +59,14 @@ pub(crate) struct Service {
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
+    /// The last lines of its log.
+    pub(crate) recent: Arc<Recent>,
+    /// Who answers, and where.
+    pub(crate) roster: Arc<Roster>,
+    /// Where it listens, in words.
+    pub(crate) places: Mutex<Vec<String>>,
+    /// When it was made.
+    pub(crate) made: (Instant, SystemTime),
     /// Listeners that accept.
     pub(crate) listening: AtomicUsize,
     /// Whether there was ever one.
@@ -73,6 +82,14 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A listener has ended.
+    pub(crate) fn no_longer_at(&self, place: &str) {
+        let mut places = self.places.lock();
+        if let Some(at) = places.iter().position(|other| other == place) {
+            places.remove(at);
+        }
     }
 
     /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
@@ -127,7 +144,9 @@ impl Server {
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, observer)
+        let recent: Arc<Recent> = Arc::default();
+        let observer = Arc::new(Remembering { recent: recent.clone(), observer });
+        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, (recent, observer))
     }
 
     /// A server that has the same certificates and tells the same observer, but nothing else in common; `handler` answers for
@@ -138,8 +157,9 @@ impl Server {
         handler: Arc<dyn Handler>,
         spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
     ) -> Self {
-        let Service { hosts, observer, .. } = &*self.service;
-        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), observer.clone())
+        let Service { hosts, recent, observer, .. } = &*self.service;
+        let told = (recent.clone(), observer.clone());
+        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), told)
     }
 
     fn of(
@@ -147,7 +167,7 @@ impl Server {
         hosts: Arc<RwLock<Hosts>>,
         only: Option<Arc<dyn Handler>>,
         spawn: Arc<dyn Spawn>,
-        observer: Arc<dyn Observer>,
+        (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
     ) -> Self {
         let service = Arc::new(Service {
             hosts,
@@ -158,6 +178,10 @@ impl Server {
             trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
+            recent,
+            roster: Arc::default(),
+            places: Mutex::default(),
+            made: (Instant::now(), SystemTime::now()),
             listening: AtomicUsize::new(0),
             has_listened: AtomicBool::new(false),
             pulse: Pulse::new(),
@@ -357,6 +381,16 @@ impl Server {
     /// Whether [`Server::close`] was not called yet.
     pub fn is_open(&self) -> bool {
         self.service.lifecycle.is_serving()
+    }
+
+    /// The last lines of its log, for whoever has more to note.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.service.recent
+    }
+
+    /// Its handlers, for whoever makes them.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.service.roster
     }
 
     /// What its connections share.

@@ -215,7 +215,7 @@ impl Call {
 
     pub(crate) fn run(mut self) {
         if !self.reply.is_abandoned() {
-            self.reply.begins(Runs::StreamThreads);
+            self.reply.called(Runs::StreamThreads);
             self.function.call(self.request, self.reply);
         }
     }

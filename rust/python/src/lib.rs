@@ -50,6 +50,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<router::Pattern>()?;
     module.add_class::<router::Router>()?;
     module.add_class::<contexts::Context>()?;
+    module.add_class::<server::Lines>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
     module.add_class::<trace::TraceRecord>()?;

@@ -7,6 +7,7 @@
 mod auto;
 mod judge;
 mod pool;
+mod roster;
 mod turns;
 
 use std::panic::AssertUnwindSafe;
@@ -22,6 +23,7 @@ pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
 pub use pool::{Pool, PoolLook, Pooled};
+pub use roster::{Placing, Roster, Told};
 pub use turns::Turns;
 
 use crate::admin;
@@ -155,7 +157,7 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(case.as_ref(), Runs::Threads);
+                job.run(Runs::Threads, case.as_ref());
             }
         });
     }
@@ -163,12 +165,12 @@ impl Work for Job {
 
 impl Job {
     /// Makes the call, where somebody still waits for the answer.
-    pub(crate) fn run(self, case: Option<&Case>, runs: Runs) {
+    pub(crate) fn run(self, runs: Runs, case: Option<&Case>) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
-        reply.begins(runs);
+        reply.called(runs);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -235,9 +237,9 @@ impl Reply {
         self.call = trace::Call::handed(trace, stream);
     }
 
-    /// Says that the handler begins, and where, for those who count, and for those who want to know. Handlers of the core's
-    /// own, which need no language, begin nowhere.
-    pub fn begins(&mut self, runs: Runs) {
+    /// Counts that the handler is called there, and tells those who want to know. Handlers of the core's own, which need no
+    /// language, count nowhere.
+    pub fn called(&mut self, runs: Runs) {
         self.metrics.called(runs);
         self.call.iter_mut().for_each(|call| call.begins(runs.label()));
     }

@@ -5,7 +5,7 @@ mod exposition;
 mod labels;
 mod list;
 mod page;
-mod process;
+pub(crate) mod process;
 mod served;
 mod shards;
 
@@ -17,7 +17,7 @@ use http::Version;
 pub(crate) use labels::{Close, HandshakeFailure, State, Turned};
 pub use list::{Counted, Kind, Latency, Stat, statistics};
 pub(crate) use page::{Format, render};
-pub(crate) use served::Served;
+pub(crate) use served::{Histogram, Served};
 
 use crate::config::Config;
 use crate::connection::ConnectionInfo;

@@ -33,7 +33,7 @@ const BOUNDS: [u64; 15] = [
     10_000_000_000,
 ];
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "other"];
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "QUERY", "other"];
 const OTHER_METHOD: u8 = METHODS.len() as u8 - 1;
 const STATUSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Host and route of what has no series of its own.
@@ -55,9 +55,20 @@ impl Histogram {
         self.sum = self.sum.saturating_add(nanoseconds);
     }
 
-    fn add(&mut self, other: &Histogram) {
+    /// Adds what another one has counted.
+    pub(crate) fn add(&mut self, other: &Histogram) {
         self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
         self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// The bounds of the buckets in seconds; behind them one that has none.
+    pub(crate) fn bounds() -> impl Iterator<Item = f64> {
+        BOUNDS.iter().map(|bound| *bound as f64 / 1e9)
+    }
+
+    /// How many there were in each bucket, not added up.
+    pub(crate) fn counts(&self) -> &[u64] {
+        &self.counts
     }
 
     /// How many there were.
@@ -76,7 +87,7 @@ impl Histogram {
             *sum += count;
             Some(*sum)
         });
-        BOUNDS.iter().map(|bound| *bound as f64 / 1e9).zip(added_up)
+        Self::bounds().zip(added_up)
     }
 }
 
@@ -102,6 +113,12 @@ impl Labels {
 
     pub(crate) fn method(&self) -> &'static str {
         METHODS[usize::from(self.method)]
+    }
+
+    /// Whether it is of WebSockets, which begin by 101 or, in HTTP/2, by `CONNECT`: how long they stay says nothing of the
+    /// server.
+    pub(crate) fn is_of_websockets(&self) -> bool {
+        self.status() == "1xx" || self.method() == "CONNECT" && self.status() == "2xx"
     }
 
     /// The class of the status, `none` where no response was begun.
