@@ -3,8 +3,8 @@
 use super::labels::{CLOSES, HANDSHAKE_FAILURES, OUTCOMES, STATES, TURNED};
 use super::served::{Histogram, Labels};
 use super::shards::{Counter, Gauge};
-use super::{CLASSES, Counters, Metrics, RUNS, TLS_VERSIONS, VERSIONS};
-use crate::dispatch::PoolLook;
+use super::{CLASSES, Counters, Metrics, TLS_VERSIONS, VERSIONS};
+use crate::dispatch::{PoolLook, Runs};
 use crate::error::Refusal;
 use crate::record::Outcome;
 
@@ -190,7 +190,7 @@ impl Metrics {
             ),
             self.by(
                 "runs",
-                RUNS,
+                Runs::ALL.map(Runs::label),
                 "handler_calls",
                 "calls of handlers, by where they run; what the core answers itself is none",
                 |c| &c.calls,
