@@ -27,6 +27,7 @@ from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from ._trace import Trace
 from .sessions import Sessions
 
 Handler: TypeAlias = Function | Router
@@ -85,7 +86,8 @@ class Server:
     `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
     win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
     every error that nobody else could catch: of a handler (with its request), of a callback for connections (with its
-    connection), and of what came before either (with None). `sessions` says how `request.session` is kept: a
+    connection), and of what came before either (with None). `trace(record)` is called with a `TraceRecord` for every step
+    of every connection, on a thread of its own; `portico.print_trace` prints them (`docs/tracing.md`). `sessions` says how `request.session` is kept: a
     `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with the defaults of that class.
 
     Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
@@ -101,6 +103,7 @@ class Server:
         *,
         config: Mapping[str, Any] | None = None,
         on_error: OnError | None = None,
+        trace: Trace | None = None,
         sessions: Sessions | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -111,6 +114,10 @@ class Server:
         on_error = configured if on_error is None else on_error
         if on_error is not None and not callable(on_error):
             raise ConfigError(f"on_error: a function of an exception and a request, not {type(on_error).__name__}")
+        configured = given.pop("trace", None)
+        trace = configured if trace is None else trace
+        if trace is not None and (not callable(trace) or is_async(trace)):
+            raise ConfigError(f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}")
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
@@ -126,7 +133,7 @@ class Server:
         self._reports = reports = Reports(on_error)
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
-        self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
+        self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
         reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
@@ -537,9 +544,9 @@ def _check_port(port: int) -> None:
         raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
-def _check_grace(grace: float) -> float:
+def _check_grace(grace: float, name: str = "grace") -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
-        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+        raise ConfigError(f"{name}: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
 
 

@@ -182,7 +182,7 @@ class Workers:
             finally:
                 self.close(0)
 
-    def reload(self, grace: float = 30.0) -> None:
+    def reload(self, grace: float = 30.0, idle: float = 5.0) -> None:
         """Replaces the workers one after the other: starts a new one, waits until it listens, and tells the old one
         to end, which lets what is in flight finish for `grace` seconds. Returns when all old ones have ended.
 
@@ -190,9 +190,9 @@ class Workers:
         number of workers stay. With shared sockets no connection attempt is refused. Where a new worker does not come
         to listen, `WorkerError` (or `ConfigError`) is raised and the old ones that are not replaced yet stay.
         """
-        grace = _check_grace(grace)
+        grace, idle = _check_grace(grace), _check_grace(idle, "idle")
         with self._reloading:
-            old = [self._replace(number, grace) for number in range(len(self._current))]
+            old = [self._replace(number, grace, idle) for number in range(len(self._current))]
             for process in old:
                 process.ended.wait(grace + END + _THREADS_END)
 
@@ -315,7 +315,7 @@ class Workers:
             pause = backoff.after(0.0)
             _logger.error("cannot start worker %d: %s; tried again in %g s", process.number, why, pause)
 
-    def _replace(self, number: int, grace: float) -> Process:
+    def _replace(self, number: int, grace: float, idle: float) -> Process:
         """Puts a new worker in the place of one, which is told to end and returned."""
         with self._lock:
             self._check_running()
@@ -335,7 +335,7 @@ class Workers:
             new.close(0)
             raise
         assert old is not None
-        old.close(grace)
+        old.close(grace, idle)
         return old
 
     def _begin_close(self, grace: float) -> None:

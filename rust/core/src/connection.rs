@@ -16,9 +16,10 @@ use crate::listener::Spoken;
 use crate::metrics::{Close, HandshakeFailure, Metrics, State, Within};
 use crate::raw;
 use crate::server::Service;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::out_of_patience;
 use crate::stream::{Prefixed, Socket, Stream};
 use crate::tls::{self, Context, Hosts};
+use crate::trace::{Event, Opened, Trace, cut};
 
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +91,7 @@ pub(crate) struct Connection {
     pub(crate) service: Arc<Service>,
     /// The certificate and handler that the handshake chose; none without TLS.
     pub(crate) context: Option<Arc<Context>>,
+    pub(crate) trace: Trace,
 }
 
 impl Connection {
@@ -185,35 +187,52 @@ fn host_name(host: &str) -> &str {
 }
 
 /// Serves one client to its end.
-pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, local: Address, spoken: Spoken) {
+pub(crate) async fn run(
+    service: Arc<Service>,
+    socket: Socket,
+    peer: Address,
+    local: Address,
+    spoken: Spoken,
+    mut opened: Opened,
+) {
     let Spoken { tls: secure, streams } = spoken;
-    let id = service.next_connection_id();
-    let mut info = ConnectionInfo::new(id, peer, local, secure);
+    let mut info = ConnectionInfo::new(opened.id, peer, local, secure);
     let mut within = service.metrics.within(State::Handshake);
     let (stream, context) = if secure {
+        opened.trace.tell(|| Event::HandshakeBegun {});
         // Boxed, so that its many states take no room once it is over.
         let handshake = Box::pin(async {
-            let mut phase = service.lifecycle.subscribe();
+            let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
             tokio::select! {
                 biased;
                 done = tls::accept(&service, socket, &mut info, streams.as_ref().map(|streams| &streams.alpn[..])) => Some(done),
-                () = draining_for(&mut phase, PATIENCE) => None,
+                () = out_of_patience(&mut phase, begun) => None,
             }
         });
         let Some(done) = handshake.await else {
-            return service.metrics.handshake_failed(HandshakeFailure::Shutdown);
+            let failure = HandshakeFailure::Shutdown;
+            opened.trace.tell(|| not_done(&info, failure, "the server ends"));
+            return service.metrics.handshake_failed(failure);
         };
         match done {
-            Ok((stream, context)) => (Stream::tls(stream), Some(context)),
-            Err(error) => return handshake_failed(&service, info, &error),
+            Ok((stream, context)) => {
+                opened.trace.tell(|| done_as(&info, &context));
+                (Stream::tls(stream), Some(context))
+            }
+            Err(error) => {
+                opened.trace.tell(|| not_done(&info, error.failure, &error.message));
+                opened.why = "handshake";
+                return handshake_failed(&service, info, &error);
+            }
         }
     } else {
         (Stream::Plain(socket), None)
     };
     within.now(if streams.is_some() { State::Stream } else { State::Http1 });
-    let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown };
+    let trace = opened.trace.clone();
+    let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown, opened };
     let by_alpn = info.alpn.as_deref() == Some("h2");
-    let connection = Arc::new(Connection { info: Arc::new(info), service, context });
+    let connection = Arc::new(Connection { info: Arc::new(info), service, context, trace });
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
@@ -225,11 +244,13 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, peer: Address, lo
 struct Ended {
     metrics: Arc<Metrics>,
     why: Close,
+    opened: Opened,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         self.metrics.closed(self.why);
+        self.opened.why = self.why.label();
     }
 }
 
@@ -249,7 +270,10 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, w
             tokio::select! {
                 biased;
                 sniffed = sniffing => sniffed,
-                () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
+                () = out_of_patience(&mut phase, opened) => {
+                    connection.trace.tell(|| Event::Draining {});
+                    return Close::Shutdown;
+                }
             }
         };
         match sniffed {
@@ -286,6 +310,23 @@ async fn sniff(stream: &mut Stream, read: &mut BytesMut) -> std::io::Result<bool
             return Ok(false);
         }
     }
+}
+
+fn done_as(info: &ConnectionInfo, context: &Context) -> Event {
+    Event::HandshakeDone {
+        sni: info.sni.as_deref().map(cut),
+        host: context.host().map(cut),
+        version: info.tls_version,
+        cipher: info.cipher,
+        group: info.key_exchange,
+        alpn: info.alpn.as_deref().map(cut),
+        resumed: info.resumed,
+        client_certificate: info.peer_certificate.is_some(),
+    }
+}
+
+fn not_done(info: &ConnectionInfo, failure: HandshakeFailure, message: &str) -> Event {
+    Event::HandshakeFailed { sni: info.sni.as_deref().map(cut), why: failure.label(), message: cut(message) }
 }
 
 fn handshake_failed(service: &Service, info: ConnectionInfo, error: &tls::HandshakeError) {

@@ -14,9 +14,10 @@
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
-//! `record` (what is said of each request when it has ended), `shutdown`, [`server`], which owns the threads, [`admin`] (what
-//! those look at who run it), [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes, with or without TLS),
-//! `timer` (one for its waits) and `farewell` (how it ends). Each I/O thread runs an event loop of its
+//! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, for those who ask),
+//! `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
+//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). [`admin`] is what those look at who run
+//! it. Each I/O thread runs an event loop of its
 //! own, and a connection stays on the loop that it began on; one thread at a time turns a loop (`event_loops`).
 //!
 //! ```
@@ -63,6 +64,7 @@ mod shutdown;
 mod stream;
 mod timer;
 pub mod tls;
+pub mod trace;
 pub mod websocket;
 
 pub use admin::Token;

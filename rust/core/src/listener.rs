@@ -21,8 +21,9 @@ use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::raw::Streams;
 use crate::server::{Server, Service};
-use crate::shutdown::draining_for;
+use crate::shutdown::draining;
 use crate::stream::Socket;
+use crate::trace::{self, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -100,7 +101,7 @@ impl Listener {
         self.stop.send_replace(true);
         let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
         if let Some(owner) = &self.owner {
-            owner.close(CLOSE_WAIT);
+            owner.close(CLOSE_WAIT, None);
         }
     }
 
@@ -366,7 +367,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
+                    _ = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),
@@ -405,6 +406,7 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
 
 fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) {
     service.metrics.turned(why);
+    trace::turned_away(service.trace.get(), peer, local, why.label());
     service.observer.report(Report {
         stage: Stage::Admission,
         reason: why.label(),
@@ -443,6 +445,8 @@ fn admit(
             local = Address::Inet(address);
         }
     }
+    let id = service.next_connection_id();
+    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
@@ -453,7 +457,7 @@ fn admit(
             Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
         match socket {
-            Ok(socket) => connection::run(service, socket, peer, local, spoken).await,
+            Ok(socket) => connection::run(service, socket, peer, local, spoken, opened).await,
             Err(error) => accept_failed(&service, &local, &error),
         }
     });

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
@@ -24,6 +24,7 @@ use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
+use crate::trace;
 
 /// Starts threads: an embedding language may want them to be its own.
 pub trait Spawn: Send + Sync + 'static {
@@ -53,6 +54,8 @@ pub(crate) struct Service {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    /// Where connections tell what they do; nowhere, where nobody asks.
+    pub(crate) trace: OnceLock<Arc<trace::Queue>>,
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
@@ -172,6 +175,7 @@ impl Server {
             metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
+            trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
             recent,
@@ -196,6 +200,11 @@ impl Server {
     /// Sets who answers for hosts that have no handler of their own.
     pub fn set_handler(&self, handler: Option<Arc<dyn Handler>>) {
         self.service.hosts.write().set_fallback(handler);
+    }
+
+    /// Has every connection tell what it does. To be called before the first [`Server::listen`], once.
+    pub fn trace_to(&self, queue: Arc<trace::Queue>) {
+        let _ = self.service.trace.set(queue);
     }
 
     /// Adds a context beside those of the same host. Works while serving.
@@ -348,14 +357,14 @@ impl Server {
         self.event_loops().map_err(io::Error::other)?.watch()
     }
 
-    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see
-    /// [`Server::on_closed`].
-    pub fn close(&self, grace: Duration) {
+    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Clients that have asked nothing
+    /// are waited for as long as `patience`, or the setting `drain_idle_timeout`. Returns at once; see [`Server::on_closed`].
+    pub fn close(&self, grace: Duration, patience: Option<Duration>) {
         let loops = self.loops.lock();
         if self.service.lifecycle.has_ended() {
             return;
         }
-        self.service.lifecycle.drain(grace);
+        self.service.lifecycle.drain(grace, patience.unwrap_or(self.service.config.drain_idle_timeout));
         if loops.is_none() {
             drop(loops);
             self.service.lifecycle.stop();
@@ -412,7 +421,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.close(Duration::ZERO);
+        self.close(Duration::ZERO, None);
     }
 }
 
@@ -426,7 +435,7 @@ async fn supervise(service: Arc<Service>) {
     loop {
         let until = match *phase.borrow_and_update() {
             Phase::Serving => None,
-            Phase::Draining { until, .. } => Some(until),
+            Phase::Draining(drain) => Some(drain.until),
             Phase::Stopped => return,
         };
         let Some(until) = until else {

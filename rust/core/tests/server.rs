@@ -51,7 +51,7 @@ fn listen(server: &Server, tls: bool) -> (Listener, SocketAddr) {
 /// Closes, and waits for the end.
 fn close(server: &Server) {
     let (ended, end) = channel();
-    server.close(GENEROUS);
+    server.close(GENEROUS, None);
     server.on_closed(Box::new(move || ended.send(()).unwrap()));
     end.recv_timeout(GENEROUS).expect("the server ends");
 }

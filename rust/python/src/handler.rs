@@ -193,7 +193,6 @@ impl Handler for Patient {
         if request.incoming.is_none() {
             return self.otherwise.call(request, reply);
         }
-        reply.called(portico_core::dispatch::Runs::Threads);
         self.pool.submit(Long::Call(Box::new(Call { function: self.function.clone(), request, reply })));
     }
 
@@ -216,6 +215,7 @@ impl Call {
 
     pub(crate) fn run(mut self) {
         if !self.reply.is_abandoned() {
+            self.reply.called(portico_core::dispatch::Runs::Threads);
             self.function.call(self.request, self.reply);
         }
     }

@@ -54,7 +54,7 @@ impl Server {
         })?;
         self.on_closed({
             let admin = admin.clone();
-            Box::new(move || admin.close(Duration::ZERO))
+            Box::new(move || admin.close(Duration::ZERO, None))
         });
         Ok(listener.owned_by(admin))
     }

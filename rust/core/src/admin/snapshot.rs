@@ -12,7 +12,7 @@ use crate::locks::Mutex;
 use crate::metrics::{Histogram, Stat, process};
 use crate::recent::Line;
 use crate::server::Service;
-use crate::shutdown::Phase;
+use crate::shutdown::{Drain, Phase};
 
 /// The most rows of each table.
 const ROUTES: usize = 200;
@@ -109,7 +109,7 @@ fn state(service: &Service) -> (&'static str, Option<f64>) {
     match *service.lifecycle.subscribe().borrow() {
         Phase::Serving if service.has_listened.load(std::sync::atomic::Ordering::Acquire) => ("serving", None),
         Phase::Serving => ("starting", None),
-        Phase::Draining { until, .. } => {
+        Phase::Draining(Drain { until, .. }) => {
             ("draining", Some(until.saturating_duration_since(tokio::time::Instant::now()).as_secs_f64()))
         }
         Phase::Stopped => ("stopped", None),

@@ -135,6 +135,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.keepalive_timeout = v.seconds(),
     },
     Setting {
+        name: "drain_idle_timeout",
+        kind: Kind::Seconds { min: 0.0, max: 86_400.0, optional: false },
+        default: Value::Real(1.0),
+        doc: "How long `close` waits for what clients that have asked nothing may be sending just then: on a connection between two requests, a new one, in a handshake or a head. It is answered, and the connection closed; without anything it is closed then.",
+        set: |c, v| c.drain_idle_timeout = v.seconds(),
+    },
+    Setting {
         name: "write_timeout",
         kind: seconds(false),
         default: Value::Real(30.0),

@@ -32,7 +32,8 @@ use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RUNS};
+use crate::trace::{self, Trace};
 use crate::record::Record;
 
 /// Answers requests.
@@ -204,17 +205,26 @@ impl Destination {
 pub struct Reply {
     destination: Option<Destination>,
     metrics: Arc<Metrics>,
+    /// What is told of the handler; none where nobody listens.
+    call: Option<Box<trace::Call>>,
 }
 
 impl Reply {
     /// The reply to a request that [`admit`] let in.
     pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
-        Reply { destination: Some(destination), metrics }
+        Reply { destination: Some(destination), metrics, call: None }
     }
 
-    /// Counts that the handler is called there. Handlers of the core's own, which need no language, count nowhere.
-    pub fn called(&self, runs: Runs) {
+    /// Has what its handler does told, from now on.
+    pub(crate) fn follow(&mut self, trace: &Trace, stream: u32) {
+        self.call = trace::Call::handed(trace, stream);
+    }
+
+    /// Counts that the handler is called there, and tells those who want to know. Handlers of the core's own, which need no
+    /// language, count nowhere.
+    pub fn called(&mut self, runs: Runs) {
         self.metrics.called(runs);
+        self.call.iter_mut().for_each(|call| call.begins(RUNS[runs as usize]));
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.
@@ -256,6 +266,9 @@ impl Reply {
                 Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
             }
         };
+        if let Some(call) = self.call.take() {
+            call.answered(response.status.as_u16());
+        }
         if let Some((destination, response)) = EventLoop::deliver(destination, response) {
             destination.send(response);
         }

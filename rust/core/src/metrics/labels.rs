@@ -23,6 +23,12 @@ pub(crate) enum Close {
     Shutdown,
 }
 
+impl Close {
+    pub(crate) fn label(self) -> &'static str {
+        CLOSES[self as usize].0
+    }
+}
+
 pub(super) const CLOSES: [(&str, Close); 7] = [
     ("client", Close::Client),
     ("server", Close::Server),

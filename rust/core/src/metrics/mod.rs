@@ -31,7 +31,7 @@ use shards::{Counter, Gauge, Shards};
 const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
 const TLS_VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
 /// In the order of [`Runs`].
-const RUNS: [&str; 3] = ["inline", "threads", "asyncio"];
+pub(crate) const RUNS: [&str; 3] = ["inline", "threads", "asyncio"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What one server counts.

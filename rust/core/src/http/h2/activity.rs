@@ -128,6 +128,11 @@ impl Activity {
         self.seen.spoke();
     }
 
+    /// The setting by which it is idle.
+    pub(super) fn idle_setting(&self) -> &'static str {
+        if self.going.lock().first { "header_timeout" } else { "keepalive_timeout" }
+    }
+
     /// When to look again: at the end of the client's patience, but never later than the shortest that it could get
     /// meanwhile, because streams that begin and end do not wake whoever looks.
     pub(super) fn next_look(&self, config: &Config, told: bool) -> Instant {
