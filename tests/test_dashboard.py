@@ -92,6 +92,17 @@ def test_every_field_of_a_snapshot_is_documented_and_no_other(admin):
     assert sorted(documented) == sorted(snapshot(admin))
 
 
+def test_the_page_knows_the_counters_by_their_names(admin):
+    _, admin, _ = admin()
+    counters = snapshot(admin)["counters"]
+    script = request(admin.port, host="127.0.0.1").text
+    (errors,) = re.findall(r"const ERRORS = (.*?);", script, re.DOTALL)
+    used = set(re.findall(r"\bcounters\??\.(\w+)", script)) | set(re.findall(r'model\.grown\("(\w+)"', script))
+    used |= set(re.findall(r'"([a-z]+_[a-z_]+)"', re.sub(r", \[[^\[\]]*\]\]", "", errors)))
+    assert len(used) > 12
+    assert used - set(counters) == set()
+
+
 def test_a_snapshot_says_what_stats_say(serve):
     router = portico.Router()
     router.get("/users/{id}")(lambda request: portico.response(200, "hi"))
@@ -199,9 +210,12 @@ def test_events_go_on_while_handlers_are_stuck_and_while_it_drains(admin, gate):
         for wire in (one, other):
             wire.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         gate.wait_for()
-        stuck = first(stream, "snapshot", lambda event: event["counters"]["pool_queue"]["handlers"] == 1)
-        assert stuck["state"] == "serving"
-        assert stuck["counters"]["requests_in_flight"] == 2
+
+        def are_stuck(event):
+            counters = event["counters"]
+            return counters["pool_queue"]["handlers"] == 1 and counters["requests_in_flight"] == 2
+
+        assert first(stream, "snapshot", are_stuck)["state"] == "serving"
         closing = threading.Thread(target=server.close, args=(50.0,))
         closing.start()
         draining = first(stream, "snapshot", lambda event: event["state"] == "draining")

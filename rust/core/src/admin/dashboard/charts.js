@@ -18,9 +18,10 @@ const LINES = [
     ],
   },
   { name: "In flight", small: true, value: (point) => count(point.in_flight), scale: linear(5, short), parts: [{ tone: "accent", of: (point) => point.in_flight, area: "wash" }] },
+  { name: "Sent in bodies", small: true, value: (point) => bytesPerSecond(point.sent), scale: binary(2 ** 10, bytesPerSecond), parts: [{ tone: "accent", of: (point) => point.sent, area: "wash" }] },
   { name: "Connections", small: true, value: (point) => count(point.connections), scale: linear(5, short), parts: [{ tone: "accent", of: (point) => point.connections, area: "wash" }] },
   { name: "CPU", small: true, value: (point) => percent(point.cpu), after: "of a core", scale: linear(10, (number) => `${short(number)} %`), parts: [{ tone: "accent", of: (point) => point.cpu, area: "wash" }] },
-  { name: "Memory", small: true, value: (point) => bytes(point.memory), scale: linear(16 * 2 ** 20, (number) => bytes(number).join(" "), 2 ** 20), parts: [{ tone: "accent", of: (point) => point.memory, area: "wash" }] },
+  { name: "Memory", small: true, value: (point) => bytes(point.memory), scale: binary(2 ** 24, bytes), parts: [{ tone: "accent", of: (point) => point.memory, area: "wash" }] },
 ];
 const [WIDE, HIGH] = [1000, 100]; // of the drawings, whatever their size on the screen
 
@@ -32,6 +33,14 @@ function linear(least, label, step = 1) {
     const most = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((one) => one * power >= top * .999) * power * step;
     const at = small ? [1] : [0, .5, 1];
     return { place: (value) => value / most, labels: at.map((part) => [part, label(most * part)]) };
+  };
+}
+
+// The same for bytes, whose units are powers of 1024.
+function binary(least, measure) {
+  return (values, small) => {
+    const unit = 1024 ** Math.floor(Math.log2(Math.max(least, ...values)) / 10);
+    return linear(least, (number) => measure(number).join(" "), unit)(values, small);
   };
 }
 
