@@ -150,12 +150,11 @@ class Row {
     const x = (at) => (WIDE * (1 - (now - at) / span)).toFixed(1);
     const y = (value) => (HIGH - 1 - (HIGH - 2) * Math.min(1, place(value))).toFixed(1);
     parts.forEach((part, index) => {
-      const runs = unbroken(points, part.of);
+      const runs = unbroken(part.quiet ? notable(points, part.of) : points, part.of);
       const along = (run) => run.map((point) => `${x(point.at)} ${y(part.of(point))}`).join("L");
-      const visible = !part.quiet || points.some((point) => part.of(point) > 0);
-      this.strokes[index].setAttribute("d", visible ? runs.map((run) => `M${along(run)}h.1`).join("") : "");
+      this.strokes[index].setAttribute("d", runs.map((run) => `M${along(run)}h.1`).join(""));
       const under = (run) => `M${x(run[0].at)} ${HIGH}L${along(run)}L${x(run.at(-1).at)} ${HIGH}Z`;
-      this.areas[index].setAttribute("d", part.area && visible ? runs.map(under).join("") : "");
+      this.areas[index].setAttribute("d", part.area ? runs.map(under).join("") : "");
     });
     const key = labels.join();
     if (key !== this.drawn) {
@@ -182,6 +181,11 @@ class Row {
   words(point) {
     return [this.line.name, ...this.line.value(point), this.line.after ?? ""].join(" ").trim();
   }
+}
+
+// The points where something is not 0, and those beside them.
+function notable(points, of) {
+  return points.filter((_, index) => [index - 1, index, index + 1].some((at) => points[at] && of(points[at]) > 0));
 }
 
 // Stretches of points that have a value and follow each other closely.

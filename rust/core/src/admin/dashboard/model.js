@@ -157,8 +157,8 @@ function duration(seconds) {
 }
 
 function bytes(number) {
-  if (number >= 2 ** 30) return [(number / 2 ** 30).toFixed(2), "GiB"];
-  return number >= 2 ** 20 ? [short(number / 2 ** 20), "MiB"] : [short(number / 2 ** 10), "KiB"];
+  if (number >= 1000 * 2 ** 20) return [(number / 2 ** 30).toFixed(2), "GiB"];
+  return number >= 1000 * 2 ** 10 ? [short(number / 2 ** 20), "MiB"] : [short(number / 2 ** 10), "KiB"];
 }
 
 function bytesPerSecond(number) {
