@@ -23,7 +23,7 @@ from ._asgi import asgi
 from ._certificates import FoundCertificate, find_certificate
 from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
 from ._contexts import Context
-from ._core import ConnectionInfo, PeerCertificate, ProxyInfo, Request, __version__, settings
+from ._core import ConnectionInfo, PeerCertificate, ProxyInfo, Request, TraceRecord, __version__, settings
 from ._errors import (
     CertificateError,
     ClosedError,
@@ -56,6 +56,7 @@ from ._responses import (
 )
 from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
+from ._trace import print_trace
 from ._websocket import AsyncWebSocket, WebSocket, websocket
 from ._worker import Worker
 from ._workers import Workers, run_workers
@@ -102,6 +103,7 @@ __all__ = [
     "SessionError",
     "StaticFiles",
     "StreamCallback",
+    "TraceRecord",
     "WebSocket",
     "WebSocketError",
     "Worker",
@@ -117,6 +119,7 @@ __all__ = [
     "find_certificate",
     "new_event_loop",
     "parse_request",
+    "print_trace",
     "redirect",
     "response",
     "run_workers",

@@ -42,6 +42,7 @@ class Reports:
 
     def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
+        self._trace_failed = False
 
     def handler_failed(self, exception: BaseException, request: Request) -> None:
         """A handler raised, or returned what is no response. Called where the handler ran."""
@@ -72,6 +73,16 @@ class Reports:
         level = logging.WARNING if isinstance(exception, (ListenError, CertificateError)) else logging.INFO
         _logger.log(level, "%s", exception)
         self._tell(exception, None)
+
+    def trace_failed(self, exception: BaseException) -> bool:
+        """`trace` raised: told the first time. Whether to go on calling it."""
+        if isinstance(exception, InterpreterEnds):
+            return False
+        if not self._trace_failed:
+            self._trace_failed = True
+            _logger.error("trace raised; it is called on, and what else it raises is not logged", exc_info=exception)
+            self._tell(exception, None)
+        return True
 
     def warned(self, message: str) -> None:
         """A certificate ends soon, or one that was reloaded has what clients will mind. Called on the same thread."""

@@ -27,6 +27,7 @@ from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from ._trace import Trace
 from .sessions import Sessions
 
 Handler: TypeAlias = Function | Router
@@ -85,7 +86,8 @@ class Server:
     `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
     win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
     every error that nobody else could catch: of a handler (with its request), of a callback for connections (with its
-    connection), and of what came before either (with None). `sessions` says how `request.session` is kept: a
+    connection), and of what came before either (with None). `trace(record)` is called with a `TraceRecord` for every step
+    of every connection, on a thread of its own; `portico.print_trace` prints them (`docs/tracing.md`). `sessions` says how `request.session` is kept: a
     `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with the defaults of that class.
 
     Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
@@ -101,6 +103,7 @@ class Server:
         *,
         config: Mapping[str, Any] | None = None,
         on_error: OnError | None = None,
+        trace: Trace | None = None,
         sessions: Sessions | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -111,6 +114,12 @@ class Server:
         on_error = configured if on_error is None else on_error
         if on_error is not None and not callable(on_error):
             raise ConfigError(f"on_error: a function of an exception and a request, not {type(on_error).__name__}")
+        configured = given.pop("trace", None)
+        trace = configured if trace is None else trace
+        if trace is not None and (not callable(trace) or is_async(trace)):
+            raise ConfigError(
+                f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}"
+            )
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
@@ -126,7 +135,7 @@ class Server:
         self._reports = reports = Reports(on_error)
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
-        self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start)
+        self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -250,8 +259,7 @@ class Server:
         context and for `proxy_protocol` without `trusted_proxies`, `ClosedError` for a closed server.
         """
         self._check_process()
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
-            raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
+        _check_port(port)
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
         if not isinstance(proxy_protocol, bool):
@@ -260,16 +268,49 @@ class Server:
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
             raise ConfigError("alpn: only with stream; what is offered for HTTP is a matter of add_context")
-        with _starting:
-            if _ending:
-                raise ClosedError("cannot listen: the interpreter is ending")
-            _listening.add(self)
+        self._list()
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
         listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams, proxy_protocol)
         self._listens = True
         return Listener(listener, self)
+
+    def listen_admin(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        unix: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
+    ) -> Listener:
+        """Serves those who run the server, until it has ended: `/metrics` for Prometheus, `/probe/startup`,
+        `/probe/readiness` and `/probe/liveness`.
+
+        It is HTTP on a thread, and with limits, of its own: answered by the core also while every handler is stuck,
+        and not counted in `max_connections` and the like. `port`, `unix` and `fd` are as those of `listen`; with `tls`
+        it has the certificates of the server.
+
+        Without a `token` it listens on this machine alone, and answers requests for an IP address or `localhost` only,
+        so that no page of a stranger's reads it by way of a name that leads here. With one clients show it by
+        `Authorization: Bearer`, and browsers once by `?token=`, for which they get a cookie. Probes need none.
+
+        Raises `ConfigError` for an address that others can reach without a token, for a token of less than 16
+        characters or with others than letters, digits and `-._~+/=`, and for TLS without any context; `ListenError` (an
+        `OSError`) where the address is in use and the like; `ClosedError` for a closed server.
+
+        >>> with Server() as server:
+        ...     listener = server.listen_admin(0)
+        """
+        self._check_process()
+        _check_port(port)
+        if not isinstance(token, (str, type(None))):
+            raise ConfigError(f"token: a str or None, not {type(token).__name__}")
+        path = None if unix is None else os.fspath(unix)
+        self._list()
+        return Listener(self._core.listen_admin(host, port, path, fd, tls, token), self)
 
     def close(self, grace: float = 30.0) -> None:
         """Stops accepting, lets what is in flight finish for `grace` seconds, then drops the rest.
@@ -431,6 +472,13 @@ class Server:
         if self._session_store is not None:
             self._session_store._warn_of_others()
 
+    def _list(self) -> None:
+        """Has it closed when the interpreter ends."""
+        with _starting:
+            if _ending:
+                raise ClosedError("cannot listen: the interpreter is ending")
+            _listening.add(self)
+
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]
     ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
@@ -496,6 +544,11 @@ def _sessions(given: Any) -> Sessions | None:
         return Sessions(**given)
     except TypeError as error:
         raise ConfigError(f"sessions: {error}") from None
+
+
+def _check_port(port: int) -> None:
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
+        raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
 def _check_grace(grace: float) -> float:

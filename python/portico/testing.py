@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ._core import issue_certificate, make_authority
+from ._core import TraceRecord, issue_certificate, make_authority
 from ._errors import ConfigError
 from ._server import Handler, Listener, Server
 
@@ -109,3 +111,73 @@ def call_on_server(handler: Handler, client: Callable[[str], T], **settings: Any
         url = running.listen(0, tls=False).url
         with ThreadPoolExecutor(1, "portico-test-client") as pool:
             return pool.submit(client, url).result()
+
+
+class Trace:
+    """Collects what `trace=` is called with, for tests to look at and to wait for.
+
+    >>> import urllib.request
+    >>> trace = Trace()
+    >>> with server(lambda request: {"statusCode": 204}, trace=trace) as s:
+    ...     urllib.request.urlopen(s.url, context=s.ssl_context).status
+    ...     trace.wait("response").details["status"]
+    204
+    204
+    """
+
+    def __init__(self) -> None:
+        self._records: list[TraceRecord] = []
+        self._more = threading.Condition()
+
+    def __call__(self, record: TraceRecord) -> None:
+        with self._more:
+            self._records.append(record)
+            self._more.notify_all()
+
+    @property
+    def records(self) -> list[TraceRecord]:
+        """Those that have come, in their order."""
+        with self._more:
+            return list(self._records)
+
+    def find(
+        self, event: str, *, connection: int | None = None, stream: int | None = None, **details: Any
+    ) -> list[TraceRecord]:
+        """Those of an event; of one connection, of one request on it, or with certain details, where these are given."""
+        wanted = {"event": event, **details}
+        if connection is not None:
+            wanted["connection"] = connection
+        if stream is not None:
+            wanted["stream"] = stream
+        return [record for record in self.records if wanted.items() <= record.as_dict().items()]
+
+    def wait(
+        self,
+        event: str,
+        *,
+        count: int = 1,
+        timeout: float = 10.0,
+        connection: int | None = None,
+        stream: int | None = None,
+        **details: Any,
+    ) -> TraceRecord:
+        """Waits until so many of them have come, and returns the last of these.
+
+        Raises `AssertionError` after `timeout` seconds, with what did come.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            with self._more:
+                known = len(self._records)
+            found = self.find(event, connection=connection, stream=stream, **details)
+            if len(found) >= count:
+                return found[count - 1]
+            with self._more:
+                more = self._more.wait_for(lambda: len(self._records) > known, end - time.monotonic())  # noqa: B023
+            if not more:
+                raise AssertionError(
+                    f"{len(found)} of {count} records of {event!r} came within {timeout} s; those that came:\n{self}"
+                )
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.records))

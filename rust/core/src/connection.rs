@@ -17,9 +17,10 @@ use crate::metrics::{Close, HandshakeFailure, Metrics};
 use crate::proxy::{Forwarding, Proxied};
 use crate::raw;
 use crate::server::Service;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::out_of_patience;
 use crate::stream::{Prefixed, Socket, Stream};
 use crate::tls::{self, Context, Hosts};
+use crate::trace::{Event, Opened, Trace, cut};
 
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,20 +113,33 @@ pub(crate) struct Connection {
     pub(crate) service: Arc<Service>,
     /// The certificate and handler that the handshake chose; none without TLS.
     pub(crate) context: Option<Arc<Context>>,
+    pub(crate) trace: Trace,
 }
 
 impl Connection {
-    /// Who answers requests to that host on this connection.
+    /// Who answers requests to that host on this connection. Without TLS the name of the host's context is left in `meant`;
+    /// with it that is the connection's own.
     ///
     /// # Errors
     /// Those of [`Connection::check_host`]; nobody.
-    pub(crate) fn handler_for(&self, host: &str) -> Result<Arc<dyn Handler>, RequestError> {
+    pub(crate) fn handler_for(
+        &self,
+        host: &str,
+        meant: &mut Option<Arc<str>>,
+    ) -> Result<Arc<dyn Handler>, RequestError> {
+        if let Some(only) = &self.service.only {
+            return Ok(only.clone());
+        }
         let name = host_name(host);
         let hosts = self.service.hosts.read();
         self.check_name(name, &hosts)?;
         let own = match &self.context {
             Some(context) => context.handler().or_else(|| hosts.handler(context.host())),
-            None => hosts.find(name).or_else(|| hosts.default_host()).and_then(tls::Host::handler),
+            None => {
+                let host = hosts.find(name).or_else(|| hosts.default_host());
+                *meant = host.and_then(tls::Host::shared_name);
+                host.and_then(tls::Host::handler)
+            }
         };
         own.or_else(|| hosts.fallback())
             .ok_or_else(|| RequestError::new(Refusal::NoHandler, format!("no handler for host {name}")))
@@ -138,6 +152,9 @@ impl Connection {
     /// # Errors
     /// [`Refusal::Misdirected`].
     pub(crate) fn check_host(&self, host: &str) -> Result<(), RequestError> {
+        if self.service.only.is_some() {
+            return Ok(());
+        }
         self.check_name(host_name(host), &self.service.hosts.read())
     }
 
@@ -192,32 +209,49 @@ fn host_name(host: &str) -> &str {
 }
 
 /// Serves one client to its end.
-pub(crate) async fn run(service: Arc<Service>, socket: Socket, mut info: ConnectionInfo, spoken: Spoken) {
+pub(crate) async fn run(
+    service: Arc<Service>,
+    socket: Socket,
+    mut info: ConnectionInfo,
+    spoken: Spoken,
+    mut opened: Opened,
+) {
     let Spoken { tls: secure, streams, .. } = spoken;
     info.believe(service.forwarding.as_ref());
     let (stream, context) = if secure {
+        opened.trace.tell(|| Event::HandshakeBegun {});
         // Boxed, so that its many states take no room once it is over.
         let handshake = Box::pin(async {
-            let mut phase = service.lifecycle.subscribe();
+            let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
             tokio::select! {
                 biased;
                 done = tls::accept(&service, socket, &mut info, streams.as_ref().map(|streams| &streams.alpn[..])) => Some(done),
-                () = draining_for(&mut phase, PATIENCE) => None,
+                () = out_of_patience(&mut phase, begun) => None,
             }
         });
         let Some(done) = handshake.await else {
-            return service.metrics.handshake_failed(HandshakeFailure::Shutdown);
+            let failure = HandshakeFailure::Shutdown;
+            opened.trace.tell(|| not_done(&info, failure, "the server ends"));
+            return service.metrics.handshake_failed(failure);
         };
         match done {
-            Ok((stream, context)) => (Stream::tls(stream), Some(context)),
-            Err(error) => return handshake_failed(&service, info, &error),
+            Ok((stream, context)) => {
+                opened.trace.tell(|| done_as(&info, &context));
+                (Stream::tls(stream), Some(context))
+            }
+            Err(error) => {
+                opened.trace.tell(|| not_done(&info, error.failure, &error.message));
+                opened.why = "handshake";
+                return handshake_failed(&service, info, &error);
+            }
         }
     } else {
         (Stream::Plain(socket), None)
     };
-    let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown };
+    let trace = opened.trace.clone();
+    let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown, opened };
     let by_alpn = info.alpn.as_deref() == Some("h2");
-    let connection = Arc::new(Connection { info: Arc::new(info), service, context });
+    let connection = Arc::new(Connection { info: Arc::new(info), service, context, trace });
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
@@ -229,11 +263,13 @@ pub(crate) async fn run(service: Arc<Service>, socket: Socket, mut info: Connect
 struct Ended {
     metrics: Arc<Metrics>,
     why: Close,
+    opened: Opened,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         self.metrics.closed(self.why);
+        self.opened.why = self.why.label();
     }
 }
 
@@ -252,7 +288,10 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             tokio::select! {
                 biased;
                 sniffed = sniffing => sniffed,
-                () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
+                () = out_of_patience(&mut phase, opened) => {
+                    connection.trace.tell(|| Event::Draining {});
+                    return Close::Shutdown;
+                }
             }
         };
         match sniffed {
@@ -286,6 +325,23 @@ async fn sniff(stream: &mut Stream, read: &mut BytesMut) -> std::io::Result<bool
             return Ok(false);
         }
     }
+}
+
+fn done_as(info: &ConnectionInfo, context: &Context) -> Event {
+    Event::HandshakeDone {
+        sni: info.sni.as_deref().map(cut),
+        host: context.host().map(cut),
+        version: info.tls_version,
+        cipher: info.cipher,
+        group: info.key_exchange,
+        alpn: info.alpn.as_deref().map(cut),
+        resumed: info.resumed,
+        client_certificate: info.peer_certificate.is_some(),
+    }
+}
+
+fn not_done(info: &ConnectionInfo, failure: HandshakeFailure, message: &str) -> Event {
+    Event::HandshakeFailed { sni: info.sni.as_deref().map(cut), why: failure.label(), message: cut(message) }
 }
 
 fn handshake_failed(service: &Service, info: ConnectionInfo, error: &tls::HandshakeError) {

@@ -16,8 +16,10 @@
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
+//! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, for those who ask),
 //! `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
-//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). Each I/O thread runs an event loop of its
+//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). [`admin`] is what those look at who run
+//! it. Each I/O thread runs an event loop of its
 //! own, and a connection stays on the loop that it began on; one thread at a time turns a loop (`event_loops`).
 //!
 //! ```
@@ -43,6 +45,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod config;
 pub mod connection;
 pub mod dispatch;
@@ -56,14 +59,17 @@ pub mod locks;
 mod metrics;
 pub mod proxy;
 pub mod raw;
+mod record;
 pub mod routing;
 pub mod server;
 mod shutdown;
 mod stream;
 mod timer;
 pub mod tls;
+pub mod trace;
 pub mod websocket;
 
+pub use admin::Token;
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
@@ -71,7 +77,7 @@ pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
-pub use metrics::{Stat, statistics};
+pub use metrics::{Counted, Kind, Stat, statistics};
 pub use raw::{StreamHandler, Streams};
 pub use routing::{Pattern, Router};
 pub use server::{Server, Spawn, StdThreads};

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
 use tokio::io::unix::AsyncFd;
@@ -20,9 +21,10 @@ use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
 use crate::proxy;
 use crate::raw::Streams;
-use crate::server::Service;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::server::{Server, Service};
+use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Socket;
+use crate::trace::{self, Event, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -80,6 +82,8 @@ pub struct Listener {
     stop: watch::Sender<bool>,
     /// Disconnected when the socket is closed.
     gone: crate::locks::Mutex<std::sync::mpsc::Receiver<()>>,
+    /// A server that is there for this listener alone.
+    owner: Option<Arc<Server>>,
 }
 
 impl Listener {
@@ -97,6 +101,15 @@ impl Listener {
     pub fn close(&self) {
         self.stop.send_replace(true);
         let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
+        if let Some(owner) = &self.owner {
+            owner.close(CLOSE_WAIT, None);
+        }
+    }
+
+    /// Closes that server with this listener.
+    pub(crate) fn owned_by(mut self, owner: Arc<Server>) -> Self {
+        self.owner = Some(owner);
+        self
     }
 }
 
@@ -107,12 +120,15 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    service.listening.fetch_add(1, Ordering::AcqRel);
+    service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
+        service.listening.fetch_sub(1, Ordering::AcqRel);
         drop(alive);
         drop(alive_guard);
     });
-    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone) }
+    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone), owner: None }
 }
 
 /// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.
@@ -286,6 +302,11 @@ impl Bound {
         self.proxy_protocol
     }
 
+    /// What is really listened on.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Whether connections to it may have other addresses at this end.
     fn is_on_several(&self) -> bool {
         // Who handed it over may have made it transparent.
@@ -361,7 +382,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
+                    _ = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),
@@ -442,12 +463,16 @@ fn admit(
         let message = format!(
             "connection from {peer} to {listener} turned away: it is none of trusted_proxies, and proxy_protocol is for those alone"
         );
+        trace::turned_away(service.trace.get(), &peer, listener, Turned::UntrustedProxy.label());
         return turned_away(service, Turned::UntrustedProxy, message);
     }
     // Whose seat it is a proxy has yet to say.
     let mut seat = match service.seat(network(&peer).filter(|_| !spoken.proxy_protocol)) {
         Ok(seat) => seat,
-        Err(why) => return too_many(service, why, &peer, listener),
+        Err(why) => {
+            trace::turned_away(service.trace.get(), &peer, listener, why.label());
+            return too_many(service, why, &peer, listener);
+        }
     };
     let mut local = listener.clone();
     if let Accepted::Tcp(socket) = &socket {
@@ -458,6 +483,8 @@ fn admit(
             local = Address::Inet(address);
         }
     }
+    let id = service.next_connection_id();
+    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
@@ -471,28 +498,37 @@ fn admit(
             Ok(socket) => socket,
             Err(error) => return accept_failed(&service, &local, &error),
         };
-        let mut info = ConnectionInfo::new(service.next_connection_id(), peer, local, spoken.tls);
-        // Boxed, so that connections without it need no room for it.
-        if spoken.proxy_protocol && !Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
-            return;
+        let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
+        if spoken.proxy_protocol {
+            // Boxed, so that connections without it need no room for it.
+            if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
+                return opened.close(why.label());
+            }
+            let (peer, local) = (&info.peer, &info.local);
+            opened.trace.tell(|| Event::Proxied { peer: peer.to_string().into(), local: local.to_string().into() });
         }
-        connection::run(service, socket, info, spoken).await;
+        connection::run(service, socket, info, spoken, opened).await;
     });
 }
 
-/// Has the proxy say whose connection it is; whether that one is let in.
-async fn learn(service: &Service, socket: &mut Socket, info: &mut ConnectionInfo, seat: &mut Seat) -> bool {
+/// Has the proxy say whose connection it is, or says why that one is not let in.
+async fn learn(
+    service: &Service,
+    socket: &mut Socket,
+    info: &mut ConnectionInfo,
+    seat: &mut Seat,
+) -> Result<(), Turned> {
     let (peer, local) = (info.peer.clone(), info.local.clone());
-    let mut phase = service.lifecycle.subscribe();
+    let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
     let opened = tokio::select! {
         biased;
         opened = proxy::opening::open(service, socket, info) => opened,
-        () = draining_for(&mut phase, PATIENCE) => Err((Turned::Shutdown, "the server is closed".into())),
+        () = out_of_patience(&mut phase, begun) => Err((Turned::Shutdown, "the server is closed".into())),
     };
     if let Err((why, message)) = opened {
         let message = format!("connection from {peer} to {local} turned away: its PROXY header: {message}");
         turned_away(service, why, message);
-        return false;
+        return Err(why);
     }
     // The proxy's own address stays where it tells no other, and is not limited.
     let told = info.proxy.as_ref().is_some_and(|proxy| proxy.header.addresses.is_some());
@@ -503,7 +539,7 @@ async fn learn(service: &Service, socket: &mut Socket, info: &mut ConnectionInfo
     if let Err(why) = taken {
         too_many(service, why, &info.peer, &info.local);
     }
-    taken.is_ok()
+    taken
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.

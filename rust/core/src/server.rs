@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -15,14 +15,16 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::dispatch::Handler;
 use crate::error::{Error, Observer};
-use crate::event_loops::{Driver, EventLoops};
+use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Metrics, Stat};
+use crate::metrics::{Counted, Metrics};
 use crate::proxy::Forwarding;
+use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
+use crate::trace;
 
 /// Starts threads: an embedding language may want them to be its own.
 pub trait Spawn: Send + Sync + 'static {
@@ -45,15 +47,25 @@ impl Spawn for StdThreads {
 /// What every connection of a server shares.
 pub(crate) struct Service {
     pub(crate) config: Arc<Config>,
-    pub(crate) hosts: RwLock<Hosts>,
+    /// Those of the server that this one is beside, where it has none of its own.
+    pub(crate) hosts: Arc<RwLock<Hosts>>,
+    /// Who answers for every host, where that has nothing to do with hosts.
+    pub(crate) only: Option<Arc<dyn Handler>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    /// Where connections tell what they do; nowhere, where nobody asks.
+    pub(crate) trace: OnceLock<Arc<trace::Queue>>,
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
     /// Where headers of proxies are believed.
     pub(crate) forwarding: Option<Arc<Forwarding>>,
+    /// Listeners that accept.
+    pub(crate) listening: AtomicUsize,
+    /// Whether there was ever one.
+    pub(crate) has_listened: AtomicBool,
+    pub(crate) pulse: Pulse,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -64,6 +76,16 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
+    pub(crate) fn wants_details(&self) -> bool {
+        false
+    }
+
+    /// A request has ended, whatever way.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        self.metrics.finished(finished);
     }
 
     /// Counts one more thing that a graceful end waits for.
@@ -108,16 +130,43 @@ impl Server {
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
     ) -> Self {
+        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, observer)
+    }
+
+    /// A server that has the same certificates and tells the same observer, but nothing else in common; `handler` answers for
+    /// all hosts.
+    pub(crate) fn beside(
+        &self,
+        config: Config,
+        handler: Arc<dyn Handler>,
+        spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
+    ) -> Self {
+        let Service { hosts, observer, .. } = &*self.service;
+        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), observer.clone())
+    }
+
+    fn of(
+        config: Config,
+        hosts: Arc<RwLock<Hosts>>,
+        only: Option<Arc<dyn Handler>>,
+        spawn: Arc<dyn Spawn>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let forwarding = config.forwarded.map(|style| Forwarding { style, proxies: config.trusted_proxies.clone() });
         let service = Arc::new(Service {
             forwarding: forwarding.map(Arc::new),
             config: Arc::new(config),
-            hosts: RwLock::new(Hosts::new(handler)),
+            hosts,
+            only,
             metrics: Arc::default(),
             observer,
             lifecycle: Lifecycle::new(),
+            trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
+            listening: AtomicUsize::new(0),
+            has_listened: AtomicBool::new(false),
+            pulse: Pulse::new(),
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
@@ -132,6 +181,11 @@ impl Server {
     /// Sets who answers for hosts that have no handler of their own.
     pub fn set_handler(&self, handler: Option<Arc<dyn Handler>>) {
         self.service.hosts.write().set_fallback(handler);
+    }
+
+    /// Has every connection tell what it does. To be called before the first [`Server::listen`], once.
+    pub fn trace_to(&self, queue: Arc<trace::Queue>) {
+        let _ = self.service.trace.set(queue);
     }
 
     /// Adds a context beside those of the same host. Works while serving.
@@ -266,12 +320,21 @@ impl Server {
             let finish = Box::new(move || finish(&service));
             let made = EventLoops::new(config.io_threads, lifecycle, metrics, &self.spawn, finish).map_err(no_loop)?;
             prepare(&made).map_err(no_loop)?;
+            self.service.pulse.watch(&made);
             loops.insert(made).clone()
         };
         made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
-        made.first().spawn(remind(self.service.clone()));
+        if self.service.only.is_none() {
+            made.first().spawn(remind(self.service.clone()));
+        }
         Ok(made)
+    }
+
+    /// Runs something on the first event loop, until that ends.
+    pub(crate) fn on_first_loop(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        self.event_loops()?.first().spawn(task);
+        Ok(())
     }
 
     /// Has handlers that hold an event loop too long noticed, at the cost of two threads: for a server whose handlers are
@@ -283,14 +346,14 @@ impl Server {
         self.event_loops().map_err(io::Error::other)?.watch()
     }
 
-    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see
-    /// [`Server::on_closed`].
-    pub fn close(&self, grace: Duration) {
+    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Clients that have asked nothing
+    /// are waited for as long as `patience`, or the setting `drain_idle_timeout`. Returns at once; see [`Server::on_closed`].
+    pub fn close(&self, grace: Duration, patience: Option<Duration>) {
         let loops = self.loops.lock();
         if self.service.lifecycle.has_ended() {
             return;
         }
-        self.service.lifecycle.drain(grace);
+        self.service.lifecycle.drain(grace, patience.unwrap_or(self.service.config.drain_idle_timeout));
         if loops.is_none() {
             drop(loops);
             self.service.lifecycle.stop();
@@ -314,19 +377,19 @@ impl Server {
         &self.service
     }
 
-    /// Every counter: its name, what it counts, its value.
-    pub fn stats(&self) -> Vec<(&'static str, &'static str, Stat)> {
-        self.service.metrics.stats()
+    /// Everything that is counted.
+    pub fn stats(&self) -> Vec<Counted> {
+        self.service.metrics.list()
     }
 
-    fn check_open(&self, doing: &str) -> Result<(), Error> {
+    pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {
         if self.is_open() { Ok(()) } else { Err(Error::Closed(format!("cannot {doing} a closed server"))) }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.close(Duration::ZERO);
+        self.close(Duration::ZERO, None);
     }
 }
 
@@ -340,7 +403,7 @@ async fn supervise(service: Arc<Service>) {
     loop {
         let until = match *phase.borrow_and_update() {
             Phase::Serving => None,
-            Phase::Draining { until, .. } => Some(until),
+            Phase::Draining(drain) => Some(drain.until),
             Phase::Stopped => return,
         };
         let Some(until) = until else {
@@ -374,6 +437,10 @@ async fn remind(service: Arc<Service>) {
 
 /// After the last I/O thread: lets go of handlers, then tells who waits.
 fn finish(service: &Service) {
+    service.pulse.forget();
+    if service.only.is_some() {
+        return service.lifecycle.end(); // The hosts are another server's.
+    }
     let contexts = service.hosts.read().contexts();
     contexts.iter().for_each(|context| context.forget_handler());
     // Dropped outside the lock, because dropping handlers may run anything.

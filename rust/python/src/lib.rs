@@ -23,6 +23,7 @@ mod settings;
 mod slot;
 mod streams;
 mod threads;
+mod trace;
 mod uploads;
 mod websocket;
 mod wsgi;
@@ -52,6 +53,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<contexts::Context>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
+    module.add_class::<trace::TraceRecord>()?;
     module.add_class::<streams::Operation>()?;
     module.add_class::<streams::Stream>()?;
     module.add_class::<websocket::Handshake>()?;
@@ -70,6 +72,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
     module.add_function(wrap_pyfunction!(threads::close_door, module)?)?;
     module.add_function(wrap_pyfunction!(threads::raise_in_thread, module)?)?;
+    module.add_function(wrap_pyfunction!(trace::trace_events, module)?)?;
     module.add_function(wrap_pyfunction!(wsgi::wsgi_environ, module)?)?;
     module.add_function(wrap_pyfunction!(wsgi::wsgi_start, module)?)?;
     module.add("REQUEST_KEYS", PyTuple::new(module.py(), request::KEYS)?)?;

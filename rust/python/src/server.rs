@@ -11,7 +11,9 @@ use portico_core::dispatch::Streams;
 use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
-use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
+use portico_core::{
+    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat, Token,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -29,6 +31,7 @@ use crate::settings;
 use crate::slot::Slot;
 use crate::streams::{self, Visits};
 use crate::threads::{PythonThreads, detach, try_attach};
+use crate::trace::Tracer;
 
 /// The server of the core.
 #[pyclass(frozen)]
@@ -40,10 +43,11 @@ pub(crate) struct Server {
     site: Arc<Site>,
     spawn: Arc<dyn Spawn>,
     reporter: Arc<Reporter>,
+    tracer: Option<Arc<Tracer>>,
     pool: Arc<Pool>,
     visits: Visits,
-    /// The reports, for the garbage collector.
-    reports: Weak<Slot>,
+    /// The reports and who is told of connections, for the garbage collector.
+    told: Vec<Weak<Slot>>,
     /// Every handler that was given, for the garbage collector too.
     handlers: Mutex<Vec<Given>>,
     wanted: Mutex<Wanted>,
@@ -54,6 +58,7 @@ pub(crate) struct Server {
 struct Wanted {
     listens: bool,
     reporter: Need,
+    tracer: Need,
     pool: Need,
     streams: Need,
     watchdog: Need,
@@ -77,17 +82,20 @@ impl Need {
 
 #[pymethods]
 impl Server {
-    /// `owner` returns the `portico.Server` or None; `start_thread(name, target)` starts threads.
+    /// `owner` returns the `portico.Server` or None; `start_thread(name, target)` starts threads; `trace` is called with what
+    /// connections do.
     #[new]
+    #[pyo3(signature = (settings, owner, reports, start_thread, trace))]
     fn new(
         settings: &Bound<'_, PyDict>,
         owner: Py<PyAny>,
         reports: Py<PyAny>,
         start_thread: Py<PyAny>,
+        trace: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let config = settings::parse(settings)?;
         let reports = Slot::new(reports);
-        let (weak, handlers) = (Arc::downgrade(&reports), Mutex::default());
+        let (mut told, handlers) = (vec![Arc::downgrade(&reports)], Mutex::default());
         let spawn: Arc<dyn Spawn> = Arc::new(PythonThreads(start_thread));
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.0, config.threads.1, spawn.clone());
@@ -95,17 +103,26 @@ impl Server {
         let forms = Arc::new(Limits::from(&config));
         let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone(), forms });
         let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
+        let tracer = trace.map(|callable| {
+            let tracer = Arc::new(Tracer { queue: Arc::default(), callable: Slot::new(callable) });
+            told.push(Arc::downgrade(&tracer.callable));
+            server.trace_to(tracer.queue.clone());
+            tracer
+        });
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
+            let queue = tracer.as_ref().map(|tracer| tracer.queue.clone());
             Box::new(move || {
                 pool.close();
                 visited.close();
                 reporter.close();
+                queue.iter().for_each(|queue| queue.close());
             })
         });
-        let wanted = Mutex::new(Wanted { reporter: Need::Yes, ..Wanted::default() });
+        let traces = if tracer.is_some() { Need::Yes } else { Need::No };
+        let wanted = Mutex::new(Wanted { reporter: Need::Yes, tracer: traces, ..Wanted::default() });
         let (server, process) = (Arc::new(server), std::process::id());
-        Ok(Server { server, process, config, site, spawn, reporter, pool, visits, reports: weak, handlers, wanted })
+        Ok(Server { server, process, config, site, spawn, reporter, tracer, pool, visits, told, handlers, wanted })
     }
 
     /// The value of the setting `dispatch`.
@@ -206,12 +223,7 @@ impl Server {
         stream: Option<streams::Given<'_>>,
         proxy_protocol: bool,
     ) -> PyResult<Listener> {
-        let place = match (unix, fd) {
-            (Some(path), _) => Place::Unix(path.into()),
-            (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
-            (None, None) => Place::Inet { host, port },
-        };
-        let endpoint = Endpoint { place, tls, reuse_port, backlog };
+        let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port, backlog };
         let streams = stream.map(|given| {
             if given.2.is_none() {
                 self.wanted.lock().streams.want();
@@ -235,6 +247,28 @@ impl Server {
         .map_err(errors::to_python)
     }
 
+    /// Serves what is for those who run the server.
+    #[pyo3(signature = (host, port, unix, fd, tls, token))]
+    #[expect(clippy::too_many_arguments, reason = "the keywords of listen_admin, spelled out once in Python")]
+    fn listen_admin(
+        &self,
+        py: Python<'_>,
+        host: String,
+        port: u16,
+        unix: Option<OsString>,
+        fd: Option<RawFd>,
+        tls: bool,
+        token: Option<&str>,
+    ) -> PyResult<Listener> {
+        let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port: false, backlog: None };
+        let token = token.map(Token::new).transpose().map_err(errors::to_python)?;
+        detach(py, || {
+            self.start_reporter()?;
+            self.server.listen_admin(&endpoint, token).map(Listener)
+        })
+        .map_err(errors::to_python)
+    }
+
     /// A driver by which an event loop, to which `bridge` leads, does this server's I/O; `fd` is readable when that loop has
     /// something to do. None where a thread does it already.
     fn drive(&self, py: Python<'_>, bridge: &Bridge, fd: RawFd) -> PyResult<Option<Driver>> {
@@ -242,11 +276,15 @@ impl Server {
         Driver::new(py, &self.server, bridge, other).map_err(errors::to_python)
     }
 
-    /// Begins to close, and returns.
-    fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
-        let grace = Duration::try_from_secs_f64(grace)
-            .map_err(|_| ConfigError::new_err(format!("grace: a number of seconds from 0 on, not {grace}")))?;
-        detach(py, || self.server.close(grace));
+    /// Begins to close, and returns. `idle` is there in place of the setting `drain_idle_timeout`.
+    #[pyo3(signature = (grace, idle=None))]
+    fn close(&self, py: Python<'_>, grace: f64, idle: Option<f64>) -> PyResult<()> {
+        let seconds = |name, given| {
+            Duration::try_from_secs_f64(given)
+                .map_err(|_| ConfigError::new_err(format!("{name}: a number of seconds from 0 on, not {given}")))
+        };
+        let (grace, idle) = (seconds("grace", grace)?, idle.map(|idle| seconds("idle", idle)).transpose()?);
+        detach(py, || self.server.close(grace, idle));
         Ok(())
     }
 
@@ -273,24 +311,24 @@ impl Server {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(handlers) = self.handlers.try_lock() else { return Ok(()) };
-        let slots = handlers.iter().map(|given| &given.slot).chain([&self.reports]);
+        let slots = handlers.iter().map(|given| &given.slot).chain(&self.told);
         slots.filter_map(Weak::upgrade).try_for_each(|slot| slot.traverse(&visit))?;
         self.visits.traverse(&visit)
     }
 
     fn __clear__(&self) {
         let handlers = std::mem::take(&mut *self.handlers.lock());
-        let slots = handlers.iter().map(|given| &given.slot).chain([&self.reports]);
+        let slots = handlers.iter().map(|given| &given.slot).chain(&self.told);
         slots.filter_map(Weak::upgrade).for_each(|slot| slot.clear());
         self.visits.clear();
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
-        for (name, _, stat) in self.server.stats() {
+        for Counted { name, stat, .. } in self.server.stats() {
             match stat {
                 Stat::Number(number) => stats.set_item(name, number)?,
-                Stat::Labelled(labels) => {
+                Stat::Labelled(_, labels) => {
                     let dict = PyDict::new(py);
                     for (label, number) in labels {
                         dict.set_item(label, number)?;
@@ -434,16 +472,28 @@ impl Server {
 
     /// Starts the threads that are needed and not there yet.
     fn start_threads(&self) -> Result<(), Error> {
+        self.start_reporter()?;
+        if let Some(tracer) = self.tracer.clone() {
+            let site = self.site.clone();
+            self.meet(
+                |wanted| &mut wanted.tracer,
+                "a thread for its trace",
+                || self.spawn.spawn("portico-trace".into(), Box::new(move || tracer.run(&site.reports))),
+            )?;
+        }
+        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
+        self.meet(|wanted| &mut wanted.streams, "a thread for streams", || self.visits.pool.start())?;
+        self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
+    }
+
+    fn start_reporter(&self) -> Result<(), Error> {
         let (reporter, site) = (self.reporter.clone(), self.site.clone());
         let report = move || reporter.run(&site.reports);
         self.meet(
             |wanted| &mut wanted.reporter,
             "a thread for reports",
             || self.spawn.spawn("portico-reports".into(), Box::new(report)),
-        )?;
-        self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
-        self.meet(|wanted| &mut wanted.streams, "a thread for streams", || self.visits.pool.start())?;
-        self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
+        )
     }
 
     /// Starts something once, without a lock: starting a thread runs Python. What failed may be tried again.
@@ -466,6 +516,15 @@ impl Server {
             Error::Listen { address: format!("anything without {what}"), source }
         })
     }
+}
+
+/// Where `listen` and `listen_admin` are to listen.
+fn place(host: String, port: u16, unix: Option<OsString>, fd: Option<RawFd>) -> PyResult<Place> {
+    Ok(match (unix, fd) {
+        (Some(path), _) => Place::Unix(path.into()),
+        (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
+        (None, None) => Place::Inet { host, port },
+    })
 }
 
 /// A descriptor of our own for what a number in the caller's hands refers to; that one stays the caller's.

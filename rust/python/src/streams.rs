@@ -111,7 +111,7 @@ pub(crate) struct Visit {
 impl Visit {
     /// Calls the target; none where the connection is gone already.
     pub(crate) fn call<'py>(self, py: Python<'py>, queue: Option<Weak<Queue>>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if !self.connection.begin() {
+        if !self.connection.begin(if queue.is_some() { "asyncio" } else { "stream_threads" }) {
             return Ok(None);
         }
         let target = self.target.get(py)?;

@@ -47,6 +47,7 @@ pub struct Config {
     pub header_timeout: Duration,
     pub body_timeout: Duration,
     pub keepalive_timeout: Duration,
+    pub drain_idle_timeout: Duration,
     pub write_timeout: Duration,
     pub handler_timeout: Option<Duration>,
     pub http1: bool,
@@ -64,6 +65,8 @@ pub struct Config {
     pub io_threads: usize,
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
+    pub probes: bool,
+    pub liveness_timeout: Duration,
 }
 
 impl Default for Config {
@@ -87,6 +90,7 @@ impl Default for Config {
             header_timeout: zero,
             body_timeout: zero,
             keepalive_timeout: zero,
+            drain_idle_timeout: zero,
             write_timeout: zero,
             handler_timeout: None,
             http1: false,
@@ -104,6 +108,8 @@ impl Default for Config {
             io_threads: 0,
             stream_timeout: None,
             stream_threads: 0,
+            probes: false,
+            liveness_timeout: zero,
         };
         for setting in SETTINGS {
             if let Ok(checked) = setting.kind.check(&setting.default) {

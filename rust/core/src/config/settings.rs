@@ -136,6 +136,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.keepalive_timeout = v.seconds(),
     },
     Setting {
+        name: "drain_idle_timeout",
+        kind: Kind::Seconds { min: 0.0, max: 86_400.0, optional: false },
+        default: Value::Real(1.0),
+        doc: "How long `close` waits for what clients that have asked nothing may be sending just then: on a connection between two requests, a new one, in a handshake or a head. It is answered, and the connection closed; without anything it is closed then.",
+        set: |c, v| c.drain_idle_timeout = v.seconds(),
+    },
+    Setting {
         name: "write_timeout",
         kind: seconds(false),
         default: Value::Real(30.0),
@@ -253,6 +260,20 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Integer(200),
         doc: "The most threads for `def` callbacks of `listen(stream=)`, each of which has one for as long as its connection lasts; for bodies that an iterable makes while they are sent, and for `def` handlers with `stream_body` and WSGI applications that read one while it comes. More wait for their turn. Threads are started as they are needed, and end when they are not.",
         set: |c, v| c.stream_threads = v.count(),
+    },
+    Setting {
+        name: "probes",
+        kind: Kind::Switch,
+        default: Value::Switch(false),
+        doc: "Whether ordinary listeners answer `/probe/startup`, `/probe/readiness`, `/probe/liveness` and `/metrics` too, for every host and ahead of its handler. Whoever reaches the server then reads its metrics; `Server.listen_admin` keeps them apart.",
+        set: |c, v| c.probes = v.switch(),
+    },
+    Setting {
+        name: "liveness_timeout",
+        kind: seconds(false),
+        default: Value::Real(10.0),
+        doc: "How long an event loop may not turn before `/probe/liveness` says so.",
+        set: |c, v| c.liveness_timeout = v.seconds(),
     },
 ];
 

@@ -17,7 +17,7 @@ impl Handler for Inline {
         let job = Job { handler: self.handler.clone(), judge: None, request, reply };
         // Without a loop, as in a test, at once.
         if let Some(job) = EventLoop::call_soon(job) {
-            job.run(None);
+            job.run(None, "inline");
         }
     }
 }

@@ -24,12 +24,15 @@ pub use judge::{Judge, handler_begins};
 pub use pool::{Pool, Pooled};
 pub use turns::Turns;
 
+use crate::admin;
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
+use crate::record::Record;
+use crate::trace::{self, Trace};
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -123,19 +126,20 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(case.as_ref());
+                job.run(case.as_ref(), "threads");
             }
         });
     }
 }
 
 impl Job {
-    /// Makes the call, where somebody still waits for the answer.
-    pub(crate) fn run(self, case: Option<&Case>) {
+    /// Makes the call, where somebody still waits for the answer; `place` is where, for those who want to know.
+    pub(crate) fn run(self, case: Option<&Case>, place: &'static str) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
+        reply.begins(place);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -149,6 +153,7 @@ impl Job {
 
 /// How an answer gets to its client.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moving it costs less than an allocation for each request of HTTP/2")]
 pub(crate) enum Destination {
     /// By the task that waits for it.
     Waiting(oneshot::Sender<Response>),
@@ -186,12 +191,24 @@ impl Destination {
 pub struct Reply {
     destination: Option<Destination>,
     metrics: Arc<Metrics>,
+    /// What is told of the handler; none where nobody listens.
+    call: Option<Box<trace::Call>>,
 }
 
 impl Reply {
     /// The reply to a request that [`admit`] let in.
     pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
-        Reply { destination: Some(destination), metrics }
+        Reply { destination: Some(destination), metrics, call: None }
+    }
+
+    /// Has what its handler does told, from now on.
+    pub(crate) fn follow(&mut self, trace: &Trace, stream: u32) {
+        self.call = trace::Call::handed(trace, stream);
+    }
+
+    /// Says that the handler begins, and where, for those who want to know: `inline`, `threads`, `stream_threads`, `asyncio`.
+    pub fn begins(&mut self, place: &'static str) {
+        self.call.iter_mut().for_each(|call| call.begins(place));
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.
@@ -233,6 +250,9 @@ impl Reply {
                 Response::plain(StatusCode::INTERNAL_SERVER_ERROR)
             }
         };
+        if let Some(call) = self.call.take() {
+            call.answered(response.status.as_u16());
+        }
         if let Some((destination, response)) = EventLoop::deliver(destination, response) {
             destination.send(response);
         }
@@ -294,6 +314,7 @@ pub(crate) struct Found {
     by: Result<Admitted, RequestError>,
     /// What routers found on the way: the request may be made anew before it is let in.
     route: Option<Box<Route>>,
+    pattern: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Found {
@@ -304,9 +325,9 @@ impl std::fmt::Debug for Found {
 
 impl Found {
     /// Looks at a head whose body is not whole.
-    pub(crate) fn of(connection: &Connection, request: &mut Request) -> Self {
-        let by = find(connection, request);
-        Found { by, route: request.route.take() }
+    pub(crate) fn of(connection: &Connection, request: &mut Request, record: &mut Record) -> Self {
+        let by = find(connection, request, record);
+        Found { by, route: request.route.take(), pattern: request.pattern.take() }
     }
 
     /// Whether who answers wants the body as it comes, of which `length` was announced, where any was.
@@ -321,7 +342,7 @@ impl Found {
 }
 
 /// Lets a request in, and counts it as in flight: a [`Reply`] has to be made for it. Who answers it is what was `found`
-/// already, if anything was.
+/// already, if anything was; what is found is left in its record.
 ///
 /// # Errors
 /// No handler, the wrong host for this connection, or too many in flight.
@@ -329,14 +350,15 @@ pub(crate) fn admit(
     connection: &Connection,
     request: &mut Request,
     found: Option<Box<Found>>,
+    record: &mut Record,
 ) -> Result<Admitted, RequestError> {
     let service = &connection.service;
     let by = match found {
         Some(found) => {
-            request.route = found.route;
+            (request.route, request.pattern) = (found.route, found.pattern);
             found.by?
         }
-        None => find(connection, request)?,
+        None => find(connection, request, record)?,
     };
     let Admitted::By(handler) = by else { return Ok(by) };
     let metrics = &service.metrics;
@@ -348,11 +370,18 @@ pub(crate) fn admit(
     Ok(Admitted::By(handler))
 }
 
-fn find(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
+fn find(connection: &Connection, request: &mut Request, record: &mut Record) -> Result<Admitted, RequestError> {
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
         return Ok(Admitted::Answered(Response::options()));
     }
-    Ok(follow(connection.handler_for(request.host())?, request))
+    if connection.service.config.probes
+        && let Some(response) = admin::at_ordinary_listener(&connection.service, request)
+    {
+        return Ok(Admitted::Answered(response));
+    }
+    let admitted = follow(connection.handler_for(request.host(), &mut record.host)?, request);
+    record.route.clone_from(&request.pattern);
+    Ok(admitted)
 }
 
 /// Follows routers to who answers.
@@ -375,8 +404,9 @@ pub(crate) fn begin(
     connection: &Connection,
     mut request: Request,
     found: Option<Box<Found>>,
+    record: &mut Record,
 ) -> Result<Outcome, RequestError> {
-    let handler = match admit(connection, &mut request, found)? {
+    let handler = match admit(connection, &mut request, found, record)? {
         Admitted::By(handler) => handler,
         Admitted::Answered(response) => return Ok(Outcome::Ready(response)),
     };

@@ -39,9 +39,9 @@ impl Connection {
         &self.connection.service.config
     }
 
-    /// Notes that the callback begins; false where it need not, because the connection is gone.
-    pub fn begin(&self) -> bool {
-        self.pipe.order(|orders| orders.begun = true);
+    /// Notes that the callback begins, and where it runs, for those who want to know; false where it need not, because the connection is gone.
+    pub fn begin(&self, place: &'static str) -> bool {
+        self.pipe.order(|orders| orders.begun = Some(place));
         !self.pipe.has_failed() && !self.pipe.orders().closed
     }
 

@@ -57,8 +57,8 @@ struct State {
 /// What the callback has asked for or done, as the task needs to know.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Orders {
-    /// The callback has begun.
-    pub(crate) begun: bool,
+    /// Where the callback runs, once it has begun.
+    pub(crate) begun: Option<&'static str>,
     /// Nothing more will be written.
     pub(crate) eof: bool,
     /// Nothing more will be read either: the callback is done.

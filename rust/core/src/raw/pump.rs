@@ -18,9 +18,10 @@ use super::{Connection, Streams};
 use crate::error::{Report, Stage};
 use crate::farewell;
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, Phase, draining_for};
+use crate::shutdown::{Phase, draining};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::trace::{Event, Trace};
 
 /// Gives a connection to its callback and does its I/O until both are done with it.
 pub(crate) async fn serve(
@@ -41,7 +42,13 @@ pub(crate) async fn serve(
         shut: false,
         blocked: false,
         active: now,
+        trace: connection.trace.clone(),
+        began: now,
+        begun: false,
+        received: 0,
+        sent: 0,
     };
+    connection.trace.tell(|| Event::Protocol { name: "stream" });
     let mut waits = Waits {
         phase,
         timer: Timer::new(now + write_timeout),
@@ -60,13 +67,20 @@ pub(crate) async fn serve(
                 }
                 return pump.reason();
             }
-            Happened::Late => pump.pipe.fail(StreamError::WriteTimeout(write_timeout)),
+            Happened::Late => {
+                pump.trace.tell(|| Event::TimedOut { setting: "write_timeout" });
+                pump.pipe.fail(StreamError::WriteTimeout(write_timeout));
+            }
             Happened::NoThread => {
+                pump.trace.tell(|| Event::TimedOut { setting: "stream_threads" });
                 connection.service.observer.report(no_thread(&connection));
                 pump.pipe.fail(StreamError::ServerEnded);
                 return Close::Server;
             }
-            Happened::Drained => pump.pipe.drain(),
+            Happened::Drained => {
+                pump.trace.tell(|| Event::Draining {});
+                pump.pipe.drain();
+            }
         }
     }
 }
@@ -105,6 +119,14 @@ struct Pump {
     blocked: bool,
     /// When the last byte went either way.
     active: Instant,
+    trace: Trace,
+    /// When the callback was called for.
+    began: Instant,
+    /// It has begun.
+    begun: bool,
+    /// Bytes that came, and that were sent.
+    received: u64,
+    sent: u64,
 }
 
 enum Happened {
@@ -129,6 +151,10 @@ impl Pump {
             let Plan { piece, may_read, orders } = self.pipe.plan(self.sending.is_empty(), cx.waker());
             if let Some(piece) = piece {
                 self.sending = piece;
+            }
+            if let Some(place) = orders.begun.filter(|_| !std::mem::replace(&mut self.begun, orders.begun.is_some())) {
+                let waited = self.began.elapsed().as_secs_f64();
+                self.trace.tell(|| Event::HandlerBegun { place, waited });
             }
             // Reading first: a client that has sent its last and left is heard before a write finds out.
             let moved = self.poll_receive(cx, may_read).and_then(|received| {
@@ -172,7 +198,10 @@ impl Pump {
         match self.stream.poll_read_some(cx, &mut |bytes| pipe.receive(bytes)) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => self.end(End::Orderly),
-            Poll::Ready(Ok(_)) => self.active = Instant::now(),
+            Poll::Ready(Ok(read)) => {
+                self.received += read as u64;
+                self.active = Instant::now();
+            }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.end(End::Truncated),
             Poll::Ready(Err(error)) => return Err(lost(&error, false)),
         }
@@ -194,6 +223,7 @@ impl Pump {
                 Poll::Ready(Ok(sent)) => {
                     self.sending.advance(sent);
                     self.pipe.sent(sent);
+                    self.sent += sent as u64;
                     (self.unflushed, self.active) = (true, Instant::now());
                     Ok(true)
                 }
@@ -238,6 +268,7 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
+        self.trace.carried(self.received, self.sent);
         // At the server's end, or within a panic; else the callback is done and nobody hears it.
         self.pipe.fail(StreamError::ServerEnded);
     }
@@ -261,8 +292,8 @@ struct Waits {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drain {
     No,
-    /// Nobody is heard any more who is quiet until then.
-    At(Instant),
+    /// Nobody is heard any more who is quiet until then, or for that long.
+    At(Instant, Duration),
     Done,
 }
 
@@ -273,7 +304,7 @@ impl Waits {
         let saying_goodbye = blocked && pump.sending.is_empty() && !pump.unflushed;
         let patience = if saying_goodbye { self.write_timeout.min(farewell::LINGER_IDLE) } else { self.write_timeout };
         let Waits { phase, timer, turn, drain, .. } = self;
-        let turn_ends = turn.filter(|_| !pump.pipe.orders().begun);
+        let turn_ends = turn.filter(|_| pump.pipe.orders().begun.is_none());
         tokio::select! {
             biased;
             happened = poll_fn(|cx| pump.poll(cx)) => happened,
@@ -282,16 +313,16 @@ impl Waits {
             }
             () = until(turn_ends), if turn_ends.is_some() => {
                 *turn = None;
-                if pump.pipe.orders().begun { Happened::Changed } else { Happened::NoThread }
+                if pump.pipe.orders().begun.is_some() { Happened::Changed } else { Happened::NoThread }
             }
-            () = draining_for(phase, PATIENCE), if *drain == Drain::No => {
-                *drain = Drain::At(pump.active + PATIENCE);
+            began = draining(phase), if *drain == Drain::No => {
+                let patience = began.map_or(Duration::ZERO, |began| began.patience);
+                *drain = Drain::At(pump.active.max(Instant::now()) + patience, patience);
                 Happened::Changed
             }
             () = until(drain.at()), if drain.at().is_some() => {
-                let quiet_since = pump.active + PATIENCE;
-                if quiet_since > Instant::now() {
-                    *drain = Drain::At(quiet_since);
+                if let Drain::At(_, patience) = *drain && pump.active + patience > Instant::now() {
+                    *drain = Drain::At(pump.active + patience, patience);
                     return Happened::Changed;
                 }
                 *drain = Drain::Done;
@@ -303,7 +334,7 @@ impl Waits {
 
 impl Drain {
     fn at(self) -> Option<Instant> {
-        if let Drain::At(at) = self { Some(at) } else { None }
+        if let Drain::At(at, _) = self { Some(at) } else { None }
     }
 }
 

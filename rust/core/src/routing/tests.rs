@@ -81,6 +81,7 @@ fn request(method: &str, target: &str) -> Request {
         connection: Some(Arc::new(connection)),
         route: None,
         told: Default::default(),
+        pattern: None,
         tunnel: false,
     }
 }

@@ -16,6 +16,7 @@ use crate::locks::Mutex;
 use crate::metrics::Metrics;
 use crate::raw::{self, Operation, Pipe, StreamError, Timeout, What};
 use crate::server::Server;
+use crate::trace::Trace;
 
 /// What is sent goes through the pipe, whole frame by whole frame; the lock sees to it that nothing follows a close frame.
 pub(super) struct Session {
@@ -146,7 +147,8 @@ impl Socket {
         let info = request.connection.clone().ok_or(StreamError::Misuse("the request came on no connection"))?;
         let pipe = Arc::new(Pipe::new(service.config.max_read_buffer_size));
         let metrics = service.metrics.clone();
-        let connection = Arc::new(Connection { info, service: service.clone(), context: None });
+        let connection =
+            Arc::new(Connection { info, service: service.clone(), context: None, trace: Trace::default() });
         let deflate = handshake.deflate(&options);
         let session = Arc::new(Session { pipe: pipe.clone(), metrics, deflate, state: Mutex::default() });
         let mut response = handshake.response(named, deflate);

@@ -19,7 +19,7 @@ use crate::farewell::LINGER_IDLE;
 use crate::http::pace::Pace;
 use crate::metrics::Close;
 use crate::raw::{End, Plan, StreamError};
-use crate::shutdown::draining_for;
+use crate::shutdown::draining;
 use crate::timer::Timer;
 
 /// How long a client that was told goodbye may take to say it too (RFC 6455 section 7.1.1).
@@ -74,7 +74,7 @@ pub(crate) async fn serve<W: Wire>(
             biased;
             done = poll_fn(|cx| task.poll(cx)) => if done { return task.why.unwrap_or(Close::Server) },
             () = timer.until(deadline), if due.is_some() => task.late(),
-            () = draining_for(&mut phase, Duration::ZERO), if !told => {
+            _ = draining(&mut phase), if !told => {
                 told = true;
                 task.end(Goodbye::new(Goodbye::GOING_AWAY, "the server ends"), Close::Shutdown);
             }
@@ -319,7 +319,7 @@ impl<W: Wire> Task<'_, W> {
             true => (self.heard + 2 * interval, Due::Pong),
         });
         let idle = options.idle_timeout.filter(|_| goes_on).map(|idle| (self.active + idle, Due::Idle));
-        let turn = self.turn.filter(|_| !orders.begun).map(|turn| (turn, Due::Turn));
+        let turn = self.turn.filter(|_| orders.begun.is_none()).map(|turn| (turn, Due::Turn));
         let write = self.blocked.then(|| (self.pace.since() + patience, Due::Write));
         let goodbye = self.waits_since.filter(|_| !self.over).map(|since| (since + CLOSE_WAIT, Due::Goodbye));
         let answer = self.answer_by.filter(|_| !orders.eof).map(|by| (by, Due::Answer));

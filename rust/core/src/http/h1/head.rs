@@ -45,6 +45,7 @@ impl From<Head> for Request {
             connection: None,
             route: None,
             told: OnceLock::new(),
+            pattern: None,
             tunnel: false,
         }
     }

@@ -24,10 +24,12 @@ use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, Phase, draining_for};
+use crate::record::{Outcome as End, Record};
+use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
 use crate::timer::Timer;
-use crate::websocket::{self, Upgrade};
+use crate::trace::Event as Step;
+use crate::websocket::{self, Counted, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const SMALL_BODY: usize = 16 * 1024;
@@ -37,6 +39,9 @@ const GATHER: usize = 64 * 1024;
 /// The most of a body nobody wants that is read and dropped, to keep the connection for the next request.
 const DRAIN: u64 = 128 * 1024;
 
+/// How long what is in the kernel already may take to be read: the rest of a record of TLS may be missing.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
 pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
     let mut machine = Machine::new(Limits::from(&*connection.service.config), opened);
@@ -44,9 +49,10 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
         machine.receive(&read, opened);
     }
     drop(read);
+    connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None };
+    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
     io.run().await.unwrap_or_else(|close| close)
 }
 
@@ -60,6 +66,15 @@ struct Io {
     out: BytesMut,
     /// A body that its handler takes as it comes.
     upload: Option<Box<Upload>>,
+    /// The request that is being read or answered.
+    record: Option<Record>,
+}
+
+impl Drop for Io {
+    /// Also when the server drops what is under way.
+    fn drop(&mut self) {
+        self.finish(Instant::now());
+    }
 }
 
 impl Io {
@@ -74,6 +89,8 @@ impl Io {
                 Err(Stop::Gone(close)) => {
                     if !self.machine.is_idle() {
                         self.connection.service.metrics.requests_aborted.add();
+                        // One whose head has not come is a request too.
+                        self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
                     }
                     return Err(close);
                 }
@@ -85,7 +102,8 @@ impl Io {
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
             }
-            let draining = *self.phase.borrow() != Phase::Serving;
+            // Where the client has sent another request already, the one after it is told: none is dropped.
+            let draining = *self.phase.borrow() != Phase::Serving && self.machine.buffered() == 0;
             if let Some(upgrade) = response.upgrade.take() {
                 if self.upload.take().is_some() {
                     // What is left of the body would be taken for frames. It is not read: it may never end.
@@ -104,10 +122,29 @@ impl Io {
             self.write(response, &method, version, persist).await?;
             let drained = self.drain(persist).await?;
             if persist == Persist::Close || !drained {
+                self.flush().await?;
+                self.ended(End::Whole, Instant::now());
                 let why = if draining { Close::Shutdown } else { Close::Server };
                 return self.linger(why).await;
             }
-            self.machine.answered(Instant::now());
+            let now = Instant::now();
+            self.ended(End::Whole, now);
+            self.machine.answered(now);
+        }
+    }
+
+    /// The request is done with, in the way that is known already, or else in this one.
+    fn ended(&mut self, outcome: End, now: Instant) {
+        if let Some(record) = &mut self.record {
+            record.outcome.get_or_insert(outcome);
+        }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: Instant) {
+        if let Some(mut record) = self.record.take() {
+            record.received += self.machine.body_received();
+            record.finish(&self.connection, now);
         }
     }
 
@@ -115,7 +152,14 @@ impl Io {
     async fn go_on(&mut self, upgrade: Upgrade) -> Result<Close, Close> {
         self.flush().await?;
         let unread = self.machine.take_unread();
-        let why = websocket::serve(&mut self.stream, &self.connection, upgrade, unread).await;
+        let mut wire = Counted { stream: &mut self.stream, record: &mut self.record };
+        let why = websocket::serve(&mut wire, &self.connection, upgrade, unread).await;
+        match why {
+            Close::Aborted => {}
+            Close::WriteTimeout => self.broken_off(End::WriteTimeout),
+            _ => self.broken_off(End::Whole),
+        }
+        self.finish(Instant::now());
         if matches!(why, Close::Refused | Close::Server | Close::Shutdown) {
             farewell::linger(&mut self.stream, &mut self.timer).await;
         }
@@ -135,6 +179,7 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
+                    self.record = Some(Record::of_head(now, &new, &self.connection.service));
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -196,17 +241,16 @@ impl Io {
     }
 
     /// Who answers a request, of which only the head is here.
-    fn find(&self, head: &Head) -> Box<Found> {
-        Box::new(Found::of(&self.connection, &mut Request::from(head.clone())))
+    fn find(&mut self, head: &Head) -> Box<Found> {
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version));
+        Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
     /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.
     async fn wait_for_more(&mut self) -> Result<Instant, Stop> {
         self.flush().await.map_err(Stop::Gone)?;
         let (deadline, wait) = self.machine.deadline().unwrap_or_else(|| (Instant::now(), Wait::Idle));
-        let idle = self.machine.is_idle();
-        // At the server's end a connection between requests goes at once; an upload may use the whole grace.
-        let patience = if wait == Wait::Idle { Duration::ZERO } else { PATIENCE };
+        let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
         let machine = &mut self.machine;
         let mut now = None;
         tokio::select! {
@@ -216,12 +260,40 @@ impl Io {
                 Err(_) if idle => Err(Stop::Gone(Close::Client)),
                 Err(_) => Err(Stop::Gone(Close::Aborted)),
             },
-            () = self.timer.until(deadline) => Err(match wait.refusal() {
-                Some(error) => Stop::Refuse(error),
-                None => Stop::Quiet(Close::Idle),
-            }),
-            () = draining_for(&mut self.phase, patience), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
+            () = self.timer.until(deadline) => match wait.refusal() {
+                Some(error) => Err(Stop::Refuse(error)),
+                None => {
+                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+                    let looked = self.last_look(Close::Idle).await;
+                    if looked.is_err() {
+                        self.connection.trace.tell(|| Step::TimedOut { setting });
+                    }
+                    looked
+                }
+            },
+            // At the server's end an upload may use the whole grace.
+            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => {
+                self.connection.trace.tell(|| Step::Draining {});
+                self.last_look(Close::Shutdown).await
+            }
         }
+    }
+
+    /// Before a connection is closed on which nothing is asked: what has come while this thread was busy elsewhere is read.
+    /// A client that sends just then, and cannot know, would lose a request.
+    async fn last_look(&mut self, why: Close) -> Result<Instant, Stop> {
+        let machine = &mut self.machine;
+        let mut now = None;
+        if self.stream.has_unread() {
+            tokio::select! {
+                biased;
+                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
+                    return if read.is_ok() { Ok(now.unwrap_or_else(Instant::now)) } else { Err(Stop::Gone(Close::Client)) };
+                }
+                () = self.timer.until(Instant::now() + LAST_LOOK) => {}
+            }
+        }
+        Err(Stop::Quiet(why))
     }
 
     /// Has a request answered. Meanwhile the client may send more, up to a bound, and is noticed when it leaves.
@@ -236,7 +308,8 @@ impl Io {
             incoming
         });
         let request = Request { body, incoming, connection, ..Request::from(*head) };
-        let outcome = dispatch::begin(&self.connection, request, found);
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), request.version));
+        let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => {
@@ -246,7 +319,7 @@ impl Io {
             }
             Err(error) => Err(error),
         };
-        Ok(answer.unwrap_or_else(|error| self.connection.refuse(&error)))
+        Ok(answer.unwrap_or_else(|error| self.refusal(&error)))
     }
 
     /// Waits for something of the handler's, and meanwhile reads what the client sends, up to a bound, to notice when it
@@ -297,6 +370,7 @@ impl Io {
                 self.connection.service.metrics.requests_aborted.add();
                 return Err(Close::Aborted);
             }
+            // The answer is the handler's.
             Pumped::Refused(error) => self.connection.refused(error),
         }
         Ok(pumped)
@@ -362,6 +436,9 @@ impl Io {
         persist: Persist,
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
+        if let Some(record) = &mut self.record {
+            record.status = Some(response.status);
+        }
         let bodiless = response.is_bodiless(method);
         let in_chunks = response.body.length().is_none() || response.body.has_trailers();
         let chunked = !bodiless && in_chunks && version != Version::HTTP_10;
@@ -383,6 +460,7 @@ impl Io {
     async fn add(&mut self, body: &[u8]) -> Result<(), Close> {
         if body.len() <= SMALL_BODY {
             self.out.extend_from_slice(body);
+            self.record.iter_mut().for_each(|record| record.sent += body.len() as u64);
             return Ok(());
         }
         let before = std::mem::take(&mut self.out);
@@ -394,6 +472,7 @@ impl Io {
         while let Some(piece) = self.next_piece(&mut pieces).await? {
             let Ok(piece) = piece else {
                 self.connection.service.metrics.handler_failures.add();
+                self.broken_off(End::Handler);
                 self.flush().await?;
                 return Err(Close::Server);
             };
@@ -412,6 +491,11 @@ impl Io {
             encode::last_chunk(&mut self.out, &pieces.trailers());
         }
         Ok(())
+    }
+
+    /// Why the response is not whole.
+    fn broken_off(&mut self, why: End) {
+        self.record.iter_mut().for_each(|record| record.outcome = Some(why));
     }
 
     /// The next piece of a body. What is written leaves before it is waited for, and meanwhile the client is noticed when it
@@ -450,27 +534,47 @@ impl Io {
                 sent = write => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
                     Ok(n) => {
-                        pace.moved(n, Instant::now());
+                        let now = Instant::now();
+                        pace.moved(n, now);
                         let of_head = n.min(head.len());
+                        if let Some(record) = &mut self.record {
+                            record.begins_response(now);
+                            record.sent += (n - of_head) as u64;
+                        }
                         head = &head[of_head..];
                         body = &body[n - of_head..];
                     }
                 },
-                () = self.timer.until(pace.since() + patience) => return Err(Close::WriteTimeout),
+                () = self.timer.until(pace.since() + patience) => return Err(self.takes_nothing()),
             }
         }
         tokio::select! {
             biased;
             flushed = self.stream.flush() => flushed.map_err(|_| Close::Aborted),
-            () = self.timer.until(Instant::now() + patience) => Err(Close::WriteTimeout),
+            () = self.timer.until(Instant::now() + patience) => Err(self.takes_nothing()),
         }
     }
 
+    fn takes_nothing(&mut self) -> Close {
+        self.broken_off(End::WriteTimeout);
+        self.connection.trace.tell(|| Step::TimedOut { setting: "write_timeout" });
+        Close::WriteTimeout
+    }
+
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
-        let response = self.connection.refuse(error);
+        let response = self.refusal(error);
         let method = self.machine.refused_method();
         self.write(response, &method, Version::HTTP_11, Persist::Close).await?;
+        self.flush().await?;
+        self.finish(Instant::now());
         self.linger(Close::Refused).await
+    }
+
+    /// The answer to a request that the server itself answers. Its head may not have come.
+    fn refusal(&mut self, error: &RequestError) -> Response {
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+        record.refused(error.refusal);
+        self.connection.refuse(error)
     }
 
     /// Ends a connection on which nothing is under way.

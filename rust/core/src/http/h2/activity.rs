@@ -84,13 +84,13 @@ impl Activity {
     }
 
     /// A stream ends, `answered` before or in one step.
-    pub(super) fn ended(&self, answered: bool, headers: usize) {
+    pub(super) fn ended(&self, answered: bool, headers: usize, now: std::time::Instant) {
         let mut going = self.going.lock();
         going.streams -= 1;
         going.headers -= headers;
         going.answering -= usize::from(!answered);
         if going.streams == 0 {
-            going.restart(self.seen.data());
+            (going.since, going.data) = (now.into(), self.seen.data());
         }
     }
 
@@ -126,6 +126,11 @@ impl Activity {
     /// A frame of a WebSocket was sent.
     pub(super) fn spoke(&self) {
         self.seen.spoke();
+    }
+
+    /// The setting by which it is idle.
+    pub(super) fn idle_setting(&self) -> &'static str {
+        if self.going.lock().first { "header_timeout" } else { "keepalive_timeout" }
     }
 
     /// When to look again: at the end of the client's patience, but never later than the shortest that it could get

@@ -31,8 +31,9 @@ use self::watched::{Seen, Watched};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Prefixed;
+use crate::trace::Event;
 
 /// Streams that one client may have open at once (RFC 9113 section 5.1.2 recommends no fewer than 100).
 const MAX_STREAMS: u32 = 128;
@@ -77,20 +78,27 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
     let config = connection.service.config.clone();
     let mut phase = connection.service.lifecycle.subscribe();
     let began = Instant::now();
-    let (stream, seen) = Watched::new(stream, began.into_std());
+    let (stream, seen) = Watched::new(stream, began.into_std(), &connection.trace);
+    connection.trace.tell(|| Event::Protocol { name: "http/2" });
     let opening = tokio::time::timeout(config.header_timeout, builder(&config).handshake(stream));
     let mut wire = tokio::select! {
         biased;
         opened = Box::pin(opening) => match opened {
             Ok(Ok(wire)) => wire,
             Ok(Err(_)) => return Close::Aborted,
-            Err(_) => return Close::Idle,
+            Err(_) => {
+                connection.trace.tell(|| Event::TimedOut { setting: "header_timeout" });
+                return Close::Idle;
+            }
         },
-        () = draining_for(&mut phase, PATIENCE) => return Close::Shutdown,
+        () = out_of_patience(&mut phase, began.into_std()) => {
+            connection.trace.tell(|| Event::Draining {});
+            return Close::Shutdown;
+        }
     };
     let (sending, mut to_send) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared { connection, activity: Activity::new(began, seen.clone()), sending });
-    let activity = &shared.activity;
+    let (activity, trace) = (&shared.activity, &shared.connection.trace);
     let mut told = None;
     loop {
         tokio::select! {
@@ -100,17 +108,22 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                 None => give_way().await,
             },
             Some(sending) = to_send.recv() => drop(tokio::spawn(sending.run())),
-            () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
+            _ = draining(&mut phase), if told.is_none() => {
                 told = Some(Close::Shutdown);
+                trace.tell(|| Event::Draining {});
                 activity.told();
                 wire.graceful_shutdown();
             }
             () = tokio::time::sleep_until(activity.next_look(&config, told.is_some())) => {
                 match activity.verdict(&config, told.is_some()) {
                     Verdict::Fine => {}
-                    Verdict::Stalled => return Close::WriteTimeout,
+                    Verdict::Stalled => {
+                        trace.tell(|| Event::TimedOut { setting: "write_timeout" });
+                        return Close::WriteTimeout;
+                    }
                     Verdict::Slow if told == Some(Close::Idle) => return Close::Idle,
                     Verdict::Slow => {
+                        trace.tell(|| Event::TimedOut { setting: "header_timeout" });
                         told = Some(Close::Idle);
                         activity.told();
                         wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -120,6 +133,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                         if let Some(close) = told {
                             return close;
                         }
+                        trace.tell(|| Event::TimedOut { setting: activity.idle_setting() });
                         told = Some(Close::Idle);
                         activity.told();
                         wire.graceful_shutdown();
@@ -147,6 +161,8 @@ fn accept(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Close>> {
     let began = std::time::Instant::now();
+    // Close enough for each request: what came before it was begun in less than `ACCEPT_TIME`.
+    let mut now = began;
     for _ in 0..ACCEPT_TURN {
         let polled = wire.poll_accept(cx);
         if seen.is_flooded() {
@@ -161,11 +177,12 @@ fn accept(
         }
         match ready!(polled) {
             Some(Ok((request, respond))) => {
-                Exchange::begin(shared, request, respond);
+                Exchange::begin(shared, request, respond, now);
                 if shared.activity.streams() > MAX_UNANSWERED {
                     wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 }
-                if began.elapsed() >= ACCEPT_TIME {
+                now = std::time::Instant::now();
+                if now - began >= ACCEPT_TIME {
                     break;
                 }
             }

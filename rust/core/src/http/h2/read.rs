@@ -53,6 +53,7 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         connection: Some(connection.info.clone()),
         route: None,
         told: OnceLock::new(),
+        pattern: None,
         tunnel,
     })
 }
@@ -124,8 +125,8 @@ pub(super) struct Coming {
     pub(super) decoding: Option<Box<Decoding>>,
 }
 
-/// Reads a body whole.
-pub(super) async fn body(body: Coming, config: &Config) -> Result<Bytes, Unread> {
+/// Reads a body whole, and counts what comes of it.
+pub(super) async fn body(body: Coming, config: &Config, received: &mut u64) -> Result<Bytes, Unread> {
     let Coming { mut stream, declared, mut decoding } = body;
     let limit = config.max_request_read_bytes;
     if declared.is_some_and(|length| length > limit as u64) {
@@ -145,6 +146,7 @@ pub(super) async fn body(body: Coming, config: &Config) -> Result<Bytes, Unread>
         release(&mut stream, data.len());
         pace.moved(data.len(), Instant::now());
         came += data.len();
+        *received = came as u64;
         if came > limit {
             tokio::spawn(discard(stream));
             return Err(too_large(limit).into());

@@ -2,18 +2,22 @@
 //! for nothing, and which it does not finish.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::credit::Credit;
 use super::frames::{CONTINUATION, DATA, Frame, HEADERS, Scan};
 use crate::connection::PREFACE;
+use crate::farewell::LINGER_IDLE;
 use crate::locks::Mutex;
 use crate::stream::Prefixed;
+use crate::trace::{Frames, Trace};
 
 /// How much is read before requests are taken up and other connections have a turn, in bytes of headers. h2 reads as long as
 /// there is something, and a kilobyte of headers can become a hundred in memory, for each of 128 streams, and takes as much
@@ -39,6 +43,8 @@ struct State {
     incoming: Scan,
     outgoing: Scan,
     credit: Credit,
+    /// What is told of both directions, where somebody listens.
+    traced: Option<(Box<Frames>, Box<Frames>)>,
     /// Bytes of responses that were written.
     data: u64,
     /// What was read in this turn.
@@ -46,13 +52,15 @@ struct State {
 }
 
 impl Seen {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, trace: &Trace) -> Self {
+        let traced = Frames::new(trace, "client", PREFACE.len()).zip(Frames::new(trace, "server", 0));
         Seen(Arc::new(Mutex::new(State {
             blocked: None,
             unfinished: None,
             incoming: Scan::new(PREFACE.len()),
             outgoing: Scan::new(0),
             credit: Credit::new(now),
+            traced,
             data: 0,
             turn: 0,
         })))
@@ -106,7 +114,10 @@ impl Seen {
 
     fn received(&self, bytes: &[u8]) {
         let now = Instant::now();
-        let State { incoming, credit, unfinished, turn, .. } = &mut *self.0.lock();
+        let State { incoming, credit, unfinished, turn, traced, .. } = &mut *self.0.lock();
+        if let Some((client, _)) = traced {
+            client.feed(bytes);
+        }
         let whole = incoming.feed(bytes, |frame| {
             credit.received(frame, now);
             *turn += A_FRAME;
@@ -121,17 +132,23 @@ impl Seen {
         };
     }
 
-    fn written<T>(&self, polled: &Poll<io::Result<T>>, bytes: impl FnOnce(&mut Scan, &T, &mut dyn FnMut(Frame))) {
-        let State { blocked, outgoing, credit, data, .. } = &mut *self.0.lock();
+    fn written<T>(&self, polled: &Poll<io::Result<T>>, bytes: impl FnOnce(&T, &mut dyn FnMut(&[u8]))) {
+        let State { blocked, outgoing, credit, data, traced, .. } = &mut *self.0.lock();
         match polled {
             Poll::Pending => drop(blocked.get_or_insert_with(Instant::now)),
             Poll::Ready(done) => {
                 *blocked = None;
                 if let Ok(done) = done {
-                    bytes(outgoing, done, &mut |frame| {
+                    let mut sent = |frame: Frame| {
                         credit.sent(frame);
                         if frame.kind == DATA {
                             *data += frame.length as u64;
+                        }
+                    };
+                    bytes(done, &mut |bytes| {
+                        outgoing.feed(bytes, &mut sent);
+                        if let Some((_, server)) = traced {
+                            server.feed(bytes);
                         }
                     });
                 }
@@ -145,12 +162,14 @@ impl Seen {
 pub(super) struct Watched {
     stream: Prefixed,
     seen: Seen,
+    /// There once this end has said its last word: until when the client's is waited for.
+    farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
-    pub(super) fn new(stream: Prefixed, now: Instant) -> (Self, Seen) {
-        let seen = Seen::new(now);
-        (Watched { stream, seen: seen.clone() }, seen)
+    pub(super) fn new(stream: Prefixed, now: Instant, trace: &Trace) -> (Self, Seen) {
+        let seen = Seen::new(now, trace);
+        (Watched { stream, seen: seen.clone(), farewell: None }, seen)
     }
 }
 
@@ -176,9 +195,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.seen.written(&polled, |scan, written, found| {
-            scan.feed(&buf[..*written], found);
-        });
+        self.seen.written(&polled, |written, sent| sent(&buf[..*written]));
         polled
     }
 
@@ -188,11 +205,11 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.seen.written(&polled, |scan, written, found| {
+        self.seen.written(&polled, |written, sent| {
             let mut left = *written;
             for buf in bufs {
                 let taken = left.min(buf.len());
-                scan.feed(&buf[..taken], &mut *found);
+                sent(&buf[..taken]);
                 left -= taken;
             }
         });
@@ -205,12 +222,27 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.seen.written(&flushed, |_, (), _| ());
+        self.seen.written(&flushed, |(), _| ());
         flushed
     }
 
+    /// Done when the client has ended too, or after a moment. Closed before that, the connection would be reset by what the
+    /// client still sends, as it does for windows, and what it has not read yet of a response would be gone.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let Watched { stream, farewell, .. } = &mut *self;
+        if farewell.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+        }
+        let over = farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_IDLE)));
+        while over.as_mut().poll(cx).is_pending() {
+            let mut space = [const { MaybeUninit::uninit() }; 4096];
+            let mut unwanted = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unwanted));
+            if read.is_err() || unwanted.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -235,7 +267,7 @@ mod tests {
             client
         });
         let stream = Prefixed { read: BytesMut::new(), stream: Stream::Plain(Socket::Unix(server)) };
-        let (mut watched, seen) = Watched::new(stream, Instant::now());
+        let (mut watched, seen) = Watched::new(stream, Instant::now(), &Trace::default());
         let (mut space, mut read) = (vec![0; 64 * 1024], 0);
         let mut ended = false;
         while !seen.is_enough() && !ended {
