@@ -13,8 +13,9 @@ _RETRIES = 1
 
 
 def connect(url: str, what: str, thing: str) -> tuple[Any, str, tuple[type[Exception], ...]]:
-    """A client that connects when it is used, what to call its server in messages, and what it raises. `what` and `thing`
-    are for messages: whose it is, and for what.
+    """A client that connects when it is used, what to call its server in messages, and what it raises.
+
+    `what` and `thing` are for messages: whose it is, and for what.
 
     Raises `ConfigError` for a URL that is none, and without the package."""
     try:

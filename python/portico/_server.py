@@ -183,8 +183,8 @@ class Server:
         `ocsp` is an OCSP response (RFC 6960) to send with the certificate, as long as it is good. `ticket_keys` are
         secrets of 32 random bytes or more, or files of them, by which processes and machines that share them take up
         each other's TLS sessions (RFC 5077): the first seals, each one opens, so put a new one in front and drop the
-        last one a day later; a `RedisTicketKeys` does so by itself. With `watch` the files are looked at every second and read again when they have changed;
-        what is not usable is told to `on_error`, and what was there stays.
+        last one a day later; a `RedisTicketKeys` does so by itself. With `watch` the files are looked at every second
+        and read again when they have changed; what is not usable is told to `on_error`, and what was there stays.
 
         Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.

@@ -25,9 +25,9 @@ _LENGTH = 32
 # More keys than that are not looked at; half a day each makes three.
 _MOST = 32
 
-# One sorted set, of keys by when they were made, in milliseconds by the clock of the Redis, so that those of the machines do
-# not matter. One step for everybody else: who finds the newest too old adds the next, and there is only one that does
-# (https://redis.io/docs/latest/develop/programmability/eval-intro/).
+# One sorted set, of keys by when they were made, in milliseconds by the clock of the Redis, so that those of the
+# machines do not matter. One step for everybody else: who finds the newest too old adds the next, and there is only one
+# that does (https://redis.io/docs/latest/develop/programmability/eval-intro/).
 _TURN = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -45,19 +45,19 @@ return {string.format('%.0f', now), redis.call('ZREVRANGE', KEYS[1], 0, tonumber
 
 
 class RedisTicketKeys:
-    """Keys of session tickets (RFC 5077) in the Redis or Valkey at `url`, for `Server.add_context(ticket_keys=)`: machines
-    and processes that share it take up each other's TLS sessions, also when one of them has died.
+    """Keys of session tickets (RFC 5077) in the Redis or Valkey at `url`, for `Server.add_context(ticket_keys=)`:
+    machines and processes that share it take up each other's TLS sessions, also when one of them has died.
 
     A new key is made every `rotate_every` seconds, by whoever first finds that it is time, and each one looks every
-    `poll_interval` seconds; a new key seals once all have had the time to see it, and old ones open tickets for as long as
-    those are good. `name` is the key in the Redis. One object may be given to any number of contexts and servers.
+    `poll_interval` seconds. A new key seals once all have had the time to see it, and old ones open tickets for as long
+    as those are good. `name` is the key in the Redis. One object may be given to any number of contexts and servers.
 
-    With `secret`, 32 random bytes or more that all of them have from elsewhere, what is in the Redis is worth nothing to
-    who reads it: the keys are made from both (HMAC-SHA256). Without it they are there in the clear, and whoever can read
-    the Redis can read recorded TLS 1.2 sessions, and whoever can write to it can make sessions up.
+    With `secret`, 32 random bytes or more that all of them have from elsewhere, what is in the Redis is worth nothing
+    to who reads it: the keys are made from both (HMAC-SHA256). Without it they are there in the clear: whoever can read
+    the Redis can then read recorded TLS 1.2 sessions, and whoever can write to it can make sessions up.
 
-    A Redis that is out of reach stops nobody: the keys that were there stay, or random ones are used until it is there, and
-    a warning is logged by `portico.certificate`. Needs the package `redis` (`pip install portico[redis]`), and a server of
+    A Redis that is out of reach stops nobody: the keys that were there stay, or random ones are used until it is there,
+    and `portico.certificate` logs a warning. Needs the package `redis` (`pip install portico[redis]`), and a server of
     version 5 or newer.
 
     Raises `ConfigError` for what is no such URL, secret or time, and without the package.
@@ -92,7 +92,8 @@ class RedisTicketKeys:
         self._rotate_every = rotate_every
         self._poll_interval = poll_interval
         self._keep = rotate_every + self._settle + _LIFETIME + _SLACK
-        self._client, self._where, self._errors = connect(url, "ticket keys", "keys")
+        self._client, self._where, errors = connect(url, "ticket keys", "keys")
+        self._errors: tuple[type[Exception], ...] = (*errors, ValueError)
         self._turn = self._client.register_script(_TURN)
         self._lock = threading.Lock()
         self._servers: weakref.WeakSet[Server] = weakref.WeakSet()
@@ -167,7 +168,7 @@ class RedisTicketKeys:
         try:
             clock, found = self._turn([self._name], arguments)
             clock, pairs = int(clock), list(zip(found[::2], map(float, found[1::2]), strict=True))
-        except (*self._errors, ValueError) as error:
+        except self._errors as error:
             if not self._failing:
                 _logger.warning(
                     "ticket keys: the Redis at %s cannot be used: %s; those that are there stay", self._where, error
