@@ -173,16 +173,19 @@ def test_requests_and_sessions_survive_the_death_of_either(site, ca_pem):
             # Every client has been at both, with one cookie and one TLS session from one to the other.
             start = time.monotonic()
             wait_until(
-                lambda since=start: all({node for at, node in client.seen if at > since} == {"one", "two"} for client in clients)
-                or failures,
+                lambda since=start: (
+                    all({node for at, node in client.seen if at > since} == {"one", "two"} for client in clients)
+                    or failures
+                ),
                 "every client to have been at both",
             )
             assert not failures, failures
             site.kill(victim)
             killed = time.monotonic()
             wait_until(
-                lambda since=killed: all(len([at for at, _ in client.seen if at > since]) > 20 for client in clients)
-                or failures,
+                lambda since=killed: (
+                    all(len([at for at, _ in client.seen if at > since]) > 20 for client in clients) or failures
+                ),
                 "every client to go on",
             )
             assert not failures, failures

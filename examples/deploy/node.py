@@ -1,7 +1,8 @@
-"""One of several machines behind haproxy.cfg, which share sessions and the keys of TLS tickets by a Redis: any of them may
-die, and its clients go on with the others.
+"""One of several machines behind haproxy.cfg, which share sessions and the keys of TLS tickets by a Redis: any of them
+may die, and its clients go on with the others.
 
-    node.py NAME --cert example.crt --key example.key --redis redis://10.0.0.10:6379/0 --proxy 10.0.0.1 --secret shared.key
+    node.py NAME --cert example.crt --key example.key \\
+        --redis redis://10.0.0.10:6379/0 --proxy 10.0.0.1 --secret shared.key --address 10.0.0.11
 
 The secret is a file of 64 random bytes that all have (`openssl rand 64`). docs/several-machines.md explains it.
 """
@@ -16,8 +17,8 @@ from portico.sessions import Sessions
 def visits(request):
     request.session["visits"] = request.session.get("visits", 0) + 1
     ip, port = request.client
-    body = f"visit {request.session['visits']} of {ip}:{port}, to {arguments.name}, resumed: {request.connection.resumed}\n"
-    return portico.response(200, body)
+    count, resumed = request.session["visits"], request.connection.resumed
+    return portico.response(200, f"visit {count} of {ip}:{port}, to {arguments.name}, resumed: {resumed}\n")
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
