@@ -72,10 +72,12 @@ def test_client_and_url_are_those_of_the_browser(serve, nginx, ca_pem):
     port = nginx(behind(serve, tells).clear)
     evil = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Host: evil.test\r\nX-Forwarded-Proto: http\r\n"
     # From an address that is not the proxy's.
-    with socket.create_connection(("127.0.0.1", port), GENEROUS, source_address=("127.0.0.2", 0)) as plain:
-        with trusting(ca_pem).wrap_socket(plain, server_hostname="www.example.com") as sock:
-            sock.sendall(f"GET /a?b=c HTTP/1.0\r\nHost: www.example.com:{port}\r\n{evil}\r\n".encode())
-            reply = sock.makefile("rb").read().decode()
+    with (
+        socket.create_connection(("127.0.0.1", port), GENEROUS, source_address=("127.0.0.2", 0)) as plain,
+        trusting(ca_pem).wrap_socket(plain, server_hostname="www.example.com") as sock,
+    ):
+        sock.sendall(f"GET /a?b=c HTTP/1.0\r\nHost: www.example.com:{port}\r\n{evil}\r\n".encode())
+        reply = sock.makefile("rb").read().decode()
     told = ast.literal_eval(reply.partition("\r\n\r\n")[2])
     assert told["client"] == ("127.0.0.2", 0)
     assert told["for"] == "10.0.0.1, 127.0.0.2", "with what the client made up before it"
