@@ -131,7 +131,7 @@ def _node(path: tuple[str, ...], value: Any, where: str) -> Node:
     # Of these the core alone knows what they are: texts.
     plain = isinstance(kind, Setting) and not kind.accepts
     node = from_text(value, where)
-    return Node(value, where) if plain or isinstance(node.value, dict) else node
+    return node if isinstance(node.value, list) or not (plain or isinstance(node.value, dict)) else Node(value, where)
 
 
 def _nested(path: tuple[str, ...], node: Node) -> Node:
@@ -169,6 +169,12 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
         **got,
     )
     _check_hosts(configuration, problems)
+    if any(place.proxy_protocol for place in configuration.listen) and not configuration.settings.get(
+        "trusted_proxies"
+    ):
+        problems.add(
+            given.value["listen"], ("listen",), "proxy_protocol: [settings] trusted_proxies says whose it is taken from"
+        )
     _check_handlers(configuration, problems)
     return configuration
 

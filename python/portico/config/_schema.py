@@ -124,6 +124,7 @@ LISTEN_KEYS = (
     Key("systemd", Text(), "The name of a socket that systemd hands over (`FileDescriptorName=`)."),
     Key("tls", Switch(), "Whether TLS is spoken.", True),
     Key("backlog", Whole(1, 65_535), "How many connections the kernel queues.", "the setting `backlog`"),
+    Key("proxy_protocol", Switch(), "Whether one of `trusted_proxies` says on each connection whose it is.", False),
 )
 
 HOST_KEYS = (
