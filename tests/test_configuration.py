@@ -165,7 +165,7 @@ def test_addresses_in_a_line():
         ("[hosts.a]\ncert = 'a'\nclient_auth = 'maybe'", "portico.toml:3: [hosts.a] client_auth: expected one of none, optional, required"),
         ("[hosts.a]\ncert = 'a'\nhandler = 'site'", "portico.toml:3: [hosts.a] handler: 'site' is not module:name, nor one of [handlers]; there are none"),
         ("[handlers.site]\nfiles = 'x'\n[hosts.a]\ncert = 'a'\nhandler = 'sites'", "portico.toml:5: [hosts.a] handler: 'sites' is not module:name, nor one of [handlers]: did you mean `site`?"),
-        ("[handlers.a]\nkind = 'asgi'", "portico.toml:1: [handlers.a] one of call, files, pages and mounts says what it is; here is none of these"),
+        ("[handlers.a]\nkind = 'asgi'", "portico.toml:1: [handlers.a] one of call, files, pages, site and mounts says what it is; here is none of these"),
         ("[handlers.a]\nfiles = 'x'\ncall = 'a:b'", "here is both call and files"),
         ("[handlers.a]\nfiles = 'x'\nkind = 'asgi'", "portico.toml:3: [handlers.a] kind goes with call"),
         ("[handlers.a]\ncall = 'a:b'\nlisting = true", "portico.toml:3: [handlers.a] listing goes with files"),

@@ -200,18 +200,21 @@ def _check_handlers(configuration: Configuration, problems: Problems) -> None:
                 named = nearest(handler, known) if known else "; there are none"
                 problems.add(node, path, f"{path[-1]}: {handler!r} is not module:name, nor one of [handlers]{named}")
         elif isinstance(handler, dict):
-            says = [key for key in ("call", "files", "pages", "mounts") if key in handler]
+            says = [key for key in _SAYS if key in handler]
             if len(says) != 1:
                 what = f"both {says[0]} and {says[1]}" if says else "none of these"
-                problems.add(node, (*path, ""), f"one of call, files, pages and mounts says what it is; here is {what}")
+                problems.add(
+                    node, (*path, ""), f"one of call, files, pages, site and mounts says what it is; here is {what}"
+                )
             for key in handler.keys() & _GOES_WITH.keys():
                 if says and says[0] not in _GOES_WITH[key]:
                     problems.add(configuration.node(*path, key), (*path, key), f"{key} goes with {_GOES_WITH[key][0]}")
 
 
+_SAYS = ("call", "files", "pages", "site", "mounts")
 _GOES_WITH = {
     **dict.fromkeys(("kind", "factory"), ("call",)),
-    **dict.fromkeys(("index", "listing", "dotfiles", "precompressed", "cache_control"), ("files",)),
+    **dict.fromkeys(("index", "listing", "dotfiles", "precompressed", "cache_control"), ("files", "site")),
 }
 
 

@@ -107,6 +107,7 @@ HANDLER_KEYS = [
     Key("precompressed", Switch(), "Whether `.br`, `.zst` and `.gz` beside a file are sent to who takes them.", True),
     Key("cache_control", Text(), "The `Cache-Control` of every file."),
     Key("pages", PathTo("folder"), "A folder of server pages (`portico.Pages`)."),
+    Key("site", PathTo("folder"), "A folder with both, as `portico serve` has it."),
     Key(
         "mounts",
         Named(Reference()),
