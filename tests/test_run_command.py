@@ -355,7 +355,8 @@ def test_a_bug_is_told_as_one(tmp_path):
 
 def test_a_lifespan_that_fails_is_told_by_its_own_lines(refused, tmp_path):
     (tmp_path / "web.py").write_text(
-        "async def app(scope, receive, send):\n    await receive()\n    raise LookupError('no database')\n"
+        "async def app(scope, receive, send):\n    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
     )
     output = refused("web:app", "--asgi", *CLEAR)
     assert "no database" in output

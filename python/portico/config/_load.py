@@ -149,7 +149,7 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
     admin = values.get("admin") or {}
     if isinstance(admin, Place):
         admin = {"listen": admin}
-    elif "admin" in values and "listen" not in admin:
+    elif values.get("admin") is not None and "listen" not in admin:
         problems.add(given.value["admin"], ("admin", ""), "listen is missing: admin = 9443, say")
     got = {name: values.get(name, DEFAULTS[name]) for name in ("workers", "grace", "ready_timeout", "log_level")}
     configuration = Configuration(
