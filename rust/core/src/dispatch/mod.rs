@@ -33,8 +33,8 @@ use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::{Metrics, RUNS};
-use crate::trace::{self, Trace};
 use crate::record::Record;
+use crate::trace::{self, Trace};
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
