@@ -134,6 +134,21 @@ def test_clear_requests_know_their_host_too(logged, log):
     assert "tls_version" not in entry
 
 
+@pytest.mark.parametrize("form", ["combined", "json"])
+def test_the_client_is_whom_a_trusted_proxy_names(logged, log, form):
+    served = logged(trusted_proxies=["127.0.0.1"], forwarded="x-forwarded", access_log_format=form)
+    served.get("/", headers={"x-forwarded-for": "198.51.100.7, 203.0.113.9"})
+    served.get("/")
+    if form == "combined":
+        assert [line["ip"] for line in log.parsed(2)] == ["203.0.113.9", "127.0.0.1"]
+        return
+    named, own = log.objects(2)
+    assert (named["remote_addr"], named["proxy_addr"]) == ("203.0.113.9", "127.0.0.1")
+    assert "remote_port" not in named
+    assert own["remote_addr"] == "127.0.0.1"
+    assert "proxy_addr" not in own
+
+
 def test_what_goes_over_the_wire_is_counted(logged, log):
     """Bodies as they went, not as handlers have them."""
     served = logged(

@@ -117,7 +117,9 @@ class Server:
         configured = given.pop("trace", None)
         trace = configured if trace is None else trace
         if trace is not None and (not callable(trace) or is_async(trace)):
-            raise ConfigError(f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}")
+            raise ConfigError(
+                f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}"
+            )
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
@@ -134,6 +136,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
+        reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -234,6 +237,7 @@ class Server:
         fd: int | None = None,
         reuse_port: bool = False,
         backlog: int | None = None,
+        proxy_protocol: bool = False,
     ) -> Listener:
         """Begins to accept connections, and returns at once.
 
@@ -247,13 +251,20 @@ class Server:
 
         `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
+        With `proxy_protocol` a proxy in front says first on each connection whose it is, by the PROXY protocol, version
+        1 or 2; that client's address is `peername` then, and what else the proxy tells is `ConnectionInfo.proxy`. Only
+        the addresses of the setting `trusted_proxies` may connect to such a listener, and none without the header,
+        which has to be here within `header_timeout`.
+
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
-        context, `ClosedError` for a closed server.
+        context and for `proxy_protocol` without `trusted_proxies`, `ClosedError` for a closed server.
         """
         self._check_process()
         _check_port(port)
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
+        if not isinstance(proxy_protocol, bool):
+            raise ConfigError(f"proxy_protocol: True or False, not {proxy_protocol!r}")
         path = None if unix is None else os.fspath(unix)
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
@@ -262,7 +273,7 @@ class Server:
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
-        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams)
+        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams, proxy_protocol)
         self._listens = True
         return Listener(listener, self)
 
@@ -388,7 +399,7 @@ class Server:
             except Error as error:
                 self._reports.log_failed(f"{error}; it goes on in the old file")
 
-        with ending_signals(on_signal, on_reopen if self._core.logs_to_file() else None):
+        with ending_signals(on_signal, reopen=on_reopen if self._core.logs_to_file() else None):
             # Not for ever at once: a signal that comes just before the wait does not end it.
             while not self._closed.wait(1.0):
                 pass
@@ -413,7 +424,9 @@ class Server:
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
         it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
         inline. `certificates` is a list, an entry for each context: its `host` (None for the default), the
-        certificate's `subject`, and when that ends, `not_after` in seconds since 1970.
+        certificate's `subject`, and when that ends, `not_after` in seconds since 1970. `latencies` is a list of how
+        long requests took, an entry for each `host`, `route`, `method` and class of `status`: how many there were
+        (`count`), how many `seconds` they took together, and `buckets`, by a bound in seconds how many took no longer.
         """
         self._check_process()
         return {
@@ -559,9 +572,9 @@ def _check_port(port: int) -> None:
         raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
-def _check_grace(grace: float) -> float:
+def _check_grace(grace: float, name: str = "grace") -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
-        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+        raise ConfigError(f"{name}: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
 
 

@@ -10,6 +10,8 @@
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
+//! Where others stand in front, [`proxy`] says whom to believe about clients, before 2 and in 3.
+//!
 //! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself. A response may end
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
@@ -56,7 +58,9 @@ pub mod http;
 pub mod listener;
 pub mod locks;
 mod metrics;
+pub mod proxy;
 pub mod raw;
+mod recent;
 mod record;
 mod request_id;
 pub mod routing;
@@ -71,12 +75,13 @@ pub mod websocket;
 pub use admin::Token;
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
-pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
+pub use dispatch::{Auto, Handler, Inline, Judge, Placing, Pool, Pooled, Reply, Resolved, Roster, Runs, Told};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
-pub use metrics::{Counted, Kind, Stat, statistics};
+pub use metrics::{Counted, Kind, Latency, Stat, statistics};
 pub use raw::{StreamHandler, Streams};
+pub use recent::{Level, Line, Recent};
 pub use routing::{Pattern, Router};
 pub use server::{Server, Spawn, StdThreads};

@@ -1,6 +1,7 @@
 //! What is said of each request when it has ended: a [`Record`] follows it from its head on, and is told as a [`Finished`] to
 //! [`crate::server::Service::finished`], once, however the request ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -86,6 +87,8 @@ pub(crate) struct Finished<'a> {
 pub(crate) struct Details {
     /// The request target, without the host of HTTP/2. Where no head was parsed, the beginning of what came in its place.
     pub(crate) target: Bytes,
+    /// The client that a trusted proxy names; none where none does, and then none where it is hidden.
+    pub(crate) client: Option<Option<SocketAddr>>,
     headers: Bytes,
     /// Where those of [`HEADERS`] are.
     places: [Option<(u32, u32)>; HEADERS.len()],
@@ -96,7 +99,7 @@ const HEADERS: [&str; 4] = ["host", "referer", "user-agent", "traceparent"];
 impl Details {
     pub(crate) fn new(target: Bytes, headers: &Headers) -> Self {
         let (headers, places) = headers.shared(HEADERS);
-        Details { target, headers, places }
+        Details { target, client: None, headers, places }
     }
 
     fn header(&self, at: usize) -> Option<&[u8]> {
@@ -176,9 +179,14 @@ impl Record {
     }
 
     /// Keeps what somebody wants to know of its head.
-    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, service: &Service) {
+    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
+        let service = &connection.service;
         if service.wants_details() {
-            self.details = Some(Box::new(Details::new(target.whole(), headers)));
+            let mut details = Details::new(target.whole(), headers);
+            if let Some(forwarding) = &connection.info.forwarding {
+                details.client = forwarding.read(headers).map(|told| told.client);
+            }
+            self.details = Some(Box::new(details));
         }
         self.id = service.request_id(|name| headers.get(name.as_str())).map(Box::new);
     }

@@ -112,7 +112,7 @@ impl Writer<'_> {
     fn give_up(&mut self, queue: &Queue, lines: &[u8], at: usize) {
         self.dropped += queue.take_dropped();
         let left = memchr::memchr_iter(b'\n', lines.get(at..).unwrap_or_default()).count() as u64;
-        self.metrics.access_log_dropped.add_all(left);
+        self.metrics.access_log_dropped.add_many(left);
         let name = self.target.name();
         tell(
             self.observer,

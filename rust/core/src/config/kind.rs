@@ -10,6 +10,7 @@ use super::{Config, Dispatch};
 use crate::access_log::{LogFormat, LogTarget};
 use crate::http::Response;
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::{Proxies, Style};
 
 /// A value as the caller gave it, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +68,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Any of some words, each once, the preferred first.
     Words(&'static [&'static str]),
+    /// IP addresses, networks, and `unix`.
+    Proxies,
     /// A least and a most number of threads.
     Range {
         /// The least accepted.
@@ -98,6 +101,7 @@ pub(super) enum Checked {
     Choice(String),
     Folder(PathBuf),
     Words(Vec<String>),
+    Proxies(Proxies),
     Pair(usize, usize),
 }
 
@@ -167,6 +171,15 @@ impl Checked {
         }
     }
 
+    pub(super) fn proxies(self) -> Proxies {
+        if let Checked::Proxies(proxies) = self { proxies } else { Proxies::default() }
+    }
+
+    pub(super) fn style(self) -> Option<Style> {
+        let Checked::Choice(word) = self else { return None };
+        Style::named(&word)
+    }
+
     pub(super) fn dispatch(self) -> Dispatch {
         let Checked::Choice(word) = self else { return Dispatch::Auto };
         match word.as_str() {
@@ -197,10 +210,15 @@ impl Kind {
             (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
                 Ok(Checked::Choice(word.to_string()))
             }
-            (Kind::Words(_) | Kind::Folder | Kind::Log | Kind::Header, Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Words(_) | Kind::Folder | Kind::Proxies | Kind::Log | Kind::Header, Value::Nothing) => {
+                Ok(Checked::Nothing)
+            }
             (Kind::Header, Value::Text(name)) if is_free(name) => Ok(Checked::Choice(name.to_string())),
             (Kind::Log, Value::Text(place)) if !place.is_empty() && !place.contains('\0') => {
                 Ok(Checked::Choice(place.to_string()))
+            }
+            (Kind::Proxies, Value::Words(words)) => {
+                Proxies::parse(words.iter().map(AsRef::as_ref)).map(Checked::Proxies)
             }
             (Kind::Folder, Value::Text(path)) if Path::new(path.as_ref()).is_dir() => {
                 Ok(Checked::Folder(PathBuf::from(path.as_ref())))
@@ -237,6 +255,7 @@ impl Kind {
             Kind::Words(words) => {
                 format!("a tuple of any of {}, each once, the preferred first; or None", words.join(", "))
             }
+            Kind::Proxies => "a tuple of IP addresses, networks as \"10.0.0.0/8\", and \"unix\"; or None".into(),
             Kind::Range { min, max } => format!("a pair (least, most) of whole numbers from {min} to {max}"),
         }
     }

@@ -2,8 +2,10 @@
 
 mod kind;
 mod settings;
+pub mod toml;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -13,6 +15,7 @@ pub use settings::SETTINGS;
 use crate::access_log::{LogFormat, LogTarget};
 use crate::error::Error;
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::{Proxies, Style};
 
 /// How `def` handlers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +64,15 @@ pub struct Config {
     pub access_log: Option<LogTarget>,
     pub access_log_format: LogFormat,
     pub request_id_header: Option<HeaderName>,
+    pub trusted_proxies: Arc<Proxies>,
+    pub forwarded: Option<Style>,
     pub dispatch: Dispatch,
     pub threads: (usize, usize),
     pub io_threads: usize,
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
     pub probes: bool,
+    pub max_metric_series: usize,
     pub liveness_timeout: Duration,
 }
 
@@ -105,12 +111,15 @@ impl Default for Config {
             access_log: None,
             access_log_format: LogFormat::Combined,
             request_id_header: None,
+            trusted_proxies: Arc::default(),
+            forwarded: None,
             dispatch: Dispatch::Auto,
             threads: (0, 0),
             io_threads: 0,
             stream_timeout: None,
             stream_threads: 0,
             probes: false,
+            max_metric_series: 0,
             liveness_timeout: zero,
         };
         for setting in SETTINGS {
@@ -139,6 +148,13 @@ impl Config {
         if !config.http1 && !config.http2 {
             return Err(Error::Config(
                 "settings http1 and http2: at least one must be on, or no request can be read".into(),
+            ));
+        }
+        if config.forwarded.is_some() && config.trusted_proxies.is_empty() {
+            return Err(Error::Config(
+                "setting forwarded: anybody may send such a header; name the proxies that are believed, as in \
+                 trusted_proxies=(\"127.0.0.1\",)"
+                    .into(),
             ));
         }
         Ok(config)
@@ -206,6 +222,9 @@ mod tests {
         assert!(refused("access_log", Value::Text("".into())).contains("the path of a file"));
         assert!(refused("http1", Value::Integer(1)).contains("True or False"));
         assert!(refused("form_folder", Value::Text("/no/such/folder".into())).ends_with("not \"/no/such/folder\""));
+        assert!(refused("trusted_proxies", words(&["10.0.0.1/8"])).contains("did you mean \"10.0.0.0/8\""));
+        assert!(refused("trusted_proxies", Value::Text("10.0.0.1".into())).contains("a tuple of IP addresses"));
+        assert!(refused("forwarded", Value::Text("forwarded".into())).contains("trusted_proxies="));
         assert!(refused("form_folder", Value::Text("".into())).contains("a folder that is there"));
     }
 

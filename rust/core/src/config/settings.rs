@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::kind::{Kind, Setting, Value};
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::Style;
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
     Kind::Count { min, max, optional: false, unit }
@@ -212,6 +213,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.backlog = v.count() as i32,
     },
     Setting {
+        name: "trusted_proxies",
+        kind: Kind::Proxies,
+        default: Value::Nothing,
+        doc: "The proxies in front that are believed about clients: by `listen(proxy_protocol=True)`, and by `forwarded`. IP addresses and networks; `unix` is whoever connects to a Unix socket. `()` or None: none.",
+        set: |c, v| c.trusted_proxies = v.proxies().into(),
+    },
+    Setting {
+        name: "forwarded",
+        kind: Kind::Choice(Style::WORDS),
+        default: Value::Text(Cow::Borrowed("off")),
+        doc: "The headers by which `trusted_proxies` say who the client is, and what scheme and host it used: `forwarded` is `Forwarded` (RFC 7239), `x-forwarded` is `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. The proxies have to set or remove what clients send of these; the other kind is not looked at.",
+        set: |c, v| c.forwarded = v.style(),
+    },
+    Setting {
         name: "access_log",
         kind: Kind::Log,
         default: Value::Nothing,
@@ -273,6 +288,13 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Switch(false),
         doc: "Whether ordinary listeners answer `/probe/startup`, `/probe/readiness`, `/probe/liveness` and `/metrics` too, for every host and ahead of its handler. Whoever reaches the server then reads its metrics; `Server.listen_admin` keeps them apart.",
         set: |c, v| c.probes = v.switch(),
+    },
+    Setting {
+        name: "max_metric_series",
+        kind: count(0, 100_000, "series"),
+        default: Value::Integer(500),
+        doc: "The most combinations of host, route, method and class of status for which requests and how long they took are counted apart. Others are counted with `other` for host and route.",
+        set: |c, v| c.max_metric_series = v.count(),
     },
     Setting {
         name: "liveness_timeout",

@@ -82,6 +82,7 @@ fn request(method: &str, target: &str) -> Request {
         id: None,
         route: None,
         pattern: None,
+        told: Default::default(),
         tunnel: false,
     }
 }

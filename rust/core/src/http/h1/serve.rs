@@ -181,7 +181,7 @@ impl Io {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
                     let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
-                    record.describe(&new.target, &new.headers, &self.connection.service);
+                    record.describe(&new.target, &new.headers, &self.connection);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -255,30 +255,34 @@ impl Io {
         let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
         let machine = &mut self.machine;
         let mut now = None;
-        tokio::select! {
-            biased;
-            read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
-                Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
-                Err(_) if idle => Err(Stop::Gone(Close::Client)),
-                Err(_) => Err(Stop::Gone(Close::Aborted)),
-            },
-            () = self.timer.until(deadline) => match wait.refusal() {
-                Some(error) => Err(Stop::Refuse(error)),
-                None => {
-                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
-                    let looked = self.last_look(Close::Idle).await;
-                    if looked.is_err() {
-                        self.connection.trace.tell(|| Step::TimedOut { setting });
-                    }
-                    looked
+        let why = {
+            let _waits = idle.then(|| self.connection.service.metrics.waits());
+            tokio::select! {
+                biased;
+                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
+                    return match read {
+                        Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
+                        Err(_) if idle => Err(Stop::Gone(Close::Client)),
+                        Err(_) => Err(Stop::Gone(Close::Aborted)),
+                    };
                 }
-            },
-            // At the server's end an upload may use the whole grace.
-            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => {
-                self.connection.trace.tell(|| Step::Draining {});
-                self.last_look(Close::Shutdown).await
+                () = self.timer.until(deadline) => match wait.refusal() {
+                    Some(error) => return Err(Stop::Refuse(error)),
+                    None => Close::Idle,
+                },
+                // At the server's end an upload may use the whole grace.
+                () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Close::Shutdown,
             }
+        };
+        let looked = self.last_look(why).await;
+        if looked.is_err() {
+            let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+            self.connection.trace.tell(|| match why {
+                Close::Shutdown => Step::Draining {},
+                _ => Step::TimedOut { setting },
+            });
         }
+        looked
     }
 
     /// Before a connection is closed on which nothing is asked: what has come while this thread was busy elsewhere is read.
@@ -587,15 +591,15 @@ impl Io {
 
     /// The record of a request that is over, whose head may not have come, or was refused.
     fn headless(&mut self) -> &mut Record {
-        let (machine, service) = (&mut self.machine, &self.connection.service);
+        let (machine, connection) = (&mut self.machine, &self.connection);
         self.record.get_or_insert_with(|| match machine.take_refused() {
             Some(Refused::Head(head)) => {
                 let mut record = Record::new(Instant::now(), head.version, head.method.clone());
-                record.describe(&head.target, &head.headers, service);
+                record.describe(&head.target, &head.headers, connection);
                 record
             }
-            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, service),
-            None => Record::without_head(Instant::now(), Bytes::new(), service),
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, &connection.service),
+            None => Record::without_head(Instant::now(), Bytes::new(), &connection.service),
         })
     }
 

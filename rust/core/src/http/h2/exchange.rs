@@ -77,7 +77,7 @@ impl Exchange {
         let mut head = read::head(shared, &parts).inspect(|_| shared.activity.asked());
         match &mut head {
             Ok(request) => {
-                record.describe(&request.target, &request.headers, &connection.service);
+                record.describe(&request.target, &request.headers, connection);
                 request.id = record.id.clone().map(|id| *id);
                 exchange.asked = AcceptEncoding::of(&request.headers);
             }
