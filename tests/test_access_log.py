@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import pytest
@@ -418,17 +419,20 @@ def test_what_waits_is_written_at_the_end(logged, log):
 # ---- classic readers
 
 
-def test_a_classic_parser_reads_the_lines(logged, log):
+@pytest.mark.parametrize("form", ["common", "combined"])
+def test_a_classic_parser_reads_the_lines(logged, log, form):
     apachelogs = pytest.importorskip("apachelogs")
-    served = logged(access_log_format="combined", max_request_read_bytes=10)
+    served = logged(access_log_format=form, max_request_read_bytes=10)
     served.get("/a", headers={"user-agent": 'x "quoted" \\ é'.encode(), "referer": "https://example.com/?a"})
     with served.httpx() as client:
         client.post("/b", content=b"x" * 20)
     with served.wire() as wire:
         wire.send(b"\x00\xff\r\n\r\n").read()
-    parser = apachelogs.LogParser(apachelogs.COMBINED)
+    parser = apachelogs.LogParser(apachelogs.COMBINED if form == "combined" else apachelogs.COMMON)
     a, b, c = [parser.parse(line) for line in log.lines(3)]
     assert (a.request_line, a.final_status, a.bytes_sent) == ("GET /a HTTP/1.1", 200, 8)
-    assert a.headers_in["User-Agent"].encode("latin-1") == 'x "quoted" \\ é'.encode()
+    assert abs(a.request_time.timestamp() - time.time()) < GENEROUS
+    if form == "combined":
+        assert a.headers_in["User-Agent"].encode("latin-1") == 'x "quoted" \\ é'.encode()
     assert (b.request_line, b.final_status) == ("POST /b HTTP/2.0", 413)
     assert (c.request_line, c.final_status) == ("\x00\xff", 400)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
@@ -188,17 +188,20 @@ impl Record {
             }
             self.details = Some(Box::new(details));
         }
-        self.id = service.request_id(|name| headers.get(name.as_str())).map(Box::new);
+        let given = |name: &HeaderName| headers.get(name.as_str());
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
     /// The same of a head that h2 has read, and that is refused.
-    pub(crate) fn describe_parts(&mut self, parts: &Parts, service: &Service) {
+    pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
+        let service = &connection.service;
         if service.wants_details() {
             let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
             let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
             self.details = Some(Box::new(Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)));
         }
-        self.id = service.request_id(|name| parts.headers.get(name).map(HeaderValue::as_bytes)).map(Box::new);
+        let given = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
     /// Puts the id into a response that does not say another one.
@@ -259,4 +262,10 @@ impl Record {
             details: self.details.as_deref(),
         });
     }
+}
+
+/// Whether the peer may say what its requests are called: anybody, unless there are proxies whose business that is.
+fn is_believed(connection: &Connection) -> bool {
+    let proxies = &connection.service.config.trusted_proxies;
+    proxies.is_empty() || proxies.has(&connection.info.peer)
 }

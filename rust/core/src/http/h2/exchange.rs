@@ -54,7 +54,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         let mut record = Record::new(now, Version::HTTP_2, parts.method.clone());
         if let Err(error) = read::check_values(&parts.headers) {
-            record.describe_parts(&parts, &shared.connection.service);
+            record.describe_parts(&parts, &shared.connection);
             shared.connection.refused(&error, record.id.as_deref());
             record.refused(error.refusal);
             record.finish(&shared.connection, now);
@@ -81,7 +81,7 @@ impl Exchange {
                 request.id = record.id.clone().map(|id| *id);
                 exchange.asked = AcceptEncoding::of(&request.headers);
             }
-            Err(_) => record.describe_parts(&parts, &connection.service),
+            Err(_) => record.describe_parts(&parts, connection),
         }
         match head {
             Err(error) => exchange.refuse(&error),
