@@ -1,12 +1,13 @@
 //! What is said of each request when it has ended: a [`Record`] follows it from its head on, and is told as a [`Finished`] to
 //! [`crate::server::Service::finished`], once, however the request ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
@@ -86,6 +87,8 @@ pub(crate) struct Finished<'a> {
 pub(crate) struct Details {
     /// The request target, without the host of HTTP/2. Where no head was parsed, the beginning of what came in its place.
     pub(crate) target: Bytes,
+    /// The client that a trusted proxy names; none where none does, and then none where it is hidden.
+    pub(crate) client: Option<Option<SocketAddr>>,
     headers: Bytes,
     /// Where those of [`HEADERS`] are.
     places: [Option<(u32, u32)>; HEADERS.len()],
@@ -96,7 +99,7 @@ const HEADERS: [&str; 4] = ["host", "referer", "user-agent", "traceparent"];
 impl Details {
     pub(crate) fn new(target: Bytes, headers: &Headers) -> Self {
         let (headers, places) = headers.shared(HEADERS);
-        Details { target, headers, places }
+        Details { target, client: None, headers, places }
     }
 
     fn header(&self, at: usize) -> Option<&[u8]> {
@@ -176,21 +179,29 @@ impl Record {
     }
 
     /// Keeps what somebody wants to know of its head.
-    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, service: &Service) {
+    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
+        let service = &connection.service;
         if service.wants_details() {
-            self.details = Some(Box::new(Details::new(target.whole(), headers)));
+            let mut details = Details::new(target.whole(), headers);
+            if let Some(forwarding) = &connection.info.forwarding {
+                details.client = forwarding.read(headers).map(|told| told.client);
+            }
+            self.details = Some(Box::new(details));
         }
-        self.id = service.request_id(|name| headers.get(name.as_str())).map(Box::new);
+        let given = |name: &HeaderName| headers.get(name.as_str());
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
     /// The same of a head that h2 has read, and that is refused.
-    pub(crate) fn describe_parts(&mut self, parts: &Parts, service: &Service) {
+    pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
+        let service = &connection.service;
         if service.wants_details() {
             let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
             let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
             self.details = Some(Box::new(Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)));
         }
-        self.id = service.request_id(|name| parts.headers.get(name).map(HeaderValue::as_bytes)).map(Box::new);
+        let given = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
     /// Puts the id into a response that does not say another one.
@@ -251,4 +262,10 @@ impl Record {
             details: self.details.as_deref(),
         });
     }
+}
+
+/// Whether the peer may say what its requests are called: anybody, unless there are proxies whose business that is.
+fn is_believed(connection: &Connection) -> bool {
+    let proxies = &connection.service.config.trusted_proxies;
+    proxies.is_empty() || proxies.has(&connection.info.peer)
 }

@@ -190,7 +190,7 @@ impl Io {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
                     let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
-                    record.describe(&new.target, &new.headers, &self.connection.service);
+                    record.describe(&new.target, &new.headers, &self.connection);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -602,15 +602,15 @@ impl Io {
 
     /// The record of a request that is over, whose head may not have come, or was refused.
     fn headless(&mut self) -> &mut Record {
-        let (machine, service) = (&mut self.machine, &self.connection.service);
+        let (machine, connection) = (&mut self.machine, &self.connection);
         self.record.get_or_insert_with(|| match machine.take_refused() {
             Some(Refused::Head(head)) => {
                 let mut record = Record::new(Instant::now(), head.version, head.method.clone());
-                record.describe(&head.target, &head.headers, service);
+                record.describe(&head.target, &head.headers, connection);
                 record
             }
-            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, service),
-            None => Record::without_head(Instant::now(), Bytes::new(), service),
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, &connection.service),
+            None => Record::without_head(Instant::now(), Bytes::new(), &connection.service),
         })
     }
 

@@ -54,7 +54,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         let mut record = Record::new(now, Version::HTTP_2, parts.method.clone());
         if let Err(error) = read::check_values(&parts.headers) {
-            record.describe_parts(&parts, &shared.connection.service);
+            record.describe_parts(&parts, &shared.connection);
             shared.connection.refused(&error, record.id.as_deref());
             record.refused(error.refusal);
             record.finish(&shared.connection, now);
@@ -77,11 +77,11 @@ impl Exchange {
         let mut head = read::head(shared, &parts).inspect(|_| shared.activity.asked());
         match &mut head {
             Ok(request) => {
-                record.describe(&request.target, &request.headers, &connection.service);
+                record.describe(&request.target, &request.headers, connection);
                 request.id = record.id.clone().map(|id| *id);
                 exchange.asked = AcceptEncoding::of(&request.headers);
             }
-            Err(_) => record.describe_parts(&parts, &connection.service),
+            Err(_) => record.describe_parts(&parts, connection),
         }
         match head {
             Err(error) => exchange.refuse(&error),
