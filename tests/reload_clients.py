@@ -29,12 +29,14 @@ class Client:
     def __init__(self, connect, stopped, seed):
         self.connect, self.stopped, self.random = connect, stopped, random.Random(seed)
         self.sent = self.answered = self.connections = 0
+        self.connects = threading.Event()
+        self.connects.set()
         self.lost = []
         self.who = set()
         self.thread = threading.Thread(target=self._run, name=f"{type(self).__name__} {seed}")
 
     def _run(self):
-        while not self.stopped.is_set():
+        while not self.stopped.is_set() and self.connects.is_set():
             before = self.sent - self.answered
             try:
                 with contextlib.closing(self.connect(*self.alpn())) as wire:
@@ -211,6 +213,11 @@ class Crowd:
         for client in self.clients:
             client.thread.join(GENEROUS)
             assert not client.thread.is_alive(), client.thread
+
+    def stop_connecting(self):
+        """Every client goes on asking where it is connected, and does not connect again."""
+        for client in self.clients:
+            client.connects.clear()
 
     @property
     def sent(self):

@@ -1,6 +1,9 @@
 """What the workers of `test_reload.py` run. A module of its own, because other interpreters import it."""
 
+import functools
+import logging
 import os
+import pathlib
 
 import portico
 
@@ -35,3 +38,25 @@ def handler(answer, count):
     router.add_route("GET", "/", answer)
     router.add_route("POST", "/upload", answer)
     return router
+
+
+def program(folder):
+    """A whole program: tells its process, its ports and its workers, and serves until a signal ends it. `folder` has the
+    certificate, and a file `broken` while the program shall not come to serve."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO)
+    folder = pathlib.Path(folder)
+    if (folder / "broken").exists():
+        raise SystemExit("broken: no program to serve")
+    main = functools.partial(serve_from, cert=folder / "cert.pem", key=folder / "key.pem", counter=folder / "taken")
+    made = portico.Workers(main, workers=2, listen=[0, {"port": 0, "tls": False}])
+    made.start()
+    print("serves", os.getpid(), *made.ports, *made.pids, flush=True)
+    made.run_forever()
+    print("ended", os.getpid(), made.restarts, flush=True)
+
+
+def serve_from(worker, cert, key, counter):
+    """The same, for workers that fail while there is a file `broken` beside the counter."""
+    if (counter.parent / "broken").exists():
+        raise LookupError("the new code is broken")
+    serve(worker, cert, key, counter)

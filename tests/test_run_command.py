@@ -291,3 +291,52 @@ def test_help_is_worth_reading(capsys):
     told = capsys.readouterr().out
     for part in ("examples:\n  portico run app:hello\n", "--workers N", "--set NAME=VALUE", "SIGHUP", "portico.toml"):
         assert part in told
+
+
+# ---- seen from outside
+
+
+def test_each_worker_has_an_admin_listener(run):
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        first = one.getsockname()[1]
+    running = run("app:pid", "--workers", "2", "--admin", str(first), *CLEAR)
+    ports = running.ready()
+    assert (
+        f"Metrics, probes and the dashboard: http://127.0.0.1:{first}/ http://127.0.0.1:{first + 1}/" in running.output
+    )
+    for port in (first, first + 1):
+        assert request(port, "GET", "/probe/readiness").status == 200
+        assert "portico_" in request(port, "GET", "/metrics").text
+    running.signal(signal.SIGHUP)
+    running.wait_for("portico.run: reloaded in")
+    assert request(first, "GET", "/probe/readiness").status == 200
+    assert ask(ports[0]) != str(running.process.pid)
+
+
+def test_an_admin_listener_for_others_wants_a_token(refused, run, tmp_path):
+    output = refused("app:hello", "--admin", "0.0.0.0:0", *CLEAR)
+    assert "token" in output
+    (tmp_path / "token").write_text("a-token-of-24-characters\n")
+    write(tmp_path / "portico.toml", '[admin]\nlisten = "0.0.0.0:0"\ntoken_file = "token"\n')
+    running = run("app:hello", "--config", "portico.toml", *CLEAR)
+    running.ready()
+    port = int(re.search(r"dashboard: http://0\.0\.0\.0:(\d+)/", running.output)[1])
+    assert request(port, "GET", "/metrics").status == 401
+    shown = {"authorization": "Bearer a-token-of-24-characters"}
+    assert request(port, "GET", "/metrics", headers=shown).status == 200
+
+
+def test_a_trace_is_printed(run):
+    running = run("app:hello", "--trace", *CLEAR)
+    (port,) = running.ready()
+    ask(port)
+    running.wait_for("accepted")
+    running.wait_for("closed")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_access_log_is_written(run, tmp_path, workers):
+    running = run("app:hello", "--workers", workers, "--access-log", "access.log", *CLEAR)
+    (port,) = running.ready()
+    ask(port, "/logged")
+    wait_until(lambda: '"GET /logged HTTP/1.1" 200' in (tmp_path / "access.log").read_text(), "the line")

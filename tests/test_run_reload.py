@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from clients import Wire, request, trusting, wait_until
+from clients import Wire, refuses, request, trusting, wait_until
 from portico.cli import _control
 from programs import Program
 from running import APP, Running, write
@@ -81,7 +81,7 @@ def test_new_code_is_taken(run, reload, tmp_path):
     [
         ("def app(request)\n", ["handler 'web:app': importing web failed", 'web.py", line 1', "SyntaxError"]),
         ("app = 3\n", ["'web:app' is a int, which can answer nothing"]),
-        ("import os\nos._exit(7)\n", ["worker 0", "ended with exit code 7"]),
+        ("import os\nos._exit(7)\n", ["(pid", "ended with exit code 7"]),
     ],
 )
 def test_code_that_is_broken_is_refused_and_the_old_serves_on(run, reload, tmp_path, text, words):
@@ -319,3 +319,105 @@ def test_an_open_response_does_not_hold_up_development(run, tmp_path):
         (tmp_path / "app.py").write_text(APP.replace('"slow"', '"new"'))
         running.wait_for("portico.run: reloaded in")
         assert request(port, "GET", "/?0").text == "new"
+
+
+# ---- what may change
+
+
+def test_addresses_that_change_are_opened_and_closed(run, reload, tmp_path):
+    text = 'handler = "app:hello"\nworkers = {}\nlisten = [{}]\n'
+    first, second = '"http://127.0.0.1:0"', '{ unix = "a.sock", tls = false }'
+    write(tmp_path / "portico.toml", text.format(1, first))
+    running = run()
+    (port,) = running.ready()
+    write(tmp_path / "portico.toml", text.format(2, f"{first}, {second}"))
+    code, told = reload()
+    assert code == 0, told
+    assert f"at http://127.0.0.1:{port}, http+unix://" in told, "the port that the machine chose stays"
+    assert told.endswith("by 2 workers\n")
+    assert (tmp_path / "a.sock").is_socket()
+    assert request(port, "GET", "/x").text == "hello /x"
+    write(tmp_path / "portico.toml", text.format(1, second))
+    assert reload()[0] == 0
+    assert refuses(port)
+    assert (tmp_path / "a.sock").is_socket()
+    assert running.signal(signal.SIGTERM).end() == 0
+    assert not (tmp_path / "a.sock").exists()
+
+
+def test_an_address_that_cannot_be_had_is_refused(run, reload, tmp_path):
+    text = 'handler = "app:hello"\nlisten = [{}]\n'
+    write(tmp_path / "portico.toml", text.format('"http://127.0.0.1:0"'))
+    (port,) = run().ready()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other = taken.getsockname()[1]
+        write(tmp_path / "portico.toml", text.format(f'"http://127.0.0.1:0", "http://127.0.0.1:{other}"'))
+        code, told = reload()
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{other}: Address already in use" in told
+    assert request(port, "GET", "/x").text == "hello /x"
+
+
+def test_another_handler_is_taken(run, reload, tmp_path):
+    text = 'handler = "app:{}"\nlisten = "http://127.0.0.1:0"\n'
+    write(tmp_path / "portico.toml", text.format("hello"))
+    (port,) = run().ready()
+    write(tmp_path / "portico.toml", text.format("wsgi_app"))
+    assert reload()[0] == 0
+    assert request(port, "GET", "/x").text == "wsgi /x"
+
+
+# ---- another process takes over
+
+
+def test_sigusr2_has_a_successor_take_over(run, reload, tmp_path):
+    version(tmp_path, 1)
+    running = run("web:app", "--control", "mine.sock", "--pid-file", "pid", *CLEAR)
+    (port,) = running.ready()
+    assert ask(port) == "1"
+    version(tmp_path, 22)
+    running.signal(signal.SIGUSR2)
+    running.wait_for("^Ctrl-C stops the server")
+    assert running.process.wait(60) == 0, "the old one has ended as it was asked to"
+    successor = int((tmp_path / "pid").read_text())
+    try:
+        assert successor != running.process.pid
+        assert ask(port) == "22"
+        code, told = reload("--control", str(tmp_path / "mine.sock"))
+        assert code == 0, told
+    finally:
+        os.kill(successor, signal.SIGTERM)
+    wait_until(lambda: refuses(port), "the successor to end")
+    wait_until(lambda: not (tmp_path / "pid").exists() and not (tmp_path / "mine.sock").exists(), "its files to go")
+
+
+def test_a_successor_that_fails_leaves_the_old_serving(run, reload, tmp_path):
+    version(tmp_path, 1)
+    running = run("web:app", "--control", "mine.sock", "--pid-file", "pid", *CLEAR)
+    (port,) = running.ready()
+    write(tmp_path / "web.py", "1 / 0")
+    running.signal(signal.SIGUSR2)
+    running.wait_for("portico.run: not upgraded, what ran goes on: the successor")
+    assert ask(port) == "1"
+    assert (tmp_path / "pid").read_text() == f"{running.process.pid}\n"
+    version(tmp_path, 22)
+    assert reload("--control", str(tmp_path / "mine.sock"))[0] == 0
+    assert ask(port) == "22"
+
+
+# ---- logs
+
+
+def test_sigusr1_opens_log_files_anew(run, tmp_path):
+    running = run("app:hello", "--workers", "2", "--access-log", "access.log", *CLEAR)
+    (port,) = running.ready()
+    log = tmp_path / "access.log"
+    request(port, "GET", "/one")
+    wait_until(lambda: "/one" in log.read_text(), "a line")
+    log.rename(tmp_path / "access.log.1")
+    running.signal(signal.SIGUSR1)
+    wait_until(log.exists, "a new file")
+    for _ in range(10):
+        request(port, "GET", "/two")
+    wait_until(lambda: log.read_text().count("/two") == 10, "both workers to write there")
+    assert running.signal(signal.SIGTERM).end() == 0

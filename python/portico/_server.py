@@ -117,7 +117,9 @@ class Server:
         configured = given.pop("trace", None)
         trace = configured if trace is None else trace
         if trace is not None and (not callable(trace) or is_async(trace)):
-            raise ConfigError(f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}")
+            raise ConfigError(
+                f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}"
+            )
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
@@ -235,6 +237,7 @@ class Server:
         fd: int | None = None,
         reuse_port: bool = False,
         backlog: int | None = None,
+        proxy_protocol: bool = False,
     ) -> Listener:
         """Begins to accept connections, and returns at once.
 
@@ -248,13 +251,20 @@ class Server:
 
         `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
+        With `proxy_protocol` a proxy in front says first on each connection whose it is, by the PROXY protocol, version
+        1 or 2; that client's address is `peername` then, and what else the proxy tells is `ConnectionInfo.proxy`. Only
+        the addresses of the setting `trusted_proxies` may connect to such a listener, and none without the header,
+        which has to be here within `header_timeout`.
+
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
-        context, `ClosedError` for a closed server.
+        context and for `proxy_protocol` without `trusted_proxies`, `ClosedError` for a closed server.
         """
         self._check_process()
         _check_port(port)
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
+        if not isinstance(proxy_protocol, bool):
+            raise ConfigError(f"proxy_protocol: True or False, not {proxy_protocol!r}")
         path = None if unix is None else os.fspath(unix)
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
@@ -263,7 +273,7 @@ class Server:
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
-        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams)
+        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams, proxy_protocol)
         self._listens = True
         return Listener(listener, self)
 

@@ -6,6 +6,7 @@ are; a library would be longer than its use."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -15,6 +16,8 @@ from ._errors import ConfigError
 
 # The first descriptor that is handed over: SD_LISTEN_FDS_START.
 _FIRST = 3
+# For a successor of this process.
+_HANDED_ON = "PORTICO_SYSTEMD_SOCKETS"
 # Nobody hands over more.
 _MOST = 1_000
 
@@ -25,6 +28,8 @@ def handed_over(environment: Mapping[str, str] | None = None) -> dict[str, list[
 
     Raises `ConfigError` where what it says is no number."""
     environment = os.environ if environment is None else environment
+    if handed_on := environment.get(_HANDED_ON):
+        return dict(json.loads(handed_on))
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return {}
     count = environment.get("LISTEN_FDS", "0")
@@ -38,9 +43,17 @@ def handed_over(environment: Mapping[str, str] | None = None) -> dict[str, list[
     return found
 
 
+def hand_on(sockets: Mapping[str, list[int]]) -> None:
+    """Tells a process that this one starts, to take its place, what was handed over: names, and the numbers by which it
+    finds the sockets among those that it is given. It is the one that gives signs of life from then on."""
+    if sockets:
+        os.environ[_HANDED_ON] = json.dumps(sockets)
+    os.environ.pop("WATCHDOG_PID", None)
+
+
 def forget_handed_over() -> None:
     """Takes the variables away, so that no program that this one starts takes them for its own."""
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", _HANDED_ON):
         os.environ.pop(name, None)
 
 

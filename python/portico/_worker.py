@@ -96,6 +96,9 @@ class Worker:
         # As long as nothing is in flight it just ends the process, whatever that is busy with: a handler in Python
         # would come too late if the signal came right before the main thread begins to wait for something.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # What a service manager may send to every process of a service, and is meant for the supervisor.
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
 
     def _take_sigterm(self) -> None:

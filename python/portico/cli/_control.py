@@ -13,7 +13,7 @@ import stat
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ _PATIENCE = 5.0
 
 def folders() -> list[Path]:
     """Where the sockets of servers are that say nothing else, the one for new ones first."""
+    if own := os.environ.get("RUNTIME_DIRECTORY", ""):  # systemd.exec(5): the service's own, and of nobody else
+        return [Path(own.split(":")[0])]
     found = []
-    if own := os.environ.get("RUNTIME_DIRECTORY", ""):  # systemd.exec(5)
-        found.append(Path(own.split(":")[0]))
     if os.geteuid() == 0:
         found.append(Path("/run/portico"))
     elif (users := os.environ.get("XDG_RUNTIME_DIR", "")).startswith("/"):
@@ -42,13 +42,14 @@ def folders() -> list[Path]:
 class Control:
     """The server's side: a socket that only this user, and root, may use."""
 
-    def __init__(self, path: Path | None, commands: dict[str, Callable[[], Answer]]) -> None:
-        """`commands` answer, each on a thread of its own. Raises `ConfigError` where the socket cannot be made."""
+    def __init__(self, path: Path | None, commands: Mapping[str, Callable[[], Answer]], succeeds: bool = False) -> None:
+        """`commands` answer, each on a thread of its own. One that `succeeds` another takes the place of its socket.
+        Raises `ConfigError` where the socket cannot be made."""
         self._commands = commands
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self.path = path if path is not None else _own_folder() / f"{os.getpid()}.sock"
-            _bind(self._socket, self.path)
+            _bind(self._socket, self.path, succeeds)
             os.chmod(self.path, 0o600)
             self._socket.listen(16)
             found = os.lstat(self.path)
@@ -151,8 +152,13 @@ def _is_own(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
-def _bind(listening: socket.socket, path: Path) -> None:
+def _bind(listening: socket.socket, path: Path, succeeds: bool) -> None:
     """Binds to a path, also where a server that died has left its socket."""
+    if succeeds and path.is_socket():
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        listening.bind(os.fspath(draft))
+        os.replace(draft, path)
+        return
     try:
         listening.bind(os.fspath(path))
     except OSError as error:

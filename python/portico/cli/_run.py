@@ -98,6 +98,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="where metrics, probes and the dashboard are found (default: nowhere); further workers take the "
         "next ports",
     )
+    parser.add_argument(
+        "--access-log",
+        metavar="FILE",
+        help="where each request that has ended gets a line: a file, - or stderr; "
+        "--set access_log_format=json says which form",
+    )
     parser.add_argument("--trace", action="store_true", default=None, help="print each step of each connection")
     add_log_level(parser, "info")
 
@@ -117,6 +123,8 @@ def options_of(arguments: argparse.Namespace) -> Options:
     for name in ("workers", "grace", "log_level", "app_dir", "control", "pid_file", "admin", "trace"):
         if (value := getattr(arguments, name)) is not None:
             flags.append(((name,), value, f"--{name.replace('_', '-')}"))
+    if arguments.access_log is not None:
+        flags.append((("settings", "access_log"), arguments.access_log, "--access-log"))
     each("--listen", Place.parse, arguments.listen)
     flags += [(("listen",), text, "--listen") for text in arguments.listen]
     flags += [(("hosts", name), host, "--host") for name, host in each("--host", parse_host, arguments.host)]

@@ -21,6 +21,7 @@ from typing import Any
 
 from portico import _greeting, _systemd, config
 from portico._errors import ConfigError, Error, ListenError, WorkerError
+from portico._succession import VARIABLE
 from portico._workers import Workers
 
 from . import _watching, _worker_main
@@ -34,6 +35,12 @@ _logger = logging.getLogger("portico.run")
 _LOOK = 0.5
 # While somebody develops, old workers are not waited for longer: browsers hold connections open.
 _DEVELOPING_GRACE = 1.0
+# For how long old workers read on what is idle, so that no client sends into a connection that is being closed.
+_IDLE = 5.0
+# How long a reload waits for old workers. They accept nobody from their first moment on.
+_OLD_END = 3.0
+# Tells a successor which port was asked for where nobody said one, by which it finds the socket.
+_PORT_BY_ITSELF = "PORTICO_PORT_BY_ITSELF"
 # How many files are named that have changed.
 _NAMED = 3
 
@@ -50,8 +57,15 @@ class Supervisor:
         self._manager = _systemd.Manager()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._workers: Workers | None = None
-        self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
+        # How many of its last addresses are those of admin listeners.
         self._admins = 0
+        # Taking over from another process, whose socket and file these become when this one serves.
+        self._succeeds = VARIABLE in os.environ
+        self._closing = contextlib.ExitStack()
+        # Where to listen if nobody says it.
+        port = int(os.environ.pop(_PORT_BY_ITSELF, _greeting.PORT))
+        self._by_itself: list[dict[str, Any]] = [{"port": port}]
+        self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
         self._failure: BaseException | None = None
         self._reloading = threading.Lock()
         self._hangups = threading.BoundedSemaphore(2)
@@ -59,10 +73,12 @@ class Supervisor:
     def run(self) -> int:
         """Serves until SIGINT or SIGTERM, and returns the exit code. Raises `ConfigError` and `ListenError` where it
         does not come to serve."""
-        addresses = config.addresses(self._configuration.listen, self._handed_over)
+        addresses = self._addresses_of(self._configuration)
         _systemd.forget_handed_over()
-        with self._signals(), self._pid_file(), self._control():
-            self._start(addresses or [{"port": _greeting.PORT}], or_any_port=not addresses)
+        with self._signals(), self._closing:
+            if not self._succeeds:
+                self._be_found()
+            self._start(addresses, or_any_port=addresses is self._by_itself)
             if self._develop:
                 self._on_thread("watch", self._watch)
             while self._state != "ended":
@@ -78,11 +94,10 @@ class Supervisor:
     # ---- its life
 
     def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
-        admins = config.admin_addresses(self._configuration.admin, self._configuration.workers)
-        self._admins = len(admins)
+        listen, self._admins = self._listen(self._configuration, addresses)
         workers = self._workers = Workers(
-            functools.partial(_worker_main.main, options=self._options, admins=len(admins)),
-            listen=[*addresses, *admins],
+            self._main(self._admins),
+            listen=listen,
             workers=self._configuration.workers,
             ready_timeout=self._configuration.ready_timeout,
         )
@@ -92,7 +107,8 @@ class Supervisor:
                 workers.start()
             except ListenError as error:
                 if or_any_port and error.errno == errno.EADDRINUSE:
-                    self._events.put(functools.partial(self._start, [{"port": 0}]))
+                    self._by_itself = [{"port": 0}]
+                    self._events.put(functools.partial(self._start, self._by_itself))
                 else:
                     self._events.put(functools.partial(self._fail, error))
             except WorkerError as error:
@@ -104,10 +120,23 @@ class Supervisor:
 
         self._on_thread("start", start)
 
+    def _main(self, admins: int) -> functools.partial[None]:
+        return functools.partial(_worker_main.main, options=self._options, admins=admins)
+
+    @staticmethod
+    def _listen(
+        configuration: config.Configuration, addresses: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Where all workers listen, and behind that each its admin listener, and how many of these there are."""
+        admins = config.admin_addresses(configuration.admin, configuration.workers)
+        return [*addresses, *admins], len(admins)
+
     def _on_started(self) -> None:
         if self._state != "starting":
             return
         assert self._workers is not None
+        if self._succeeds:
+            self._be_found()
         self._state = "running"
         remark = ""
         if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
@@ -132,6 +161,7 @@ class Supervisor:
         if self._state != "closing":
             self._manager.stopping()
         self._state = "closing"
+
         workers = self._workers
         assert workers is not None
 
@@ -168,19 +198,36 @@ class Supervisor:
             _logger.info("reloading (%s)", told_by)
             self._manager.reloading()
             try:
-                configuration, problems = config.load(self._options)
-                problems.raise_any()
-                self._workers.reload(_DEVELOPING_GRACE if self._develop else configuration.grace)
+                configuration = self._load()
+                listen, admins = self._listen(configuration, self._addresses_of(configuration))
+                grace, idle = (_DEVELOPING_GRACE, 0.0) if self._develop else (configuration.grace, _IDLE)
+                with self._workers._reloading:
+                    old = self._workers._renew(grace, idle, self._main(admins), listen, configuration.workers)
             except Error as error:
                 text = _told(error) if isinstance(error, WorkerError) else str(error)
                 _logger.error("not reloaded, what ran goes on: %s", text)
                 self._manager.ready(f"{self._status()}; the last reload failed")
                 return {"ok": False, "text": text}
-            self._configuration = configuration
+            self._configuration, self._admins = configuration, admins
+            # So that who asks next is answered by new code. What old workers still have to finish may take longer.
+            end = time.monotonic() + _OLD_END
+            for process in old:
+                process.ended.wait(max(0.0, end - time.monotonic()))
             text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
             _logger.info("%s", text)
             self._manager.ready(self._status())
             return {"ok": True, "text": text}
+
+    def _load(self) -> config.Configuration:
+        configuration, problems = config.load(self._options)
+        problems.raise_any()
+        if configuration.workers == 0:
+            raise ConfigError("workers: this server has a supervisor; 0 workers want a start without it")
+        return configuration
+
+    def _addresses_of(self, configuration: config.Configuration) -> list[dict[str, Any]]:
+        """Where to listen; where nothing is said that is what it was from the start."""
+        return config.addresses(configuration.listen, self._handed_over) or self._by_itself
 
     def _on_hangup(self) -> None:
         # One that is under way, and one after it that sees what has changed meanwhile: more would do the same again.
@@ -193,6 +240,24 @@ class Supervisor:
                     self._hangups.release()
 
             self._on_thread("reload", reload)
+
+    def _upgrade(self) -> None:
+        """Another process of this program goes on, with the same sockets: for a new version of portico itself."""
+        with self._reloading:
+            if self._state != "running":
+                return
+            assert self._workers is not None
+            _systemd.hand_on(self._handed_over)
+            os.environ[_PORT_BY_ITSELF] = str(self._by_itself[0]["port"])
+            try:
+                pid = self._workers.upgrade(self._configuration.grace)
+            except Error as error:
+                _logger.error("not upgraded, what ran goes on: %s", error)
+                return
+            self._manager.main_pid(pid)
+            self._state = "closing"
+            self._workers._closed.wait()
+            self._events.put(self._on_closed)
 
     def _tell(self) -> Answer:
         text = self._status() if self._state == "running" else self._state
@@ -225,14 +290,13 @@ class Supervisor:
 
     def _start_again(self) -> None:
         try:
-            configuration, problems = config.load(self._options)
-            problems.raise_any()
-            addresses = config.addresses(configuration.listen, self._handed_over)
+            configuration = self._load()
+            addresses = self._addresses_of(configuration)
         except ConfigError as error:
             self._fail(error)
             return
         self._configuration, self._state = configuration, "starting"
-        self._start(addresses or [{"port": _greeting.PORT}], or_any_port=not addresses)
+        self._start(addresses, or_any_port=addresses is self._by_itself)
 
     # ---- who may tell it
 
@@ -242,7 +306,7 @@ class Supervisor:
             # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
             self._events.put(functools.partial(self._on_signal, number))
 
-        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
         before = {number: signal.signal(number, on_signal) for number in taken}
         try:
             yield
@@ -255,6 +319,8 @@ class Supervisor:
             self._on_hangup()
         elif number == signal.SIGUSR1:
             self._pass_on(number)
+        elif number == signal.SIGUSR2:
+            self._on_thread("upgrade", self._upgrade)
         else:
             self._end(0.0 if self._state == "closing" else self._configuration.grace)
 
@@ -264,43 +330,34 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    @contextlib.contextmanager
-    def _control(self) -> Iterator[None]:
+    def _be_found(self) -> None:
+        """Makes the socket for `portico reload` and the file with the number of the process, until the end."""
         path = self._configuration.control
+        commands = {"reload": lambda: self._reload("portico reload"), "status": self._tell}
         try:
-            control = Control(path, {"reload": lambda: self._reload("portico reload"), "status": self._tell})
+            self._closing.callback(Control(path, commands, self._succeeds).close)
         except ConfigError as error:
             if path is not None:
                 raise
             # As in a container whose file system cannot be written; SIGHUP is left.
             _logger.warning("%s", error)
-            yield
-            return
-        try:
-            yield
-        finally:
-            control.close()
-
-    @contextlib.contextmanager
-    def _pid_file(self) -> Iterator[None]:
-        path = self._configuration.pid_file
-        if path is None:
-            yield
-            return
-        try:
-            path.write_text(f"{os.getpid()}\n")
-        except OSError as error:
-            raise ConfigError(f"pid_file: cannot write {path}: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                if int(path.read_text()) == os.getpid():  # not that of a successor
-                    path.unlink()
+        if (path := self._configuration.pid_file) is not None:
+            try:
+                path.write_text(f"{os.getpid()}\n")
+            except OSError as error:
+                raise ConfigError(f"pid_file: cannot write {path}: {error.strerror}") from error
+            self._closing.callback(_remove_pid_file, path)
 
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
+
+
+def _remove_pid_file(path: Path) -> None:
+    """Not that of a successor."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(path.read_text()) == os.getpid():
+            path.unlink()
 
 
 def _told(error: WorkerError) -> str:

@@ -8,11 +8,12 @@ import signal
 import sys
 
 from portico import _logs, config
-from portico._errors import ConfigError
+from portico._errors import ClosedError, ConfigError
 from portico._server import Server
 from portico._worker import RAISED, Worker
 
 from ._exits import Exit
+from ._words import what
 
 
 def main(worker: Worker, options: config.Options, admins: int) -> None:
@@ -35,6 +36,12 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
             server.serve_forever(configuration.grace)
     except ConfigError as error:
         worker._tell(RAISED, str(error))
+        sys.exit(Exit.MISTAKE)
+    except ClosedError:
+        raise  # the end came between two lines
+    except Exception as error:
+        # As a lifespan that fails: the program's own lines are to blame.
+        worker._tell(RAISED, f"starting {what(configuration)} failed\n{config.told(error)}")
         sys.exit(Exit.MISTAKE)
 
 
@@ -63,6 +70,12 @@ def prepare(
     problems.raise_any()
     assert server is not None
     if listens_tls and not configuration.hosts:
-        made = config.own_certificate()
+        try:
+            made = config.own_certificate()
+        except ConfigError as error:
+            raise ConfigError(
+                f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
+                "portico.toml, or listen in the clear by http://"
+            ) from error
         config.add_host(server, "default", {"cert": made.cert, "key": made.key})
     return server

@@ -13,6 +13,7 @@ from ._effective import effective
 from ._load import DEFAULT_FILE, Configuration, Options, load
 from ._nodes import Problems
 from ._places import FORMS, Place, parse_host
+from ._program import told
 from ._schema import json_schema
 from ._sockets import addresses, admin_addresses
 
@@ -33,4 +34,5 @@ __all__ = [
     "load",
     "own_certificate",
     "parse_host",
+    "told",
 ]

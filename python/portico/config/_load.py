@@ -128,7 +128,8 @@ def _node(path: tuple[str, ...], value: Any, where: str) -> Node:
     if not isinstance(value, str):
         return from_plain(value, where)
     kind = next((key.kind for key in (SETTING_KEYS if len(path) > 1 else ROOT.keys) if key.name == path[-1]), None)
-    plain = isinstance(kind, Setting) and dict(kind.accepts).get("type") == "string"
+    # Of these the core alone knows what they are: texts.
+    plain = isinstance(kind, Setting) and not kind.accepts
     node = from_text(value, where)
     return Node(value, where) if plain or isinstance(node.value, dict) else node
 

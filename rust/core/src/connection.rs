@@ -14,6 +14,7 @@ use crate::http::target::split_port;
 use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
 use crate::metrics::{Close, HandshakeFailure, Metrics, State, Within};
+use crate::proxy::{Forwarding, Proxied};
 use crate::raw;
 use crate::server::Service;
 use crate::shutdown::out_of_patience;
@@ -64,6 +65,10 @@ pub struct ConnectionInfo {
     pub resumed: bool,
     /// The certificate by which the client identified itself, DER; see [`crate::tls::Certificate`].
     pub peer_certificate: Option<Bytes>,
+    /// What a proxy said by the PROXY protocol; `peer` and `local` are what it told then.
+    pub proxy: Option<Arc<Proxied>>,
+    /// What the peer says of clients in headers is believed, and how it says it.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
 }
 
 impl ConnectionInfo {
@@ -81,7 +86,24 @@ impl ConnectionInfo {
             alpn: None,
             resumed: false,
             peer_certificate: None,
+            proxy: None,
+            forwarding: None,
         }
+    }
+
+    /// Whether the client speaks TLS: to this end, or to a proxy that says so by the PROXY protocol.
+    pub fn is_secure(&self) -> bool {
+        self.secure || self.proxy.as_ref().is_some_and(|proxy| proxy.header.more.tls.is_some())
+    }
+
+    /// Believes what the peer says of its clients, where it is one of those that are trusted. An address that a proxy told is
+    /// one like any other; where it told none there is nobody to believe.
+    fn believe(&mut self, forwarding: Option<&Arc<Forwarding>>) {
+        let is_known = match &self.proxy {
+            None => true,
+            Some(proxy) => proxy.header.addresses.is_some() && matches!(self.peer, Address::Inet(_)),
+        };
+        self.forwarding = forwarding.filter(|it| is_known && it.proxies.has(&self.peer)).cloned();
     }
 }
 
@@ -190,13 +212,12 @@ fn host_name(host: &str) -> &str {
 pub(crate) async fn run(
     service: Arc<Service>,
     socket: Socket,
-    peer: Address,
-    local: Address,
+    mut info: ConnectionInfo,
     spoken: Spoken,
     mut opened: Opened,
 ) {
-    let Spoken { tls: secure, streams } = spoken;
-    let mut info = ConnectionInfo::new(opened.id, peer, local, secure);
+    let Spoken { tls: secure, streams, .. } = spoken;
+    info.believe(service.forwarding.as_ref());
     let mut within = service.metrics.within(State::Handshake);
     let (stream, context) = if secure {
         opened.trace.tell(|| Event::HandshakeBegun {});

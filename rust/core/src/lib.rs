@@ -10,6 +10,8 @@
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
+//! Where others stand in front, [`proxy`] says whom to believe about clients, before 2 and in 3.
+//!
 //! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself. A response may end
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
@@ -55,6 +57,7 @@ pub mod http;
 pub mod listener;
 pub mod locks;
 mod metrics;
+pub mod proxy;
 pub mod raw;
 mod recent;
 mod record;

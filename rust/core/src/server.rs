@@ -20,6 +20,7 @@ use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
 use crate::metrics::{Counted, Latency, Metrics};
+use crate::proxy::Forwarding;
 use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
@@ -72,6 +73,8 @@ pub(crate) struct Service {
     /// Whether there was ever one.
     pub(crate) has_listened: AtomicBool,
     pub(crate) pulse: Pulse,
+    /// Where headers of proxies are believed.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -169,7 +172,9 @@ impl Server {
         spawn: Arc<dyn Spawn>,
         (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
     ) -> Self {
+        let forwarding = config.forwarded.map(|style| Forwarding { style, proxies: config.trusted_proxies.clone() });
         let service = Arc::new(Service {
+            forwarding: forwarding.map(Arc::new),
             hosts,
             only,
             metrics: Arc::new(Metrics::new(&config)),
@@ -290,8 +295,16 @@ impl Server {
     /// Begins to accept connections on it.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Listen`]: the machine has no threads to give.
+    /// [`Error::Closed`]; [`Error::Config`] for the PROXY protocol without `trusted_proxies`; [`Error::Listen`]: the machine
+    /// has no threads to give.
     pub fn accept(&self, bound: Bound) -> Result<Listener, Error> {
+        if bound.has_proxy_protocol() && self.service.config.trusted_proxies.is_empty() {
+            return Err(Error::Config(
+                "proxy_protocol needs to know whom to believe: give the server the addresses of the proxies that connect to it, \
+                 as in trusted_proxies=(\"10.0.0.5\", \"192.168.0.0/16\", \"unix\")"
+                    .into(),
+            ));
+        }
         Ok(listener::start(self.service.clone(), &self.event_loops()?, bound))
     }
 

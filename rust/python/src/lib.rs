@@ -39,6 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<uploads::BodyStream>()?;
     module.add_class::<connection::ConnectionInfo>()?;
     module.add_class::<connection::PeerCertificate>()?;
+    module.add_class::<connection::ProxyInfo>()?;
     module.add_class::<files::FileBody>()?;
     module.add_class::<files::StaticFiles>()?;
     module.add_class::<forms::FormContent>()?;

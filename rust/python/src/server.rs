@@ -211,7 +211,7 @@ impl Server {
     }
 
     /// `stream` says who takes connections that are not for HTTP: `(target, alpn, bridge)`, see [`streams::Given`].
-    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog, stream))]
+    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog, stream, proxy_protocol))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of listen, spelled out once in Python")]
     fn listen(
         &self,
@@ -224,6 +224,7 @@ impl Server {
         reuse_port: bool,
         backlog: Option<i32>,
         stream: Option<streams::Given<'_>>,
+        proxy_protocol: bool,
     ) -> PyResult<Listener> {
         let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port, backlog };
         let streams = stream.map(|given| {
@@ -236,6 +237,9 @@ impl Server {
             let mut bound = self.server.bind(&endpoint)?;
             if let Some(streams) = streams {
                 bound = bound.with_streams(streams);
+            }
+            if proxy_protocol {
+                bound = bound.with_proxy_protocol();
             }
             // First: whoever adds a handler from now on starts its threads.
             self.wanted.lock().listens = true;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::kind::{Kind, Setting, Value};
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::Style;
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
     Kind::Count { min, max, optional: false, unit }
@@ -210,6 +211,20 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Integer(1_024),
         doc: "How many connections the kernel queues for a listener before they are accepted. `listen(backlog=)` overrides it for one listener.",
         set: |c, v| c.backlog = v.count() as i32,
+    },
+    Setting {
+        name: "trusted_proxies",
+        kind: Kind::Proxies,
+        default: Value::Nothing,
+        doc: "The proxies in front that are believed about clients: by `listen(proxy_protocol=True)`, and by `forwarded`. IP addresses and networks; `unix` is whoever connects to a Unix socket. `()` or None: none.",
+        set: |c, v| c.trusted_proxies = v.proxies().into(),
+    },
+    Setting {
+        name: "forwarded",
+        kind: Kind::Choice(Style::WORDS),
+        default: Value::Text(Cow::Borrowed("off")),
+        doc: "The headers by which `trusted_proxies` say who the client is, and what scheme and host it used: `forwarded` is `Forwarded` (RFC 7239), `x-forwarded` is `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. The proxies have to set or remove what clients send of these; the other kind is not looked at.",
+        set: |c, v| c.forwarded = v.style(),
     },
     Setting {
         name: "dispatch",

@@ -89,10 +89,27 @@ pub(crate) enum Turned {
     MaxConnections,
     /// `max_connections_per_ip` were open from its address.
     MaxConnectionsPerIp,
+    /// The PROXY protocol is asked for, and who connected is not one of `trusted_proxies`.
+    UntrustedProxy,
+    /// No header of the PROXY protocol, or a malformed one.
+    ProxyHeader,
+    /// The header was not here within `header_timeout`.
+    ProxyTimeout,
+    /// The connection ended before it was.
+    ProxyLeft,
+    /// The server was closed before it was.
+    Shutdown,
 }
 
-pub(super) const TURNED: [(&str, Turned); 2] =
-    [("max_connections", Turned::MaxConnections), ("max_connections_per_ip", Turned::MaxConnectionsPerIp)];
+pub(super) const TURNED: [(&str, Turned); 7] = [
+    ("max_connections", Turned::MaxConnections),
+    ("max_connections_per_ip", Turned::MaxConnectionsPerIp),
+    ("untrusted_proxy", Turned::UntrustedProxy),
+    ("proxy_header", Turned::ProxyHeader),
+    ("proxy_timeout", Turned::ProxyTimeout),
+    ("proxy_left", Turned::ProxyLeft),
+    ("shutdown", Turned::Shutdown),
+];
 
 impl Turned {
     pub(crate) fn label(self) -> &'static str {

@@ -117,7 +117,7 @@ impl Metrics {
                 "limit",
                 TURNED.map(|(label, _)| label),
                 "connections_turned_away",
-                "connections closed as soon as they were accepted, by the limit that was reached",
+                "connections closed before they were served: the limit that was reached, or what was wrong about the PROXY protocol",
                 |c| &c.turned,
             ),
             self.by(
