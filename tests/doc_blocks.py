@@ -120,10 +120,10 @@ class Site:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self._with_free_ports(block.code))
             return
-        assert not (found := NEVER.search(block.code)), f"{found[0]} is not run by a test: say `console fragment`"
-        assert (given := commands(self._with_free_ports(block.code))), (
-            "no line that begins with `$ `: what is to be run?"
-        )
+        if found := NEVER.search(block.code):
+            raise AssertionError(f"{found[0]} is not run by a test: say `console fragment`")
+        given = commands(self._with_free_ports(block.code))
+        assert given, "no line that begins with `$ `: what is to be run?"
         *before, last = given
         for command in before:
             self._call(command)
