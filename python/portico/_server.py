@@ -20,7 +20,7 @@ from . import _core
 from ._addresses import url_of
 from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
-from ._errors import ClosedError, ConfigError
+from ._errors import ClosedError, ConfigError, Error
 from ._handlers import Function, is_async
 from ._loops import Loop
 from ._reports import InterpreterEnds, OnError, Reports, name_of
@@ -376,7 +376,8 @@ class Server:
         """Blocks until the server is closed, by whomever.
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in
-        flight. The signal handlers that were there are put back at the end.
+        flight. Where the access log goes to a file, SIGUSR1 opens that anew, as `reopen_logs` does. The signal handlers
+        that were there are put back at the end.
         """
         self._check_open("serve_forever on")
         grace = _check_grace(grace)
@@ -392,11 +393,28 @@ class Server:
             self._begin_to_close(grace)
             grace = 0.0
 
-        with ending_signals(on_signal):
+        def on_reopen(number: int, frame: FrameType | None) -> None:
+            try:
+                self.reopen_logs()
+            except Error as error:
+                self._reports.log_failed(f"{error}; it goes on in the old file")
+
+        with ending_signals(on_signal, reopen=on_reopen if self._core.logs_to_file() else None):
             # Not for ever at once: a signal that comes just before the wait does not end it.
             while not self._closed.wait(1.0):
                 pass
         self.close(grace)
+
+    def reopen_logs(self) -> None:
+        """Opens the file of the access log anew, after it was renamed: as logrotate's `postrotate` has it.
+
+        Lines that come from now on go to the new file, and no line is lost. Waits until the old file is done with, two
+        seconds at most. Does nothing where the log goes elsewhere.
+
+        Raises `ConfigError` where the file cannot be opened, in which case the old one stays, and `ClosedError`.
+        """
+        self._check_process()
+        self._core.reopen_logs()
 
     # ---- looking at it
 

@@ -156,13 +156,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// A connection that was just accepted.
-    pub(crate) fn accepted(
-        queue: Option<&Arc<Queue>>,
-        id: u64,
-        peer: &Address,
-        local: &Address,
-        tls: bool,
-    ) -> Self {
+    pub(crate) fn accepted(queue: Option<&Arc<Queue>>, id: u64, peer: &Address, local: &Address, tls: bool) -> Self {
         let trace = Trace(queue.map(|queue| {
             let (accepted, state) = (Instant::now(), Mutex::default());
             Arc::new(Traced { queue: queue.clone(), connection: id, accepted, state })

@@ -147,7 +147,8 @@ impl Socket {
         let info = request.connection.clone().ok_or(StreamError::Misuse("the request came on no connection"))?;
         let pipe = Arc::new(Pipe::new(service.config.max_read_buffer_size));
         let metrics = service.metrics.clone();
-        let connection = Arc::new(Connection { info, service: service.clone(), context: None, trace: Trace::default() });
+        let connection =
+            Arc::new(Connection { info, service: service.clone(), context: None, trace: Trace::default() });
         let deflate = handshake.deflate(&options);
         let session = Arc::new(Session { pipe: pipe.clone(), metrics, deflate, state: Mutex::default() });
         let mut response = handshake.response(named, deflate);
