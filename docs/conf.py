@@ -149,17 +149,7 @@ INCLUDE = re.compile(rf"^```{{include}} \.\./({NAMES})\n```$", re.M)
 
 
 # Pages that are being written; a name goes when its page has come.
-AWAITED = [
-    "behind-a-proxy",
-    "command-line",
-    "configuration",
-    "dashboard",
-    "deployment",
-    "logging",
-    "metrics",
-    "several-machines",
-    "tracing",
-]
+AWAITED = ["several-machines", "tracing"]
 
 
 def adapt(app: Any, docname: str, source: list[str]) -> None:
