@@ -114,7 +114,7 @@ impl Metrics {
             )
             .now(),
             self.by(
-                "limit",
+                "reason",
                 TURNED.map(|(label, _)| label),
                 "connections_turned_away",
                 "connections closed before they were served: the limit that was reached, or what was wrong about the PROXY protocol",
