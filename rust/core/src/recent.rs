@@ -120,7 +120,10 @@ mod tests {
             recent.note(Level::Info, &number.to_string());
         }
         let lines = recent.since(0);
-        assert_eq!((lines.len(), lines[0].number, lines[1].number, lines[1].message.as_str()), (LINES + 1, 1, 21, "21"));
+        assert_eq!(
+            (lines.len(), lines[0].number, lines[1].number, lines[1].message.as_str()),
+            (LINES + 1, 1, 21, "21")
+        );
         recent.note(Level::Error, &"ü".repeat(LONGEST));
         let [line] = &recent.since(LINES as u64 + 20)[..] else { panic!() };
         assert_eq!(line.message, format!("{}…", "ü".repeat(LONGEST / 2)));
