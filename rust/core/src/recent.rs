@@ -38,7 +38,7 @@ impl Level {
         match stage {
             Stage::Admission | Stage::Handshake | Stage::Request => Level::Info,
             Stage::Warning => Level::Warning,
-            Stage::Accept | Stage::Certificate => Level::Error,
+            Stage::Accept | Stage::Certificate | Stage::AccessLog => Level::Error,
         }
     }
 }
