@@ -27,6 +27,7 @@ __all__ = [
     "FormContent",
     "FormStream",
     "Handshake",
+    "Lines",
     "Listener",
     "Operation",
     "Pattern",
