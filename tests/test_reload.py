@@ -70,6 +70,20 @@ def test_ten_reloads_lose_nothing(workers, ca_pem):
     assert len(answered_by) > 15, "the workers of every reload have answered"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how", [{"reuse_port": True}, {"main": reload_mains.serve_async}], ids=["reuse_port", "event loop"]
+)
+def test_reloads_lose_nothing_however_it_is_served(workers, ca_pem, how):
+    two = workers(**how)
+    with crowd(two, ca_pem) as clients:
+        for _ in range(4):
+            seen = clients.answered
+            wait_until(lambda seen=seen: clients.answered > seen + 100, "clients to be answered")
+            two.reload()
+    check(clients, two.taken())
+
+
 # ---- ends
 
 
