@@ -23,7 +23,7 @@ from ._asgi import asgi
 from ._certificates import FoundCertificate, find_certificate
 from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
 from ._contexts import Context
-from ._core import ConnectionInfo, PeerCertificate, Request, TraceRecord, __version__, settings
+from ._core import ConnectionInfo, PeerCertificate, ProxyInfo, Request, TraceRecord, __version__, settings
 from ._errors import (
     CertificateError,
     ClosedError,
@@ -56,6 +56,7 @@ from ._responses import (
 )
 from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
+from ._ticket_keys import RedisTicketKeys
 from ._trace import print_trace
 from ._websocket import AsyncWebSocket, WebSocket, websocket
 from ._worker import Worker
@@ -92,6 +93,8 @@ __all__ = [
     "PageLimits",
     "Pages",
     "PeerCertificate",
+    "ProxyInfo",
+    "RedisTicketKeys",
     "Request",
     "RequestError",
     "Response",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ._errors import CertificateError, Error, ListenError, RequestError, SessionError
 
 if TYPE_CHECKING:
-    from ._core import Request
+    from ._core import Lines, Request
 
 OnError = Callable[[BaseException, Any], object]
 
 _logger = logging.getLogger("portico.error")
+access_logger = logging.getLogger("portico.access")
 certificate_logger = logging.getLogger("portico.certificate")
 
 
@@ -37,8 +39,24 @@ class InterpreterEnds(SystemExit):
     later aborts the process."""
 
 
+def _who(request: Request) -> tuple[str, dict[str, object]]:
+    """Who asked, and what the request is called: for people, and as attributes of the log record."""
+    connection = request.connection
+    peername = connection.peername if connection is not None else ""
+    if isinstance(peername, tuple):
+        host, port = peername
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    else:
+        peer = f"unix:{peername}"
+    extra: dict[str, object] = {"peer": peer, "request_id": request.id, "traceparent": request.traceparent}
+    return f" (from {peer}, request id {request.id})" if request.id else f" (from {peer})", extra
+
+
 class Reports:
     """What one server tells about its errors."""
+
+    lines: Lines
+    """The core's last lines, for the dashboard. What the core told first is there already."""
 
     def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
@@ -48,22 +66,30 @@ class Reports:
         """A handler raised, or returned what is no response. Called where the handler ran."""
         if isinstance(exception, InterpreterEnds):
             return
+        who, extra = _who(request)
         # Requests that are in each other's way are their client's doing.
         in_the_way = isinstance(exception, SessionError) and exception.reason != "store"
         if isinstance(exception, RequestError) or in_the_way:
-            _logger.info("%s %s: %s", request.method, request.url, exception)
+            _logger.info("%s %s: %s%s", request.method, request.url, exception, who, extra=extra)
+            self.lines.note("info", f"{request.method} {request.url}: {exception}{who}")
         elif isinstance(exception, Error):
-            _logger.error("handler for %s %s: %s", request.method, request.url, exception)
+            _logger.error("handler for %s %s: %s%s", request.method, request.url, exception, who, extra=extra)
+            self.lines.note("error", f"handler for {request.method} {request.url}: {exception}{who}")
         else:
-            _logger.error("handler for %s %s raised", request.method, request.url, exc_info=exception)
+            _logger.error(
+                "handler for %s %s raised%s", request.method, request.url, who, exc_info=exception, extra=extra
+            )
+            self.lines.note("error", f"handler for {request.method} {request.url} raised {_in_a_line(exception)}{who}")
         self._tell(exception, request)
 
     def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
         """The callback of a listener for streams raised. Called where it ran."""
         if isinstance(exception, Error):
             _logger.error("%s for %r: %s", name_of(callback), connection, exception)
+            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {exception}")
         else:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
+            self.lines.note("error", f"{name_of(callback)} for {connection!r} raised {_in_a_line(exception)}")
         self._tell(exception, connection)
 
     def failed(self, exception: BaseException) -> None:
@@ -88,6 +114,15 @@ class Reports:
         """A certificate ends soon, or one that was reloaded has what clients will mind. Called on the same thread."""
         certificate_logger.warning("%s", message)
 
+    def accessed(self, lines: str) -> None:
+        """Lines of the access log, where it goes to a logger. Called on a thread for this only."""
+        for line in lines.splitlines():
+            access_logger.info("%s", line)
+
+    def log_failed(self, message: str) -> None:
+        """The access log cannot be written, or is again."""
+        _logger.warning("%s", message)
+
     def dropped(self, count: int) -> None:
         """So many errors of connections came too fast to be told one by one."""
         _logger.warning("%d more errors of connections were counted and not logged", count)
@@ -99,3 +134,12 @@ class Reports:
             self._on_error(exception, about)
         except BaseException:
             _logger.exception("on_error raised")
+
+
+def _in_a_line(exception: BaseException) -> str:
+    """What was raised, and where."""
+    what = traceback.format_exception_only(type(exception), exception)[-1].strip()
+    frame = exception.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return what if frame is None else f"{what} ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"

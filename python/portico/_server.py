@@ -20,13 +20,14 @@ from . import _core
 from ._addresses import url_of
 from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
-from ._errors import ClosedError, ConfigError
+from ._errors import ClosedError, ConfigError, Error
 from ._handlers import Function, is_async
 from ._loops import Loop
 from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from ._ticket_keys import RedisTicketKeys
 from ._trace import Trace
 from .sessions import Sessions
 
@@ -123,6 +124,8 @@ class Server:
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
+        # Contexts whose ticket keys change by themselves.
+        self._rotating: list[tuple[RedisTicketKeys, _core.Context]] = []
         self._is_one_of_several = False
         self._pid = os.getpid()
         self._threads = _Threads()
@@ -136,6 +139,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
+        reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -161,7 +165,7 @@ class Server:
         client_ca: Source | None = None,
         client_crl: Source | None = None,
         ocsp: Source | None = None,
-        ticket_keys: Iterable[Source] | None = None,
+        ticket_keys: Iterable[Source] | RedisTicketKeys | None = None,
         watch: bool = False,
     ) -> Context:
         """Adds a certificate for a host name, also while serving.
@@ -180,13 +184,14 @@ class Server:
         `ocsp` is an OCSP response (RFC 6960) to send with the certificate, as long as it is good. `ticket_keys` are
         secrets of 32 random bytes or more, or files of them, by which processes and machines that share them take up
         each other's TLS sessions (RFC 5077): the first seals, each one opens, so put a new one in front and drop the
-        last one a day later. With `watch` the files are looked at every second and read again when they have changed;
-        what is not usable is told to `on_error`, and what was there stays.
+        last one a day later; a `RedisTicketKeys` does so by itself. With `watch` the files are looked at every second
+        and read again when they have changed; what is not usable is told to `on_error`, and what was there stays.
 
         Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
         """
         self._check_process()
+        rotating = ticket_keys if isinstance(ticket_keys, RedisTicketKeys) else None
         keywords = {
             "cert": cert,
             "key": key,
@@ -199,12 +204,15 @@ class Server:
             "client_ca": client_ca,
             "client_crl": client_crl,
             "ocsp": ocsp,
-            "ticket_keys": ticket_keys,
+            "ticket_keys": rotating.current() if rotating else ticket_keys,
             "watch": watch,
         }
         with Giving(self) as giving:
             taken = (None, None) if handler is None else giving.take(handler)
-            context = Context(self._core.add_context(host, keywords, *taken))
+            core = self._core.add_context(host, keywords, *taken)
+            context = Context(core)
+        if rotating:
+            rotating.follow(self, core)
         context._log_warnings()
         return context
 
@@ -236,6 +244,7 @@ class Server:
         fd: int | None = None,
         reuse_port: bool = False,
         backlog: int | None = None,
+        proxy_protocol: bool = False,
     ) -> Listener:
         """Begins to accept connections, and returns at once.
 
@@ -249,13 +258,20 @@ class Server:
 
         `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
+        With `proxy_protocol` a proxy in front says first on each connection whose it is, by the PROXY protocol, version
+        1 or 2; that client's address is `peername` then, and what else the proxy tells is `ConnectionInfo.proxy`. Only
+        the addresses of the setting `trusted_proxies` may connect to such a listener, and none without the header,
+        which has to be here within `header_timeout`.
+
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
-        context, `ClosedError` for a closed server.
+        context and for `proxy_protocol` without `trusted_proxies`, `ClosedError` for a closed server.
         """
         self._check_process()
         _check_port(port)
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
+        if not isinstance(proxy_protocol, bool):
+            raise ConfigError(f"proxy_protocol: True or False, not {proxy_protocol!r}")
         path = None if unix is None else os.fspath(unix)
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
@@ -264,7 +280,7 @@ class Server:
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
-        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams)
+        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams, proxy_protocol)
         self._listens = True
         return Listener(listener, self)
 
@@ -367,7 +383,8 @@ class Server:
         """Blocks until the server is closed, by whomever.
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in
-        flight. The signal handlers that were there are put back at the end.
+        flight. Where the access log goes to a file, SIGUSR1 opens that anew, as `reopen_logs` does. The signal handlers
+        that were there are put back at the end.
         """
         self._check_open("serve_forever on")
         grace = _check_grace(grace)
@@ -383,11 +400,28 @@ class Server:
             self._begin_to_close(grace)
             grace = 0.0
 
-        with ending_signals(on_signal):
+        def on_reopen(number: int, frame: FrameType | None) -> None:
+            try:
+                self.reopen_logs()
+            except Error as error:
+                self._reports.log_failed(f"{error}; it goes on in the old file")
+
+        with ending_signals(on_signal, reopen=on_reopen if self._core.logs_to_file() else None):
             # Not for ever at once: a signal that comes just before the wait does not end it.
             while not self._closed.wait(1.0):
                 pass
         self.close(grace)
+
+    def reopen_logs(self) -> None:
+        """Opens the file of the access log anew, after it was renamed: as logrotate's `postrotate` has it.
+
+        Lines that come from now on go to the new file, and no line is lost. Waits until the old file is done with, two
+        seconds at most. Does nothing where the log goes elsewhere.
+
+        Raises `ConfigError` where the file cannot be opened, in which case the old one stays, and `ClosedError`.
+        """
+        self._check_process()
+        self._core.reopen_logs()
 
     # ---- looking at it
 
@@ -397,7 +431,9 @@ class Server:
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
         it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
         inline. `certificates` is a list, an entry for each context: its `host` (None for the default), the
-        certificate's `subject`, and when that ends, `not_after` in seconds since 1970.
+        certificate's `subject`, and when that ends, `not_after` in seconds since 1970. `latencies` is a list of how
+        long requests took, an entry for each `host`, `route`, `method` and class of `status`: how many there were
+        (`count`), how many `seconds` they took together, and `buckets`, by a bound in seconds how many took no longer.
         """
         self._check_process()
         return {

@@ -19,7 +19,7 @@ from ._addresses import Held, Place
 from ._errors import ClosedError, ConfigError, WorkerError
 
 # What a successor is told: a pipe to say that it serves, and which socket is for which address.
-_VARIABLE = "PORTICO_SUCCESSION"
+VARIABLE = "PORTICO_SUCCESSION"
 # How often a successor is looked at, besides being listened to.
 _LOOK = 0.2
 # How long one that has to go may take before it is killed.
@@ -46,7 +46,7 @@ class Successor:
             self._popen = subprocess.Popen(
                 self.command,
                 cwd=folder,
-                env={**os.environ, _VARIABLE: told},
+                env={**os.environ, VARIABLE: told},
                 stdin=subprocess.DEVNULL,
                 pass_fds=(ready, *(one.fileno() for one in held)),
             )
@@ -110,11 +110,11 @@ class Inheritance:
     @classmethod
     def take(cls) -> Inheritance:
         """Takes it, once: what this process starts is not told. Raises `ConfigError` for what no predecessor tells."""
-        told = os.environ.pop(_VARIABLE, None)
+        told = os.environ.pop(VARIABLE, None)
         try:
             return cls(json.loads(told) if told else {})
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-            raise ConfigError(f"{_VARIABLE}: it is for portico's own use, and says {told!r} ({error})") from error
+            raise ConfigError(f"{VARIABLE}: it is for portico's own use, and says {told!r} ({error})") from error
 
     def socket_for(self, place: Place) -> socket.socket | None:
         """The socket for an address, which is the caller's from now on."""

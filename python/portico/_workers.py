@@ -62,8 +62,9 @@ class Workers:
     name, so it stands at the top level of a module, and the program starts under `if __name__ == "__main__":`.
 
     `listen` is an address or a list of them: a port of 127.0.0.1, `(host, port)`, or a dict of the keywords `port`,
-    `host`, `unix`, `tls` and `backlog` of `Server.listen`. `workers` is how many processes there are, by default one
-    for each core that this one may use. A worker that has not listened after `ready_timeout` seconds is killed.
+    `host`, `unix`, `fd`, `tls`, `backlog` and `proxy_protocol` of `Server.listen`. `workers` is how many processes
+    there are, by default one for each core that this one may use. A worker that has not listened after `ready_timeout`
+    seconds is killed.
 
     All workers accept from the same sockets, which this process holds: what waits in their queue outlives a worker
     that dies. With `reuse_port` each worker has sockets of its own instead (`SO_REUSEPORT`), among which the kernel
@@ -215,29 +216,40 @@ class Workers:
         new worker does not come to listen, `WorkerError` (or `ConfigError`) is raised, and `ListenError` where an
         address is in use: then everything stays as it was. A second call waits for the first.
         """
-        grace, idle = _check_grace(grace), _check_grace(idle, "idle")
         with self._reloading:
-            self._check_running()
-            assert self._program is not None
-            program = self._program if main is None else Program.of(main, self._ready_timeout)
-            places = self._places if listen is None else parse(listen)
-            count = len(self._current) if workers is None else _check_number(workers)
-            held, left = self._hold_again(places)
-            new: list[Process] = []
-            try:
-                self._launch_all(new, program, held, count)
-                old = self._swap(new, program, held, left)
-            except BaseException:
-                for process in new:
-                    # Those that listened before another one failed may have taken requests.
-                    process.close(*((0.0, None) if process.ready_at is None else (grace, idle)))
-                for one in held:
-                    one.close()
-                raise
-            for process in old:
-                process.close(grace, idle)
-            for process in old:
+            for process in self._renew(grace, idle, main, listen, workers):
                 process.ended.wait(grace + END + _THREADS_END)
+
+    def _renew(
+        self,
+        grace: float,
+        idle: float,
+        main: Main | None,
+        listen: Address | Iterable[Address] | None,
+        workers: int | None,
+    ) -> list[Process]:
+        """New workers serve, and the old ones, which are returned, have been told to end. With the lock of reloads."""
+        grace, idle = _check_grace(grace), _check_grace(idle, "idle")
+        self._check_running()
+        assert self._program is not None
+        program = self._program if main is None else Program.of(main, self._ready_timeout)
+        places = self._places if listen is None else parse(listen)
+        count = len(self._current) if workers is None else _check_number(workers)
+        held, left = self._hold_again(places)
+        new: list[Process] = []
+        try:
+            self._launch_all(new, program, held, count)
+            old = self._swap(new, program, held, left)
+        except BaseException:
+            for process in new:
+                # Those that listened before another one failed may have taken requests.
+                process.close(*((0.0, None) if process.ready_at is None else (grace, idle)))
+            for one in held:
+                one.close()
+            raise
+        for process in old:
+            process.close(grace, idle)
+        return old
 
     def upgrade(self, grace: float = 30.0, idle: float = 5.0, *, command: Sequence[str] | None = None) -> int:
         """Has a new process of the same program take over, with the listening sockets: for a new version of portico, of

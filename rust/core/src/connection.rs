@@ -13,7 +13,8 @@ use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
-use crate::metrics::{Close, HandshakeFailure, Metrics};
+use crate::metrics::{Close, HandshakeFailure, Metrics, State, Within};
+use crate::proxy::{Forwarding, Proxied};
 use crate::raw;
 use crate::server::Service;
 use crate::shutdown::out_of_patience;
@@ -64,6 +65,10 @@ pub struct ConnectionInfo {
     pub resumed: bool,
     /// The certificate by which the client identified itself, DER; see [`crate::tls::Certificate`].
     pub peer_certificate: Option<Bytes>,
+    /// What a proxy said by the PROXY protocol; `peer` and `local` are what it told then.
+    pub proxy: Option<Arc<Proxied>>,
+    /// What the peer says of clients in headers is believed, and how it says it.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
 }
 
 impl ConnectionInfo {
@@ -81,7 +86,24 @@ impl ConnectionInfo {
             alpn: None,
             resumed: false,
             peer_certificate: None,
+            proxy: None,
+            forwarding: None,
         }
+    }
+
+    /// Whether the client speaks TLS: to this end, or to a proxy that says so by the PROXY protocol.
+    pub fn is_secure(&self) -> bool {
+        self.secure || self.proxy.as_ref().is_some_and(|proxy| proxy.header.more.tls.is_some())
+    }
+
+    /// Believes what the peer says of its clients, where it is one of those that are trusted. An address that a proxy told is
+    /// one like any other; where it told none there is nobody to believe.
+    fn believe(&mut self, forwarding: Option<&Arc<Forwarding>>) {
+        let is_known = match &self.proxy {
+            None => true,
+            Some(proxy) => proxy.header.addresses.is_some() && matches!(self.peer, Address::Inet(_)),
+        };
+        self.forwarding = forwarding.filter(|it| is_known && it.proxies.has(&self.peer)).cloned();
     }
 }
 
@@ -95,11 +117,16 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Who answers requests to that host on this connection.
+    /// Who answers requests to that host on this connection. Without TLS the name of the host's context is left in `meant`;
+    /// with it that is the connection's own.
     ///
     /// # Errors
     /// Those of [`Connection::check_host`]; nobody.
-    pub(crate) fn handler_for(&self, host: &str) -> Result<Arc<dyn Handler>, RequestError> {
+    pub(crate) fn handler_for(
+        &self,
+        host: &str,
+        meant: &mut Option<Arc<str>>,
+    ) -> Result<Arc<dyn Handler>, RequestError> {
         if let Some(only) = &self.service.only {
             return Ok(only.clone());
         }
@@ -108,7 +135,11 @@ impl Connection {
         self.check_name(name, &hosts)?;
         let own = match &self.context {
             Some(context) => context.handler().or_else(|| hosts.handler(context.host())),
-            None => hosts.find(name).or_else(|| hosts.default_host()).and_then(tls::Host::handler),
+            None => {
+                let host = hosts.find(name).or_else(|| hosts.default_host());
+                *meant = host.and_then(tls::Host::shared_name);
+                host.and_then(tls::Host::handler)
+            }
         };
         own.or_else(|| hosts.fallback())
             .ok_or_else(|| RequestError::new(Refusal::NoHandler, format!("no handler for host {name}")))
@@ -145,21 +176,23 @@ impl Connection {
         self.info.sni.as_deref().is_some_and(|sni| sni.eq_ignore_ascii_case(name))
     }
 
-    /// Counts and reports a request that the server itself answers.
-    pub(crate) fn refused(&self, error: &RequestError) {
+    /// Counts and reports a request that the server itself answers; `id` is what it is called.
+    pub(crate) fn refused(&self, error: &RequestError, id: Option<&HeaderValue>) {
         self.service.metrics.refused(error.refusal);
+        let host = self.info.sni.as_deref().map_or(String::new(), |name| format!(" for host {name:?}"));
+        let id = id.and_then(|id| id.to_str().ok()).map_or(String::new(), |id| format!(", request id {id}"));
         self.service.observer.report(Report {
             stage: Stage::Request,
             reason: error.refusal.label(),
-            message: format!("{error}; from {} on {}", self.info.peer, self.info.local),
+            message: format!("{error}; from {}{host} on {}{id}", self.info.peer, self.info.local),
             status: Some(error.refusal.status()),
             connection: Some(self.info.clone()),
         });
     }
 
     /// The same, with the answer.
-    pub(crate) fn refuse(&self, error: &RequestError) -> Response {
-        self.refused(error);
+    pub(crate) fn refuse(&self, error: &RequestError, id: Option<&HeaderValue>) -> Response {
+        self.refused(error, id);
         let mut response = Response::refusal(error);
         if error.refusal == Refusal::ContentCoding {
             // What would have been taken (RFC 9110 section 15.5.16).
@@ -181,13 +214,13 @@ fn host_name(host: &str) -> &str {
 pub(crate) async fn run(
     service: Arc<Service>,
     socket: Socket,
-    peer: Address,
-    local: Address,
+    mut info: ConnectionInfo,
     spoken: Spoken,
     mut opened: Opened,
 ) {
-    let Spoken { tls: secure, streams } = spoken;
-    let mut info = ConnectionInfo::new(opened.id, peer, local, secure);
+    let Spoken { tls: secure, streams, .. } = spoken;
+    info.believe(service.forwarding.as_ref());
+    let mut within = service.metrics.within(State::Handshake);
     let (stream, context) = if secure {
         opened.trace.tell(|| Event::HandshakeBegun {});
         // Boxed, so that its many states take no room once it is over.
@@ -218,6 +251,7 @@ pub(crate) async fn run(
     } else {
         (Stream::Plain(socket), None)
     };
+    within.now(if streams.is_some() { State::Stream } else { State::Http1 });
     let trace = opened.trace.clone();
     let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown, opened };
     let by_alpn = info.alpn.as_deref() == Some("h2");
@@ -225,7 +259,7 @@ pub(crate) async fn run(
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
-        None => serve(stream, connection, by_alpn).await,
+        None => serve(stream, connection, by_alpn, within).await,
     };
 }
 
@@ -243,9 +277,10 @@ impl Drop for Ended {
     }
 }
 
-async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -> Close {
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, mut within: Within) -> Close {
     let config = &connection.service.config;
     if by_alpn {
+        within.now(State::Http2);
         return Box::pin(h2::serve(Prefixed { read: BytesMut::new(), stream }, connection)).await;
     }
     let mut read = BytesMut::new();
@@ -265,7 +300,10 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             }
         };
         match sniffed {
-            Ok(Ok(true)) => return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await,
+            Ok(Ok(true)) => {
+                within.now(State::Http2);
+                return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await;
+            }
             Ok(Err(_)) => return Close::Aborted,
             // HTTP/1, or too slow: there what came so far decides between a 408 and nothing.
             Ok(Ok(false)) | Err(_) => {}
@@ -275,7 +313,7 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
         // Not a byte of HTTP/2, and nothing else is spoken.
         return if read.is_empty() { Close::Client } else { Close::Refused };
     }
-    h1::serve::serve(stream, connection, read, opened).await
+    h1::serve::serve(stream, connection, within, read, opened).await
 }
 
 /// How an HTTP/2 client begins (RFC 9113 section 3.4).

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use socket2::SockFilter;
@@ -17,15 +17,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connection::{self, Address};
+use crate::connection::{self, Address, ConnectionInfo};
 use crate::error::{Error, Report, Stage};
 use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
+use crate::proxy;
 use crate::raw::Streams;
 use crate::server::{Server, Service};
-use crate::shutdown::draining;
+use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Socket;
-use crate::trace::{self, Opened};
+use crate::trace::{self, Event, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -125,11 +126,14 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    let words = bound.words();
+    service.places.lock().push(words.clone());
     service.listening.fetch_add(1, Ordering::AcqRel);
     service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
         service.listening.fetch_sub(1, Ordering::AcqRel);
+        service.no_longer_at(&words);
         drop(alive);
         drop(alive_guard);
     });
@@ -146,6 +150,7 @@ pub struct Bound {
     reuse_port: bool,
     tls: bool,
     streams: Option<Arc<Streams>>,
+    proxy_protocol: bool,
 }
 
 /// mio's, because what those accept cannot block from the start: otherwise two more system calls for each connection.
@@ -243,6 +248,7 @@ impl Bound {
             reuse_port: false,
             tls: false,
             streams: None,
+            proxy_protocol: false,
         })
     }
 
@@ -267,6 +273,7 @@ impl Bound {
             reuse_port: false,
             tls: false,
             streams: None,
+            proxy_protocol: false,
         })
     }
 }
@@ -286,7 +293,16 @@ impl Bound {
                 (Listening::unix(socket), Address::Unix(path))
             }
         };
-        Ok(Bound { socket, address, path: None, inherited: true, reuse_port: false, tls: false, streams: None })
+        Ok(Bound {
+            socket,
+            address,
+            path: None,
+            inherited: true,
+            reuse_port: false,
+            tls: false,
+            streams: None,
+            proxy_protocol: false,
+        })
     }
 
     /// Has a callback take its connections, in place of HTTP.
@@ -296,9 +312,31 @@ impl Bound {
         self
     }
 
+    /// What is spoken there and where, for people.
+    fn words(&self) -> String {
+        let scheme = match (&self.streams, self.tls) {
+            (None, true) => "https://",
+            (None, false) => "http://",
+            (Some(_), true) => "streams by TLS on ",
+            (Some(_), false) => "streams on ",
+        };
+        format!("{scheme}{}", self.address)
+    }
+
     /// What is really listened on.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Has a proxy say, before anything else on each connection, for whom it connects.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self) -> Self {
+        self.proxy_protocol = true;
+        self
+    }
+
+    pub(crate) fn has_proxy_protocol(&self) -> bool {
+        self.proxy_protocol
     }
 
     /// Whether connections to it may have other addresses at this end.
@@ -391,7 +429,7 @@ impl AsRawFd for Bound {
 async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut stopped: watch::Receiver<bool>) {
     let mut phase = service.lifecycle.subscribe();
     let (local, several) = (bound.address.clone(), bound.is_on_several());
-    let spoken = Spoken { tls: bound.tls, streams: bound.streams.clone() };
+    let spoken = Spoken { tls: bound.tls, streams: bound.streams.clone(), proxy_protocol: bound.proxy_protocol };
     #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
     let source = match AsyncFd::new(bound) {
         Ok(source) => source,
@@ -459,16 +497,25 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
     });
 }
 
-fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) {
+fn turned_away(service: &Service, why: Turned, message: String) {
     service.metrics.turned(why);
-    trace::turned_away(service.trace.get(), peer, local, why.label());
     service.observer.report(Report {
         stage: Stage::Admission,
         reason: why.label(),
-        message: format!("connection from {peer} to {local} turned away: as many are open as {} allows", why.label()),
+        message,
         status: None,
         connection: None,
     });
+}
+
+/// By a limit.
+fn too_many(service: &Service, why: Turned, peer: &Address, local: &Address) {
+    let limit = why.label();
+    turned_away(
+        service,
+        why,
+        format!("connection from {peer} to {local} turned away: as many are open as {limit} allows"),
+    );
 }
 
 /// What is spoken on the connections of a listener.
@@ -477,6 +524,8 @@ pub(crate) struct Spoken {
     pub(crate) tls: bool,
     /// Who takes them, where they are not for HTTP.
     pub(crate) streams: Option<Arc<Streams>>,
+    /// Whether a proxy says first for whom it connects.
+    proxy_protocol: bool,
 }
 
 fn admit(
@@ -487,9 +536,21 @@ fn admit(
     service: &Arc<Service>,
     loops: &EventLoops,
 ) {
-    let seat = match service.seat(network(&peer)) {
+    // Dropping the socket closes it.
+    if spoken.proxy_protocol && !service.config.trusted_proxies.has(&peer) {
+        let message = format!(
+            "connection from {peer} to {listener} turned away: it is none of trusted_proxies, and proxy_protocol is for those alone"
+        );
+        trace::turned_away(service.trace.get(), &peer, listener, Turned::UntrustedProxy.label());
+        return turned_away(service, Turned::UntrustedProxy, message);
+    }
+    // Whose seat it is a proxy has yet to say.
+    let mut seat = match service.seat(network(&peer).filter(|_| !spoken.proxy_protocol)) {
         Ok(seat) => seat,
-        Err(why) => return turned_away(service, why, &peer, listener), // Dropping the socket closes it.
+        Err(why) => {
+            trace::turned_away(service.trace.get(), &peer, listener, why.label());
+            return too_many(service, why, &peer, listener);
+        }
     };
     let mut local = listener.clone();
     if let Accepted::Tcp(socket) = &socket {
@@ -501,21 +562,62 @@ fn admit(
         }
     }
     let id = service.next_connection_id();
-    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
+    let mut opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
     one.spawn(async move {
-        let _held = (seat, place);
+        let _place = place;
         let socket = match socket {
             Accepted::Tcp(socket) => TcpStream::from_std(socket).map(Socket::Tcp),
             Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
-        match socket {
-            Ok(socket) => connection::run(service, socket, peer, local, spoken, opened).await,
-            Err(error) => accept_failed(&service, &local, &error),
+        let mut socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => return accept_failed(&service, &local, &error),
+        };
+        let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
+        if spoken.proxy_protocol {
+            // Boxed, so that connections without it need no room for it.
+            if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
+                return opened.close(why.label());
+            }
+            let (peer, local) = (&info.peer, &info.local);
+            opened.trace.tell(|| Event::Proxied { peer: peer.to_string().into(), local: local.to_string().into() });
         }
+        connection::run(service, socket, info, spoken, opened).await;
     });
+}
+
+/// Has the proxy say whose connection it is, or says why that one is not let in.
+async fn learn(
+    service: &Service,
+    socket: &mut Socket,
+    info: &mut ConnectionInfo,
+    seat: &mut Seat,
+) -> Result<(), Turned> {
+    let (peer, local) = (info.peer.clone(), info.local.clone());
+    let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
+    let opened = tokio::select! {
+        biased;
+        opened = proxy::opening::open(service, socket, info) => opened,
+        () = out_of_patience(&mut phase, begun) => Err((Turned::Shutdown, "the server is closed".into())),
+    };
+    if let Err((why, message)) = opened {
+        let message = format!("connection from {peer} to {local} turned away: its PROXY header: {message}");
+        turned_away(service, why, message);
+        return Err(why);
+    }
+    // The proxy's own address stays where it tells no other, and is not limited.
+    let told = info.proxy.as_ref().is_some_and(|proxy| proxy.header.addresses.is_some());
+    let taken = match network(&info.peer).filter(|_| told) {
+        Some(network) => seat.count_for(network),
+        None => Ok(()),
+    };
+    if let Err(why) = taken {
+        too_many(service, why, &info.peer, &info.local);
+    }
+    taken
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.
@@ -538,18 +640,12 @@ impl Service {
             open.remove();
             return Err(Turned::MaxConnections);
         }
-        let network = network.filter(|_| self.config.max_connections_per_ip.is_some());
-        if let (Some(network), Some(most)) = (network, self.config.max_connections_per_ip) {
-            let mut seats = self.seats.lock();
-            let taken = seats.entry(network).or_insert(0);
-            if *taken >= most {
-                open.remove();
-                return Err(Turned::MaxConnectionsPerIp);
-            }
-            *taken += 1;
+        let mut seat = Seat { alive: self.join(), network: None };
+        if let Some(network) = network {
+            seat.count_for(network)?;
         }
         self.metrics.connections_accepted.add();
-        Ok(Seat { alive: self.join(), network })
+        Ok(seat)
     }
 }
 
@@ -557,6 +653,23 @@ impl Service {
 struct Seat {
     alive: crate::server::Alive,
     network: Option<IpAddr>,
+}
+
+impl Seat {
+    /// Counts it as one of those that are open from there, where that is limited.
+    fn count_for(&mut self, network: IpAddr) -> Result<(), Turned> {
+        let service = self.alive.service();
+        let Some(most) = service.config.max_connections_per_ip else { return Ok(()) };
+        let mut seats = service.seats.lock();
+        let taken = seats.entry(network).or_insert(0);
+        if *taken >= most {
+            return Err(Turned::MaxConnectionsPerIp);
+        }
+        *taken += 1;
+        drop(seats);
+        self.network = Some(network);
+        Ok(())
+    }
 }
 
 impl Drop for Seat {

@@ -7,19 +7,25 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use http::header::{HeaderName, HeaderValue};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
+use crate::access_log::AccessLog;
 use crate::config::Config;
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, Pool, Roster, Work};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Counted, Latency, Metrics};
+use crate::proxy::Forwarding;
+use crate::recent::{Recent, Remembering};
+use crate::record::Finished;
+use crate::request_id;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
 use crate::trace;
@@ -57,11 +63,22 @@ pub(crate) struct Service {
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
+    /// The last lines of its log.
+    pub(crate) recent: Arc<Recent>,
+    /// Who answers, and where.
+    pub(crate) roster: Arc<Roster>,
+    /// Where it listens, in words.
+    pub(crate) places: Mutex<Vec<String>>,
+    /// When it was made.
+    pub(crate) made: (Instant, SystemTime),
     /// Listeners that accept.
     pub(crate) listening: AtomicUsize,
     /// Whether there was ever one.
     pub(crate) has_listened: AtomicBool,
     pub(crate) pulse: Pulse,
+    /// Where headers of proxies are believed.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
+    access_log: Option<AccessLog>,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -72,6 +89,33 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A listener has ended.
+    pub(crate) fn no_longer_at(&self, place: &str) {
+        let mut places = self.places.lock();
+        if let Some(at) = places.iter().position(|other| other == place) {
+            places.remove(at);
+        }
+    }
+
+    /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
+    pub(crate) fn wants_details(&self) -> bool {
+        self.access_log.is_some()
+    }
+
+    /// What to call a request, where the setting `request_id_header` says that it has an id; `given` finds a header.
+    pub(crate) fn request_id<'a>(&self, given: impl FnOnce(&HeaderName) -> Option<&'a [u8]>) -> Option<HeaderValue> {
+        let name = self.config.request_id_header.as_ref()?;
+        request_id::of(given(name))
+    }
+
+    /// A request has ended, whatever way.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        self.metrics.finished(finished);
+        if let Some(log) = &self.access_log {
+            log.add(finished, &self.metrics);
+        }
     }
 
     /// Counts one more thing that a graceful end waits for.
@@ -110,13 +154,18 @@ pub struct Server {
 impl Server {
     /// A server that does not listen yet. `handler` answers for hosts that have none of their own; see also
     /// [`Server::set_handler`].
+    ///
+    /// # Errors
+    /// [`Error::Config`]: the access log cannot be opened.
     pub fn new(
         config: Config,
         handler: Option<Arc<dyn Handler>>,
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
-    ) -> Self {
-        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, observer)
+    ) -> Result<Self, Error> {
+        let recent: Arc<Recent> = Arc::default();
+        let observer = Arc::new(Remembering { recent: recent.clone(), observer });
+        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, (recent, observer))
     }
 
     /// A server that has the same certificates and tells the same observer, but nothing else in common; `handler` answers for
@@ -126,9 +175,10 @@ impl Server {
         config: Config,
         handler: Arc<dyn Handler>,
         spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
-    ) -> Self {
-        let Service { hosts, observer, .. } = &*self.service;
-        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), observer.clone())
+    ) -> Result<Self, Error> {
+        let Service { hosts, recent, observer, .. } = &*self.service;
+        let told = (recent.clone(), observer.clone());
+        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), told)
     }
 
     fn of(
@@ -136,30 +186,38 @@ impl Server {
         hosts: Arc<RwLock<Hosts>>,
         only: Option<Arc<dyn Handler>>,
         spawn: Arc<dyn Spawn>,
-        observer: Arc<dyn Observer>,
-    ) -> Self {
+        (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
+    ) -> Result<Self, Error> {
+        let access_log = AccessLog::open(&config)?;
+        let forwarding = config.forwarded.map(|style| Forwarding { style, proxies: config.trusted_proxies.clone() });
         let service = Arc::new(Service {
-            config: Arc::new(config),
+            forwarding: forwarding.map(Arc::new),
             hosts,
             only,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
             trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
+            recent,
+            roster: Arc::default(),
+            places: Mutex::default(),
+            made: (Instant::now(), SystemTime::now()),
             listening: AtomicUsize::new(0),
             has_listened: AtomicBool::new(false),
             pulse: Pulse::new(),
+            access_log,
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
+            config: Arc::new(config),
         });
         let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
         let ended = loops.clone();
         // Handles of event loops keep their descriptors open.
         service.lifecycle.on_end(Box::new(move || drop(ended.lock().take())));
-        Server { service, spawn, loops, watch: Arc::default() }
+        Ok(Server { service, spawn, loops, watch: Arc::default() })
     }
 
     /// Sets who answers for hosts that have no handler of their own.
@@ -255,8 +313,16 @@ impl Server {
     /// Begins to accept connections on it.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Listen`]: the machine has no threads to give.
+    /// [`Error::Closed`]; [`Error::Config`] for the PROXY protocol without `trusted_proxies`; [`Error::Listen`]: the machine
+    /// has no threads to give.
     pub fn accept(&self, bound: Bound) -> Result<Listener, Error> {
+        if bound.has_proxy_protocol() && self.service.config.trusted_proxies.is_empty() {
+            return Err(Error::Config(
+                "proxy_protocol needs to know whom to believe: give the server the addresses of the proxies that connect to it, \
+                 as in trusted_proxies=(\"10.0.0.5\", \"192.168.0.0/16\", \"unix\")"
+                    .into(),
+            ));
+        }
         Ok(listener::start(self.service.clone(), &self.event_loops()?, bound))
     }
 
@@ -299,6 +365,10 @@ impl Server {
             self.service.pulse.watch(&made);
             loops.insert(made).clone()
         };
+        if let Some(log) = &self.service.access_log {
+            let Service { observer, metrics, .. } = &*self.service;
+            log.start(&self.spawn, observer, metrics)?;
+        }
         made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
         if self.service.only.is_none() {
@@ -320,6 +390,15 @@ impl Server {
     /// The server is closed, or the machine has no threads to give.
     pub fn watch_handlers(&self) -> io::Result<()> {
         self.event_loops().map_err(io::Error::other)?.watch()
+    }
+
+    /// Opens the file of the access log anew, as after it was renamed: what follows is written to the new one.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: it cannot be opened, and the old one stays; [`Error::Closed`].
+    pub fn reopen_logs(&self) -> Result<(), Error> {
+        self.check_open("reopen the logs of")?;
+        self.service.access_log.as_ref().map_or(Ok(()), AccessLog::reopen)
     }
 
     /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Clients that have asked nothing
@@ -348,6 +427,16 @@ impl Server {
         self.service.lifecycle.is_serving()
     }
 
+    /// The last lines of its log, for whoever has more to note.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.service.recent
+    }
+
+    /// Its handlers, for whoever makes them.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.service.roster
+    }
+
     /// What its connections share.
     pub(crate) fn service(&self) -> &Arc<Service> {
         &self.service
@@ -356,6 +445,17 @@ impl Server {
     /// Everything that is counted.
     pub fn stats(&self) -> Vec<Counted> {
         self.service.metrics.list()
+    }
+
+    /// How long requests took: by host, route, method and class of status.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.service.metrics.latencies()
+    }
+
+    /// Shows in its statistics what a pool does for it, which is called so there.
+    pub fn show_pool<W: Work>(&self, name: &'static str, pool: &Arc<Pool<W>>) {
+        let pool = Arc::downgrade(pool);
+        self.service.metrics.show_pool(name, move || pool.upgrade().map(|pool| pool.look()));
     }
 
     pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {
@@ -422,5 +522,8 @@ fn finish(service: &Service) {
     // Dropped outside the lock, because dropping handlers may run anything.
     let hosts = std::mem::take(&mut *service.hosts.write());
     drop(hosts);
+    if let Some(log) = &service.access_log {
+        log.close();
+    }
     service.lifecycle.end();
 }

@@ -2,15 +2,20 @@
 
 mod kind;
 mod settings;
+pub mod toml;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HeaderName;
 pub use kind::{Kind, Setting, Value};
 pub use settings::SETTINGS;
 
+use crate::access_log::{LogFormat, LogTarget};
 use crate::error::Error;
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::{Proxies, Style};
 
 /// How `def` handlers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +61,18 @@ pub struct Config {
     pub websocket: bool,
     pub nodelay: bool,
     pub backlog: i32,
+    pub trusted_proxies: Arc<Proxies>,
+    pub forwarded: Option<Style>,
+    pub access_log: Option<LogTarget>,
+    pub access_log_format: LogFormat,
+    pub request_id_header: Option<HeaderName>,
     pub dispatch: Dispatch,
     pub threads: (usize, usize),
     pub io_threads: usize,
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
     pub probes: bool,
+    pub max_metric_series: usize,
     pub liveness_timeout: Duration,
 }
 
@@ -97,12 +108,18 @@ impl Default for Config {
             websocket: false,
             nodelay: false,
             backlog: 0,
+            trusted_proxies: Arc::default(),
+            forwarded: None,
+            access_log: None,
+            access_log_format: LogFormat::Combined,
+            request_id_header: None,
             dispatch: Dispatch::Auto,
             threads: (0, 0),
             io_threads: 0,
             stream_timeout: None,
             stream_threads: 0,
             probes: false,
+            max_metric_series: 0,
             liveness_timeout: zero,
         };
         for setting in SETTINGS {
@@ -131,6 +148,13 @@ impl Config {
         if !config.http1 && !config.http2 {
             return Err(Error::Config(
                 "settings http1 and http2: at least one must be on, or no request can be read".into(),
+            ));
+        }
+        if config.forwarded.is_some() && config.trusted_proxies.is_empty() {
+            return Err(Error::Config(
+                "setting forwarded: anybody may send such a header; name the proxies that are believed, as in \
+                 trusted_proxies=(\"127.0.0.1\",)"
+                    .into(),
             ));
         }
         Ok(config)
@@ -194,8 +218,13 @@ mod tests {
         assert!(refused("compression", words(&["lzw"])).ends_with("not (\"lzw\",)"));
         assert!(refused("compression", words(&["br", "br"])).contains("each once"));
         assert!(refused("compression", Value::Text("br".into())).contains("a tuple of any of zstd, br, gzip"));
+        assert!(refused("request_id_header", Value::Text("content-length".into())).contains("the name of a header"));
+        assert!(refused("access_log", Value::Text("".into())).contains("the path of a file"));
         assert!(refused("http1", Value::Integer(1)).contains("True or False"));
         assert!(refused("form_folder", Value::Text("/no/such/folder".into())).ends_with("not \"/no/such/folder\""));
+        assert!(refused("trusted_proxies", words(&["10.0.0.1/8"])).contains("did you mean \"10.0.0.0/8\""));
+        assert!(refused("trusted_proxies", Value::Text("10.0.0.1".into())).contains("a tuple of IP addresses"));
+        assert!(refused("forwarded", Value::Text("forwarded".into())).contains("trusted_proxies="));
         assert!(refused("form_folder", Value::Text("".into())).contains("a folder that is there"));
     }
 

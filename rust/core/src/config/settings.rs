@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::kind::{Kind, Setting, Value};
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::Style;
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
     Kind::Count { min, max, optional: false, unit }
@@ -212,6 +213,41 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.backlog = v.count() as i32,
     },
     Setting {
+        name: "trusted_proxies",
+        kind: Kind::Proxies,
+        default: Value::Nothing,
+        doc: "The proxies in front that are believed about clients: by `listen(proxy_protocol=True)`, and by `forwarded`. IP addresses and networks; `unix` is whoever connects to a Unix socket. `()` or None: none.",
+        set: |c, v| c.trusted_proxies = v.proxies().into(),
+    },
+    Setting {
+        name: "forwarded",
+        kind: Kind::Choice(Style::WORDS),
+        default: Value::Text(Cow::Borrowed("off")),
+        doc: "The headers by which `trusted_proxies` say who the client is, and what scheme and host it used: `forwarded` is `Forwarded` (RFC 7239), `x-forwarded` is `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. The proxies have to set or remove what clients send of these; the other kind is not looked at.",
+        set: |c, v| c.forwarded = v.style(),
+    },
+    Setting {
+        name: "access_log",
+        kind: Kind::Log,
+        default: Value::Nothing,
+        doc: "Where a line goes for each request that has ended: to the end of a file, into a named pipe, `-` to standard output, `stderr` to standard error, `logging` to the logger `portico.access`. None: nowhere. `server.reopen_logs()` opens a file anew.",
+        set: |c, v| c.access_log = v.log(),
+    },
+    Setting {
+        name: "access_log_format",
+        kind: Kind::Choice(&["combined", "common", "json"]),
+        default: Value::Text(Cow::Borrowed("combined")),
+        doc: "What these lines look like: Combined or Common Log Format, as Apache and nginx write them, or a JSON object for each, with durations, TLS and more.",
+        set: |c, v| c.access_log_format = v.log_format(),
+    },
+    Setting {
+        name: "request_id_header",
+        kind: Kind::Header,
+        default: Value::Nothing,
+        doc: "The header of requests' ids, as `X-Request-Id`. Each request then has one: the client's, where that is 1 to 128 letters, digits and `-_.~+/=:;@`, or a new one. Handlers see it as `request.id`, logs name it, and the response has the header too. None: no ids.",
+        set: |c, v| c.request_id_header = v.header(),
+    },
+    Setting {
         name: "dispatch",
         kind: Kind::Choice(&["auto", "inline", "threads", "asyncio"]),
         default: Value::Text(Cow::Borrowed("auto")),
@@ -252,6 +288,13 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Switch(false),
         doc: "Whether ordinary listeners answer `/probe/startup`, `/probe/readiness`, `/probe/liveness` and `/metrics` too, for every host and ahead of its handler. Whoever reaches the server then reads its metrics; `Server.listen_admin` keeps them apart.",
         set: |c, v| c.probes = v.switch(),
+    },
+    Setting {
+        name: "max_metric_series",
+        kind: count(0, 100_000, "series"),
+        default: Value::Integer(500),
+        doc: "The most combinations of host, route, method and class of status for which requests and how long they took are counted apart. Others are counted with `other` for host and route.",
+        set: |c, v| c.max_metric_series = v.count(),
     },
     Setting {
         name: "liveness_timeout",

@@ -7,6 +7,7 @@
 mod auto;
 mod judge;
 mod pool;
+mod roster;
 mod turns;
 
 use std::panic::AssertUnwindSafe;
@@ -21,7 +22,8 @@ use tokio::time::Instant;
 pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
-pub use pool::{Pool, Pooled};
+pub use pool::{Pool, PoolLook, Pooled};
+pub use roster::{Placing, Roster, Told};
 pub use turns::Turns;
 
 use crate::admin;
@@ -31,6 +33,7 @@ use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
+use crate::record::Record;
 use crate::trace::{self, Trace};
 
 /// Answers requests.
@@ -94,6 +97,35 @@ pub enum Resolved {
 /// The longest that calls in a row go on under one [`Handler::hold`]; the call that runs then is not cut short.
 pub const HOLD: Duration = Duration::from_millis(1);
 
+/// Where a handler is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Runs {
+    /// On the thread that read the request.
+    Inline,
+    /// On a thread of a pool.
+    Threads,
+    /// On a thread of those for what takes as long as its client.
+    StreamThreads,
+    /// On an event loop of another kind.
+    Asyncio,
+}
+
+impl Runs {
+    /// Each of them, in the order in which they are counted.
+    pub(crate) const ALL: [Runs; 4] = [Runs::Inline, Runs::Threads, Runs::StreamThreads, Runs::Asyncio];
+
+    /// The word for it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Runs::Inline => "inline",
+            Runs::Threads => "threads",
+            Runs::StreamThreads => "stream_threads",
+            Runs::Asyncio => "asyncio",
+        }
+    }
+}
+
 /// Something to be done on a thread of a [`Pool`].
 pub trait Work: Sized + Send + 'static {
     /// The number of the connection that it is for.
@@ -125,20 +157,20 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(case.as_ref(), "threads");
+                job.run(Runs::Threads, case.as_ref());
             }
         });
     }
 }
 
 impl Job {
-    /// Makes the call, where somebody still waits for the answer; `place` is where, for those who want to know.
-    pub(crate) fn run(self, case: Option<&Case>, place: &'static str) {
+    /// Makes the call, where somebody still waits for the answer.
+    pub(crate) fn run(self, runs: Runs, case: Option<&Case>) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
-        reply.begins(place);
+        reply.called(runs);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -152,6 +184,7 @@ impl Job {
 
 /// How an answer gets to its client.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moving it costs less than an allocation for each request of HTTP/2")]
 pub(crate) enum Destination {
     /// By the task that waits for it.
     Waiting(oneshot::Sender<Response>),
@@ -204,9 +237,11 @@ impl Reply {
         self.call = trace::Call::handed(trace, stream);
     }
 
-    /// Says that the handler begins, and where, for those who want to know: `inline`, `threads`, `stream_threads`, `asyncio`.
-    pub fn begins(&mut self, place: &'static str) {
-        self.call.iter_mut().for_each(|call| call.begins(place));
+    /// Counts that the handler is called there, and tells those who want to know. Handlers of the core's own, which need no
+    /// language, count nowhere.
+    pub fn called(&mut self, runs: Runs) {
+        self.metrics.called(runs);
+        self.call.iter_mut().for_each(|call| call.begins(runs.label()));
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.
@@ -312,6 +347,7 @@ pub(crate) struct Found {
     by: Result<Admitted, RequestError>,
     /// What routers found on the way: the request may be made anew before it is let in.
     route: Option<Box<Route>>,
+    pattern: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Found {
@@ -322,9 +358,9 @@ impl std::fmt::Debug for Found {
 
 impl Found {
     /// Looks at a head whose body is not whole.
-    pub(crate) fn of(connection: &Connection, request: &mut Request) -> Self {
-        let by = find(connection, request);
-        Found { by, route: request.route.take() }
+    pub(crate) fn of(connection: &Connection, request: &mut Request, record: &mut Record) -> Self {
+        let by = find(connection, request, record);
+        Found { by, route: request.route.take(), pattern: request.pattern.take() }
     }
 
     /// Whether who answers wants the body as it comes, of which `length` was announced, where any was.
@@ -339,7 +375,7 @@ impl Found {
 }
 
 /// Lets a request in, and counts it as in flight: a [`Reply`] has to be made for it. Who answers it is what was `found`
-/// already, if anything was.
+/// already, if anything was; what is found is left in its record.
 ///
 /// # Errors
 /// No handler, the wrong host for this connection, or too many in flight.
@@ -347,14 +383,15 @@ pub(crate) fn admit(
     connection: &Connection,
     request: &mut Request,
     found: Option<Box<Found>>,
+    record: &mut Record,
 ) -> Result<Admitted, RequestError> {
     let service = &connection.service;
     let by = match found {
         Some(found) => {
-            request.route = found.route;
+            (request.route, request.pattern) = (found.route, found.pattern);
             found.by?
         }
-        None => find(connection, request)?,
+        None => find(connection, request, record)?,
     };
     let Admitted::By(handler) = by else { return Ok(by) };
     let metrics = &service.metrics;
@@ -366,7 +403,7 @@ pub(crate) fn admit(
     Ok(Admitted::By(handler))
 }
 
-fn find(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
+fn find(connection: &Connection, request: &mut Request, record: &mut Record) -> Result<Admitted, RequestError> {
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
         return Ok(Admitted::Answered(Response::options()));
     }
@@ -375,7 +412,9 @@ fn find(connection: &Connection, request: &mut Request) -> Result<Admitted, Requ
     {
         return Ok(Admitted::Answered(response));
     }
-    Ok(follow(connection.handler_for(request.host())?, request))
+    let admitted = follow(connection.handler_for(request.host(), &mut record.host)?, request);
+    record.route.clone_from(&request.pattern);
+    Ok(admitted)
 }
 
 /// Follows routers to who answers.
@@ -398,8 +437,9 @@ pub(crate) fn begin(
     connection: &Connection,
     mut request: Request,
     found: Option<Box<Found>>,
+    record: &mut Record,
 ) -> Result<Outcome, RequestError> {
-    let handler = match admit(connection, &mut request, found)? {
+    let handler = match admit(connection, &mut request, found, record)? {
         Admitted::By(handler) => handler,
         Admitted::Answered(response) => return Ok(Outcome::Ready(response)),
     };

@@ -1,16 +1,19 @@
 //! A request as handlers see it: parsed parts, everything else derived when asked for.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use encoding_rs::{Encoding, UTF_8};
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 
 use super::body::Incoming;
 use super::headers::Headers;
 use super::target::{self, Target};
-use crate::connection::ConnectionInfo;
+use crate::connection::{Address, ConnectionInfo};
+use crate::proxy::Told;
+use crate::request_id;
 
 /// One request. Its body is here, or comes while its handler runs.
 #[derive(Debug, Clone)]
@@ -29,8 +32,14 @@ pub struct Request {
     pub incoming: Option<Incoming>,
     /// The connection on which it came; none where only its bytes were parsed.
     pub connection: Option<Arc<ConnectionInfo>>,
+    /// What it is called, where requests have ids: the setting `request_id_header`.
+    pub id: Option<HeaderValue>,
     /// What routers found in the path; none where they found nothing.
     pub(crate) route: Option<Box<Route>>,
+    /// See [`Request::route_pattern`].
+    pub(crate) pattern: Option<Arc<str>>,
+    /// What trusted proxies tell in its headers, once it was asked for.
+    pub(crate) told: OnceLock<Option<Box<Told>>>,
     /// It is an extended CONNECT for a WebSocket (RFC 8441), which is a `GET` for everybody else.
     pub(crate) tunnel: bool,
 }
@@ -49,18 +58,54 @@ pub(crate) struct Route {
 }
 
 impl Request {
-    /// Host and port as the client wrote them; empty for HTTP/1.0 without `Host`.
+    /// Host and port as they came on this connection, by which its answerer is found; empty for HTTP/1.0 without `Host`.
     pub fn host(&self) -> &str {
         let from_header = || self.headers.get("host").and_then(|value| std::str::from_utf8(value).ok());
         self.target.host().or_else(from_header).unwrap_or_default()
+    }
+
+    /// What trusted proxies tell of it; none where they tell nothing, or are none.
+    fn told(&self) -> Option<&Told> {
+        let forwarding = self.connection.as_ref()?.forwarding.as_ref()?;
+        self.told.get_or_init(|| forwarding.read(&self.headers).map(Box::new)).as_deref()
+    }
+
+    /// The client's address; its port is 0 where a proxy does not tell it. None on a Unix socket, without a connection, and
+    /// where a proxy hides it.
+    pub fn client(&self) -> Option<SocketAddr> {
+        match (self.told(), &self.connection.as_ref()?.peer) {
+            (Some(told), _) => told.client,
+            (None, Address::Inet(address)) => Some(*address),
+            (None, Address::Unix(_)) => None,
+        }
+    }
+
+    /// `https` where the client speaks TLS, to this end or, as that tells, to a trusted proxy; else `http`.
+    pub fn scheme(&self) -> &'static str {
+        let told = self.told().and_then(|told| told.secure);
+        let secure = told.or_else(|| Some(self.connection.as_ref()?.is_secure()));
+        if secure.unwrap_or(false) { "https" } else { "http" }
+    }
+
+    /// Host and port as the client wrote them, as trusted proxies tell; else [`Request::host`].
+    pub fn authority(&self) -> Cow<'_, str> {
+        let told = self.told();
+        let host = told.and_then(|told| told.host.as_deref()).unwrap_or_else(|| self.host());
+        let usual = if self.scheme() == "https" { 443 } else { 80 };
+        match told.and_then(|told| told.port).filter(|port| *port != usual) {
+            Some(port) if !host.is_empty() && target::split_port(host.as_bytes()).1.is_none() => {
+                Cow::Owned(format!("{host}:{port}"))
+            }
+            _ => Cow::Borrowed(host),
+        }
     }
 
     /// The whole URL; the host of HTTP/1.0 without `Host` is the address of this end. Without a connection the scheme is
     /// `http`, and without a host too there is no more than the path.
     pub fn url(&self) -> String {
         let connection = self.connection.as_ref();
-        let scheme = if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" };
-        let origin = match (self.host(), connection) {
+        let scheme = self.scheme();
+        let origin = match (&*self.authority(), connection) {
             ("", None) => String::new(),
             ("", Some(connection)) => format!("{scheme}://{}", connection.local),
             (host, _) => format!("{scheme}://{host}"),
@@ -119,6 +164,19 @@ impl Request {
     pub fn path_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let parameters = self.route.as_ref().map_or(&[][..], |route| &route.parameters);
         parameters.iter().map(|(name, value)| (&**name, value.as_str()))
+    }
+
+    /// The pattern of the route that led here, as it was written, with those of the mounts before it: `/shop/items/{id}`. None
+    /// without a router, and where what answers is mounted at the root.
+    pub fn route_pattern(&self) -> Option<&str> {
+        self.pattern.as_deref().filter(|pattern| !pattern.is_empty())
+    }
+
+    /// The `traceparent` by which the client says what trace this request is part of, where it keeps to W3C Trace Context.
+    pub fn traceparent(&self) -> Option<&str> {
+        let mut given = self.headers.get_all("traceparent");
+        let value = given.next().filter(|value| given.next().is_none() && request_id::trace(value).is_some())?;
+        std::str::from_utf8(value).ok()
     }
 
     /// For whoever answers where a router has no route: the methods that there are for the path, as `Allow` lists them; empty

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::encode::{self, Persist};
 use super::upload::{Pumped, Streamed, Upload};
-use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Wait};
+use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Refused, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Found, Outcome};
 use crate::error::{Refusal, RequestError};
@@ -23,12 +23,13 @@ use crate::http::body::{Broken, Collected, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
-use crate::metrics::Close;
+use crate::metrics::{Close, State, Within};
+use crate::record::{Outcome as End, Record};
 use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::trace::Event as Step;
-use crate::websocket::{self, Upgrade};
+use crate::websocket::{self, Counted, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const SMALL_BODY: usize = 16 * 1024;
@@ -42,7 +43,13 @@ const DRAIN: u64 = 128 * 1024;
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
-pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
+pub(crate) async fn serve(
+    stream: Stream,
+    connection: Arc<Connection>,
+    within: Within,
+    read: BytesMut,
+    opened: Instant,
+) -> Close {
     let mut machine = Machine::new(Limits::from(&*connection.service.config), opened);
     if !read.is_empty() {
         machine.receive(&read, opened);
@@ -51,13 +58,16 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None };
+    let mut io =
+        Io { stream, connection, within, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
     io.run().await.unwrap_or_else(|close| close)
 }
 
 struct Io {
     stream: Stream,
     connection: Arc<Connection>,
+    /// Whether it waits for a request, for those who count.
+    within: Within,
     machine: Machine,
     phase: watch::Receiver<Phase>,
     timer: Timer,
@@ -65,6 +75,15 @@ struct Io {
     out: BytesMut,
     /// A body that its handler takes as it comes.
     upload: Option<Box<Upload>>,
+    /// The request that is being read or answered.
+    record: Option<Record>,
+}
+
+impl Drop for Io {
+    /// Also when the server drops what is under way.
+    fn drop(&mut self) {
+        self.finish(Instant::now());
+    }
 }
 
 impl Io {
@@ -79,6 +98,8 @@ impl Io {
                 Err(Stop::Gone(close)) => {
                     if !self.machine.is_idle() {
                         self.connection.service.metrics.requests_aborted.add();
+                        // One whose head has not come is a request too.
+                        self.headless();
                     }
                     return Err(close);
                 }
@@ -110,10 +131,30 @@ impl Io {
             self.write(response, &method, version, persist).await?;
             let drained = self.drain(persist).await?;
             if persist == Persist::Close || !drained {
+                self.flush().await?;
+                self.ended(End::Whole, Instant::now());
                 let why = if draining { Close::Shutdown } else { Close::Server };
                 return self.linger(why).await;
             }
-            self.machine.answered(Instant::now());
+            let now = Instant::now();
+            self.ended(End::Whole, now);
+            self.machine.answered(now);
+        }
+    }
+
+    /// The request is done with, in the way that is known already, or else in this one.
+    fn ended(&mut self, outcome: End, now: Instant) {
+        if let Some(record) = &mut self.record {
+            record.outcome.get_or_insert(outcome);
+        }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: Instant) {
+        if let Some(record) = &mut self.record {
+            record.received += self.machine.body_received();
+            record.finish(&self.connection, now);
+            self.record = None;
         }
     }
 
@@ -121,7 +162,14 @@ impl Io {
     async fn go_on(&mut self, upgrade: Upgrade) -> Result<Close, Close> {
         self.flush().await?;
         let unread = self.machine.take_unread();
-        let why = websocket::serve(&mut self.stream, &self.connection, upgrade, unread).await;
+        let mut wire = Counted { stream: &mut self.stream, record: &mut self.record };
+        let why = websocket::serve(&mut wire, &self.connection, upgrade, unread).await;
+        match why {
+            Close::Aborted => {}
+            Close::WriteTimeout => self.broken_off(End::WriteTimeout),
+            _ => self.broken_off(End::Whole),
+        }
+        self.finish(Instant::now());
         if matches!(why, Close::Refused | Close::Server | Close::Shutdown) {
             farewell::linger(&mut self.stream, &mut self.timer).await;
         }
@@ -141,6 +189,8 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
+                    let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
+                    record.describe(&new.target, &new.headers, &self.connection.service);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -202,8 +252,9 @@ impl Io {
     }
 
     /// Who answers a request, of which only the head is here.
-    fn find(&self, head: &Head) -> Box<Found> {
-        Box::new(Found::of(&self.connection, &mut Request::from(head.clone())))
+    fn find(&mut self, head: &Head) -> Box<Found> {
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version, head.method.clone()));
+        Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
     /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.
@@ -211,32 +262,38 @@ impl Io {
         self.flush().await.map_err(Stop::Gone)?;
         let (deadline, wait) = self.machine.deadline().unwrap_or_else(|| (Instant::now(), Wait::Idle));
         let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
+        if idle {
+            self.within.now(State::Http1Idle);
+        }
         let machine = &mut self.machine;
         let mut now = None;
-        tokio::select! {
+        let why = tokio::select! {
             biased;
             read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
                 Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
                 Err(_) if idle => Err(Stop::Gone(Close::Client)),
                 Err(_) => Err(Stop::Gone(Close::Aborted)),
             },
-            () = self.timer.until(deadline) => match wait.refusal() {
-                Some(error) => Err(Stop::Refuse(error)),
-                None => {
-                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
-                    let looked = self.last_look(Close::Idle).await;
-                    if looked.is_err() {
-                        self.connection.trace.tell(|| Step::TimedOut { setting });
-                    }
-                    looked
-                }
-            },
+            () = self.timer.until(deadline) => Err(match wait.refusal() {
+                Some(error) => Stop::Refuse(error),
+                None => Stop::Quiet(Close::Idle),
+            }),
             // At the server's end an upload may use the whole grace.
-            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => {
-                self.connection.trace.tell(|| Step::Draining {});
-                self.last_look(Close::Shutdown).await
-            }
+            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
+        };
+        if idle {
+            self.within.now(State::Http1);
         }
+        let Err(Stop::Quiet(why)) = why else { return why };
+        let looked = self.last_look(why).await;
+        if looked.is_err() {
+            let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+            self.connection.trace.tell(|| match why {
+                Close::Shutdown => Step::Draining {},
+                _ => Step::TimedOut { setting },
+            });
+        }
+        looked
     }
 
     /// Before a connection is closed on which nothing is asked: what has come while this thread was busy elsewhere is read.
@@ -267,8 +324,11 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let request = Request { body, incoming, connection, ..Request::from(*head) };
-        let outcome = dispatch::begin(&self.connection, request, found);
+        let new = || Record::new(Instant::now(), head.version, head.method.clone());
+        let record = self.record.get_or_insert_with(new);
+        let request =
+            Request { body, incoming, connection, id: record.id.clone().map(|id| *id), ..Request::from(*head) };
+        let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => {
@@ -278,7 +338,7 @@ impl Io {
             }
             Err(error) => Err(error),
         };
-        Ok(answer.unwrap_or_else(|error| self.connection.refuse(&error)))
+        Ok(answer.unwrap_or_else(|error| self.refusal(&error)))
     }
 
     /// Waits for something of the handler's, and meanwhile reads what the client sends, up to a bound, to notice when it
@@ -329,7 +389,10 @@ impl Io {
                 self.connection.service.metrics.requests_aborted.add();
                 return Err(Close::Aborted);
             }
-            Pumped::Refused(error) => self.connection.refused(error),
+            // The answer is the handler's.
+            Pumped::Refused(error) => {
+                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_deref()))
+            }
         }
         Ok(pumped)
     }
@@ -338,7 +401,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
-            self.connection.refused(&error);
+            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_deref()));
         }
     }
 
@@ -388,12 +451,16 @@ impl Io {
     /// Writes a response, or gathers it where another request is waiting already.
     async fn write(
         &mut self,
-        response: Response,
+        mut response: Response,
         method: &Method,
         version: Version,
         persist: Persist,
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
+        if let Some(record) = &mut self.record {
+            record.mark(&mut response, &self.connection.service.config);
+            record.status = Some(response.status);
+        }
         let bodiless = response.is_bodiless(method);
         let in_chunks = response.body.length().is_none() || response.body.has_trailers();
         let chunked = !bodiless && in_chunks && version != Version::HTTP_10;
@@ -415,6 +482,7 @@ impl Io {
     async fn add(&mut self, body: &[u8]) -> Result<(), Close> {
         if body.len() <= SMALL_BODY {
             self.out.extend_from_slice(body);
+            self.record.iter_mut().for_each(|record| record.sent += body.len() as u64);
             return Ok(());
         }
         let before = std::mem::take(&mut self.out);
@@ -426,6 +494,7 @@ impl Io {
         while let Some(piece) = self.next_piece(&mut pieces).await? {
             let Ok(piece) = piece else {
                 self.connection.service.metrics.handler_failures.add();
+                self.broken_off(End::Handler);
                 self.flush().await?;
                 return Err(Close::Server);
             };
@@ -444,6 +513,11 @@ impl Io {
             encode::last_chunk(&mut self.out, &pieces.trailers());
         }
         Ok(())
+    }
+
+    /// Why the response is not whole.
+    fn broken_off(&mut self, why: End) {
+        self.record.iter_mut().for_each(|record| record.outcome = Some(why));
     }
 
     /// The next piece of a body. What is written leaves before it is waited for, and meanwhile the client is noticed when it
@@ -482,8 +556,13 @@ impl Io {
                 sent = write => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
                     Ok(n) => {
-                        pace.moved(n, Instant::now());
+                        let now = Instant::now();
+                        pace.moved(n, now);
                         let of_head = n.min(head.len());
+                        if let Some(record) = &mut self.record {
+                            record.begins_response(now);
+                            record.sent += (n - of_head) as u64;
+                        }
                         head = &head[of_head..];
                         body = &body[n - of_head..];
                     }
@@ -498,16 +577,41 @@ impl Io {
         }
     }
 
-    fn takes_nothing(&self) -> Close {
+    fn takes_nothing(&mut self) -> Close {
+        self.broken_off(End::WriteTimeout);
         self.connection.trace.tell(|| Step::TimedOut { setting: "write_timeout" });
         Close::WriteTimeout
     }
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
-        let response = self.connection.refuse(error);
+        let response = self.refusal(error);
         let method = self.machine.refused_method();
         self.write(response, &method, Version::HTTP_11, Persist::Close).await?;
+        self.flush().await?;
+        self.finish(Instant::now());
         self.linger(Close::Refused).await
+    }
+
+    /// The answer to a request that the server itself answers. Its head may not have come.
+    fn refusal(&mut self, error: &RequestError) -> Response {
+        let record = self.headless();
+        record.refused(error.refusal);
+        let id = record.id.clone();
+        self.connection.refuse(error, id.as_deref())
+    }
+
+    /// The record of a request that is over, whose head may not have come, or was refused.
+    fn headless(&mut self) -> &mut Record {
+        let (machine, service) = (&mut self.machine, &self.connection.service);
+        self.record.get_or_insert_with(|| match machine.take_refused() {
+            Some(Refused::Head(head)) => {
+                let mut record = Record::new(Instant::now(), head.version, head.method.clone());
+                record.describe(&head.target, &head.headers, service);
+                record
+            }
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, service),
+            None => Record::without_head(Instant::now(), Bytes::new(), service),
+        })
     }
 
     /// Ends a connection on which nothing is under way.

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use tokio::sync::oneshot;
 
 use super::read::{self, Coming, Unread};
@@ -21,6 +22,7 @@ use crate::error::RequestError;
 use crate::http::body::{Broken, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::{Body, Pieces, Request, Response, date};
+use crate::record::{Outcome as End, Record};
 use crate::websocket::Upgrade;
 
 /// The most of a response that is handed over at once: the size of a frame and of a TLS record.
@@ -30,7 +32,6 @@ pub(super) const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     respond: Respond,
-    method: Method,
     asked: AcceptEncoding,
     open: Open,
     /// What the client sends on where it wants a WebSocket.
@@ -44,17 +45,25 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Begins with a stream that was just accepted. What is here whole is handed on at once; only what has to wait gets a
     /// task.
-    pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        request: http::Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        now: Instant,
+    ) {
         let (parts, body) = request.into_parts();
+        let mut record = Record::new(now, Version::HTTP_2, parts.method.clone());
         if let Err(error) = read::check_values(&parts.headers) {
-            shared.connection.refused(&error);
+            record.describe_parts(&parts, &shared.connection.service);
+            shared.connection.refused(&error, record.id.as_deref());
+            record.refused(error.refusal);
+            record.finish(&shared.connection, now);
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         let mut exchange = Exchange {
             respond: Respond::Own(respond),
-            method: parts.method.clone(),
             asked: AcceptEncoding::default(),
-            open: Open::new(shared, read::header_bytes(&parts)),
+            open: Open::new(shared, read::header_bytes(&parts), record),
             tunnel: None,
             watched: false,
             found: None,
@@ -64,9 +73,15 @@ impl Exchange {
         let whole = tunnel || body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let waits = !whole && parts.headers.contains_key(header::EXPECT);
-        let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
-        if let Ok(request) = &head {
-            exchange.asked = AcceptEncoding::of(&request.headers);
+        let record = &mut exchange.open.record;
+        let mut head = read::head(shared, &parts).inspect(|_| shared.activity.asked());
+        match &mut head {
+            Ok(request) => {
+                record.describe(&request.target, &request.headers, &connection.service);
+                request.id = record.id.clone().map(|id| *id);
+                exchange.asked = AcceptEncoding::of(&request.headers);
+            }
+            Err(_) => record.describe_parts(&parts, &connection.service),
         }
         match head {
             Err(error) => exchange.refuse(&error),
@@ -82,7 +97,7 @@ impl Exchange {
                 Ok(decoding) => {
                     let length = declared.filter(|_| decoding.is_none());
                     let body = Coming { stream: body, declared, decoding };
-                    let found = Found::of(connection, &mut request);
+                    let found = Found::of(connection, &mut request, &mut exchange.open.record);
                     let streams = found.streams_body(length);
                     exchange.found = Some(Box::new(found));
                     if streams {
@@ -115,8 +130,12 @@ impl Exchange {
             request.headers = request.headers.decoded(None);
         }
         match Upload::begin(body, &connection.service.config) {
-            Ok((body, None)) => request.body = body,
+            Ok((body, None)) => {
+                self.open.record.received = body.len() as u64;
+                request.body = body;
+            }
             Ok((here, Some(mut rest))) => {
+                let came = self.open.record.count_upload();
                 if waits && here.is_empty() {
                     let (respond, waiting) = self.respond.leave_to_say();
                     self.respond = respond;
@@ -127,7 +146,7 @@ impl Exchange {
                 feeder.push(here);
                 request.incoming = Some(incoming);
                 self.open.upload = Some(exchange);
-                tokio::spawn(rest.feed(feeder, over, connection));
+                tokio::spawn(rest.feed(feeder, over, came, connection));
             }
             Err(Unread::Refused(error)) => return self.refuse(&error),
             Err(Unread::BrokenOff) => {
@@ -143,7 +162,7 @@ impl Exchange {
         let found = self.found.take();
         let connection = &self.open.shared.connection;
         connection.service.metrics.request(Version::HTTP_2);
-        match dispatch::admit(connection, &mut request, found) {
+        match dispatch::admit(connection, &mut request, found, &mut self.open.record) {
             Ok(Admitted::By(handler)) => {
                 let metrics = connection.service.metrics.clone();
                 handler.call(request, Reply::new(Destination::Stream(self), metrics));
@@ -154,12 +173,12 @@ impl Exchange {
     }
 
     /// Waits for a body.
-    async fn follow(self, mut request: Request, body: Coming) {
+    async fn follow(mut self, mut request: Request, body: Coming) {
         let shared = self.open.shared.clone();
         let connection = &shared.connection;
         let service = &connection.service;
         let decoded = body.decoding.is_some();
-        match read::body(body, &service.config).await {
+        match read::body(body, &service.config, &mut self.open.record.received).await {
             Ok(body) => {
                 if decoded {
                     request.headers = request.headers.decoded(Some(body.len()));
@@ -184,7 +203,7 @@ impl Exchange {
         let connection = &shared.connection;
         let service = &connection.service;
         service.metrics.request(Version::HTTP_2);
-        let answer = match dispatch::begin(connection, request, self.found.take()) {
+        let answer = match dispatch::begin(connection, request, self.found.take(), &mut self.open.record) {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => tokio::select! {
                 biased;
@@ -212,18 +231,20 @@ impl Exchange {
     }
 
     /// Answers with a refusal. Other streams go on.
-    fn refuse(self, error: &RequestError) {
-        let response = self.open.shared.connection.refuse(error);
+    fn refuse(mut self, error: &RequestError) {
+        self.open.record.refused(error.refusal);
+        let response = self.open.shared.connection.refuse(error, self.open.record.id.as_deref());
         self.send(response);
     }
 
     /// Answers. A client that has left meanwhile does not get it.
     pub(crate) fn send(mut self, mut response: Response) {
-        if response.settle(&self.method).is_err() {
+        if response.settle(&self.open.record.method).is_err() {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
         let service = &self.open.shared.connection.service;
-        response.encode(&self.asked, &self.method, &service.config, &service.encoders);
+        self.open.record.mark(&mut response, &service.config);
+        response.encode(&self.asked, &self.open.record.method, &service.config, &service.encoders);
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
@@ -231,36 +252,43 @@ impl Exchange {
         if self.tunnel.is_some() {
             return self.send_in_tunnel(response);
         }
-        let Exchange { respond, method, open, .. } = self;
+        let Exchange { respond, mut open, .. } = self;
         let Some(mut respond) = respond.take() else { return };
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
         // Before the client can have it.
         metrics.response(status);
-        let length = response.content_length(&method);
-        let body = if response.is_bodiless(&method) { Body::default() } else { response.body };
+        let method = &open.record.method;
+        let length = response.content_length(method);
+        let body = if response.is_bodiless(method) { Body::default() } else { response.body };
         let Ok(mut stream) = respond.send_response(head(status, response.headers, length), body.is_empty()) else {
             // It is closed already; or h2 finds a fault with the headers, and the client shall not wait for ever.
             metrics.no_response(status);
             return respond.send_reset(Reason::INTERNAL_ERROR);
         };
+        open.record.status = Some(status);
         if body.is_empty() {
-            return;
+            return open.record.is_whole();
         }
         let body = match body {
             Body::Whole(whole) if whole.len() <= SEND_BUFFER => {
                 stream.reserve_capacity(whole.len());
                 if stream.capacity() >= whole.len() {
+                    let length = whole.len() as u64;
                     // An error means that the client has left.
-                    let _ = stream.send_data(whole, true);
+                    if stream.send_data(whole, true).is_ok() {
+                        open.record.sent = length;
+                        open.record.is_whole();
+                    }
                     return;
                 }
                 Body::Whole(whole)
             }
             body => body,
         };
+        open.record.begins_response(Instant::now());
         let shared = open.shared.clone();
-        shared.take_up(Sending::Body(BodySending { stream, body, open }));
+        shared.take_up(Sending::Body(Box::new(BodySending { stream, body, open })));
     }
 }
 
@@ -274,12 +302,14 @@ impl Exchange {
             }
             return self.send(response);
         };
-        let Exchange { respond, open, .. } = self;
+        let Exchange { respond, mut open, .. } = self;
         let Some(mut respond) = respond.take() else { return };
-        let metrics = &open.shared.connection.service.metrics;
+        let metrics = open.shared.connection.service.metrics.clone();
         metrics.response(StatusCode::OK);
         match respond.send_response(head(StatusCode::OK, response.headers, None), false) {
             Ok(sending) => {
+                open.record.status = Some(StatusCode::OK);
+                open.record.begins_response(Instant::now());
                 let tunnel = Tunnel { sending, receiving, open, ended: false };
                 tunnel.open.shared.clone().take_up(Sending::Tunnel(Box::new(tunnel), upgrade));
             }
@@ -330,7 +360,7 @@ fn is_of_http_1(name: &HeaderName) -> bool {
 /// What needs a task.
 #[derive(Debug)]
 pub(super) enum Sending {
-    Body(BodySending),
+    Body(Box<BodySending>),
     Tunnel(Box<Tunnel>, Box<Upgrade>),
 }
 
@@ -359,8 +389,7 @@ struct Left;
 impl BodySending {
     /// Hands the body over, piece by piece, as the client takes it.
     async fn run(mut self) {
-        // An error means that nobody wants the rest.
-        let _ = match std::mem::take(&mut self.body) {
+        let sent = match std::mem::take(&mut self.body) {
             Body::Whole(left) => {
                 self.open.clients_turn();
                 self.hand_over(left, true).await
@@ -368,6 +397,10 @@ impl BodySending {
             Body::Pieces(pieces) => self.follow(pieces).await,
             Body::File(file) => self.follow(file.pieces()).await,
         };
+        // An error means that nobody wants the rest.
+        if sent.is_ok() {
+            self.open.record.is_whole();
+        }
     }
 
     async fn hand_over(&mut self, mut left: Bytes, last: bool) -> Result<(), Left> {
@@ -384,7 +417,9 @@ impl BodySending {
             }
             self.open.shared.activity.touch();
             let piece = left.split_to(left.len().min(PIECE));
+            let length = piece.len() as u64;
             self.stream.send_data(piece, last && left.is_empty()).map_err(|_| Left)?;
+            self.open.record.sent += length;
         }
         Ok(())
     }
@@ -410,6 +445,7 @@ impl BodySending {
                 }
                 Some(Err(Broken)) => {
                     self.open.shared.connection.service.metrics.handler_failures.add();
+                    self.open.record.outcome = Some(End::Handler);
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
@@ -436,14 +472,16 @@ pub(super) struct Open {
     pub(super) shared: Arc<Shared>,
     answered: bool,
     headers: usize,
+    /// What is said of the request at its end, which is that of this.
+    pub(super) record: Record,
     /// Its end tells whoever reads the request's body that nobody wants the rest.
     upload: Option<oneshot::Sender<()>>,
 }
 
 impl Open {
-    fn new(shared: &Arc<Shared>, headers: usize) -> Self {
+    fn new(shared: &Arc<Shared>, headers: usize, record: Record) -> Self {
         shared.activity.opened(headers);
-        Open { shared: shared.clone(), answered: false, headers, upload: None }
+        Open { shared: shared.clone(), answered: false, headers, record, upload: None }
     }
 
     /// Some of the answer is there.
@@ -461,7 +499,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.activity.ended(self.answered, self.headers);
+        let now = Instant::now();
+        self.shared.activity.ended(self.answered, self.headers, now);
+        self.record.finish(&self.shared.connection, now);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -78,7 +79,14 @@ impl Upload {
 
     /// Hands it over as it comes, until it is whole, refused or broken off, or the exchange is `over`: then nobody wants the
     /// rest, and when the stream is dropped here h2 says so by RST_STREAM with NO_ERROR (RFC 9113 section 8.1).
-    pub(super) async fn feed(mut self, feeder: Feeder, mut over: oneshot::Receiver<()>, connection: Arc<Connection>) {
+    pub(super) async fn feed(
+        mut self,
+        feeder: Feeder,
+        mut over: oneshot::Receiver<()>,
+        came: Arc<AtomicU64>,
+        connection: Arc<Connection>,
+    ) {
+        came.store(self.came as u64, Relaxed);
         let config = &connection.service.config;
         if let Some(waiting) = self.waiting.take() {
             tokio::select! {
@@ -112,6 +120,7 @@ impl Upload {
                     read::release(&mut self.stream, data.len());
                     pace.moved(data.len(), Instant::now());
                     self.came += data.len();
+                    came.store(self.came as u64, Relaxed);
                     if self.came > config.max_request_read_bytes {
                         refuse(&feeder, &connection, &read::too_large(config.max_request_read_bytes));
                         return read::discard(self.stream).await;
@@ -176,6 +185,6 @@ enum Unwanted {
 
 /// Tells the handler that no more of it is read, and why.
 fn refuse(feeder: &Feeder, connection: &Connection, error: &RequestError) {
-    connection.refused(error);
+    connection.refused(error, None);
     feeder.end(Err(Cut::Refused(error.clone())));
 }
