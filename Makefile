@@ -24,7 +24,7 @@ $(VENV)/.made: pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.made
 	$(call say,Installing what the tests need)
-	@$(BIN)/python -m pip install --quiet --group test --group demo
+	@$(BIN)/python -m pip install --quiet --group test --group demo --group moving
 	@touch $@
 
 # Without it the demo says on its page what is missing, and serves the rest.

@@ -139,6 +139,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
+        reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -412,7 +413,9 @@ class Server:
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
         it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
         inline. `certificates` is a list, an entry for each context: its `host` (None for the default), the
-        certificate's `subject`, and when that ends, `not_after` in seconds since 1970.
+        certificate's `subject`, and when that ends, `not_after` in seconds since 1970. `latencies` is a list of how
+        long requests took, an entry for each `host`, `route`, `method` and class of `status`: how many there were
+        (`count`), how many `seconds` they took together, and `buckets`, by a bound in seconds how many took no longer.
         """
         self._check_process()
         return {
@@ -558,9 +561,9 @@ def _check_port(port: int) -> None:
         raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
 
 
-def _check_grace(grace: float) -> float:
+def _check_grace(grace: float, name: str = "grace") -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
-        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+        raise ConfigError(f"{name}: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
 
 

@@ -13,7 +13,7 @@ use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
-use crate::metrics::{Close, HandshakeFailure, Metrics};
+use crate::metrics::{Close, HandshakeFailure, Metrics, State, Within};
 use crate::proxy::{Forwarding, Proxied};
 use crate::raw;
 use crate::server::Service;
@@ -218,6 +218,7 @@ pub(crate) async fn run(
 ) {
     let Spoken { tls: secure, streams, .. } = spoken;
     info.believe(service.forwarding.as_ref());
+    let mut within = service.metrics.within(State::Handshake);
     let (stream, context) = if secure {
         opened.trace.tell(|| Event::HandshakeBegun {});
         // Boxed, so that its many states take no room once it is over.
@@ -248,6 +249,7 @@ pub(crate) async fn run(
     } else {
         (Stream::Plain(socket), None)
     };
+    within.now(if streams.is_some() { State::Stream } else { State::Http1 });
     let trace = opened.trace.clone();
     let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown, opened };
     let by_alpn = info.alpn.as_deref() == Some("h2");
@@ -255,7 +257,7 @@ pub(crate) async fn run(
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
-        None => serve(stream, connection, by_alpn).await,
+        None => serve(stream, connection, by_alpn, &mut within).await,
     };
 }
 
@@ -273,9 +275,10 @@ impl Drop for Ended {
     }
 }
 
-async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -> Close {
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, within: &mut Within) -> Close {
     let config = &connection.service.config;
     if by_alpn {
+        within.now(State::Http2);
         return Box::pin(h2::serve(Prefixed { read: BytesMut::new(), stream }, connection)).await;
     }
     let mut read = BytesMut::new();
@@ -295,7 +298,10 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             }
         };
         match sniffed {
-            Ok(Ok(true)) => return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await,
+            Ok(Ok(true)) => {
+                within.now(State::Http2);
+                return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await;
+            }
             Ok(Err(_)) => return Close::Aborted,
             // HTTP/1, or too slow: there what came so far decides between a 408 and nothing.
             Ok(Ok(false)) | Err(_) => {}

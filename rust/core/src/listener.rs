@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
 use tokio::io::unix::AsyncFd;
@@ -120,11 +120,14 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    let words = bound.words();
+    service.places.lock().push(words.clone());
     service.listening.fetch_add(1, Ordering::AcqRel);
     service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
         service.listening.fetch_sub(1, Ordering::AcqRel);
+        service.no_longer_at(&words);
         drop(alive);
         drop(alive_guard);
     });
@@ -291,6 +294,22 @@ impl Bound {
         self
     }
 
+    /// What is spoken there and where, for people.
+    fn words(&self) -> String {
+        let scheme = match (&self.streams, self.tls) {
+            (None, true) => "https://",
+            (None, false) => "http://",
+            (Some(_), true) => "streams by TLS on ",
+            (Some(_), false) => "streams on ",
+        };
+        format!("{scheme}{}", self.address)
+    }
+
+    /// What is really listened on.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Has a proxy say, before anything else on each connection, for whom it connects.
     #[must_use]
     pub fn with_proxy_protocol(mut self) -> Self {
@@ -300,11 +319,6 @@ impl Bound {
 
     pub(crate) fn has_proxy_protocol(&self) -> bool {
         self.proxy_protocol
-    }
-
-    /// What is really listened on.
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
     }
 
     /// Whether connections to it may have other addresses at this end.
@@ -484,7 +498,7 @@ fn admit(
         }
     }
     let id = service.next_connection_id();
-    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
+    let mut opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
@@ -499,11 +513,11 @@ fn admit(
             Err(error) => return accept_failed(&service, &local, &error),
         };
         let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
-        if spoken.proxy_protocol {
-            // Boxed, so that connections without it need no room for it.
-            if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
-                return opened.close(why.label());
-            }
+        // Boxed, so that connections without it need no room for it.
+        if spoken.proxy_protocol && !Box::pin(learn(&service, &mut socket, &mut info, &mut seat, &mut opened)).await {
+            return;
+        }
+        if info.proxy.is_some() {
             let (peer, local) = (&info.peer, &info.local);
             opened.trace.tell(|| Event::Proxied { peer: peer.to_string().into(), local: local.to_string().into() });
         }
@@ -511,24 +525,27 @@ fn admit(
     });
 }
 
-/// Has the proxy say whose connection it is, or says why that one is not let in.
+/// Has the proxy say whose connection it is; whether that one is let in.
 async fn learn(
     service: &Service,
     socket: &mut Socket,
     info: &mut ConnectionInfo,
     seat: &mut Seat,
-) -> Result<(), Turned> {
+    opened: &mut Opened,
+) -> bool {
     let (peer, local) = (info.peer.clone(), info.local.clone());
-    let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
-    let opened = tokio::select! {
+    let mut phase = service.lifecycle.subscribe();
+    let since = std::time::Instant::now();
+    let told = tokio::select! {
         biased;
-        opened = proxy::opening::open(service, socket, info) => opened,
-        () = out_of_patience(&mut phase, begun) => Err((Turned::Shutdown, "the server is closed".into())),
+        told = proxy::opening::open(service, socket, info) => told,
+        () = out_of_patience(&mut phase, since) => Err((Turned::Shutdown, "the server is closed".into())),
     };
-    if let Err((why, message)) = opened {
+    if let Err((why, message)) = told {
+        opened.why = why.label();
         let message = format!("connection from {peer} to {local} turned away: its PROXY header: {message}");
         turned_away(service, why, message);
-        return Err(why);
+        return false;
     }
     // The proxy's own address stays where it tells no other, and is not limited.
     let told = info.proxy.as_ref().is_some_and(|proxy| proxy.header.addresses.is_some());
@@ -537,9 +554,10 @@ async fn learn(
         None => Ok(()),
     };
     if let Err(why) = taken {
+        opened.why = why.label();
         too_many(service, why, &info.peer, &info.local);
     }
-    taken
+    taken.is_ok()
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.

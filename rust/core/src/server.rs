@@ -7,20 +7,21 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, Pool, Roster, Work};
 use crate::error::{Error, Observer};
 use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Counted, Latency, Metrics};
 use crate::proxy::Forwarding;
+use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
@@ -59,13 +60,21 @@ pub(crate) struct Service {
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
-    /// Where headers of proxies are believed.
-    pub(crate) forwarding: Option<Arc<Forwarding>>,
+    /// The last lines of its log.
+    pub(crate) recent: Arc<Recent>,
+    /// Who answers, and where.
+    pub(crate) roster: Arc<Roster>,
+    /// Where it listens, in words.
+    pub(crate) places: Mutex<Vec<String>>,
+    /// When it was made.
+    pub(crate) made: (Instant, SystemTime),
     /// Listeners that accept.
     pub(crate) listening: AtomicUsize,
     /// Whether there was ever one.
     pub(crate) has_listened: AtomicBool,
     pub(crate) pulse: Pulse,
+    /// Where headers of proxies are believed.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -76,6 +85,14 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A listener has ended.
+    pub(crate) fn no_longer_at(&self, place: &str) {
+        let mut places = self.places.lock();
+        if let Some(at) = places.iter().position(|other| other == place) {
+            places.remove(at);
+        }
     }
 
     /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
@@ -130,7 +147,9 @@ impl Server {
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, observer)
+        let recent: Arc<Recent> = Arc::default();
+        let observer = Arc::new(Remembering { recent: recent.clone(), observer });
+        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, (recent, observer))
     }
 
     /// A server that has the same certificates and tells the same observer, but nothing else in common; `handler` answers for
@@ -141,8 +160,9 @@ impl Server {
         handler: Arc<dyn Handler>,
         spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
     ) -> Self {
-        let Service { hosts, observer, .. } = &*self.service;
-        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), observer.clone())
+        let Service { hosts, recent, observer, .. } = &*self.service;
+        let told = (recent.clone(), observer.clone());
+        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), told)
     }
 
     fn of(
@@ -150,26 +170,30 @@ impl Server {
         hosts: Arc<RwLock<Hosts>>,
         only: Option<Arc<dyn Handler>>,
         spawn: Arc<dyn Spawn>,
-        observer: Arc<dyn Observer>,
+        (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
     ) -> Self {
         let forwarding = config.forwarded.map(|style| Forwarding { style, proxies: config.trusted_proxies.clone() });
         let service = Arc::new(Service {
             forwarding: forwarding.map(Arc::new),
-            config: Arc::new(config),
             hosts,
             only,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
             trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
+            recent,
+            roster: Arc::default(),
+            places: Mutex::default(),
+            made: (Instant::now(), SystemTime::now()),
             listening: AtomicUsize::new(0),
             has_listened: AtomicBool::new(false),
             pulse: Pulse::new(),
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
+            config: Arc::new(config),
         });
         let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
         let ended = loops.clone();
@@ -372,6 +396,16 @@ impl Server {
         self.service.lifecycle.is_serving()
     }
 
+    /// The last lines of its log, for whoever has more to note.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.service.recent
+    }
+
+    /// Its handlers, for whoever makes them.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.service.roster
+    }
+
     /// What its connections share.
     pub(crate) fn service(&self) -> &Arc<Service> {
         &self.service
@@ -380,6 +414,17 @@ impl Server {
     /// Everything that is counted.
     pub fn stats(&self) -> Vec<Counted> {
         self.service.metrics.list()
+    }
+
+    /// How long requests took: by host, route, method and class of status.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.service.metrics.latencies()
+    }
+
+    /// Shows in its statistics what a pool does for it, which is called so there.
+    pub fn show_pool<W: Work>(&self, name: &'static str, pool: &Arc<Pool<W>>) {
+        let pool = Arc::downgrade(pool);
+        self.service.metrics.show_pool(name, move || pool.upgrade().map(|pool| pool.look()));
     }
 
     pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {

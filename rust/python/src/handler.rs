@@ -215,7 +215,7 @@ impl Call {
 
     pub(crate) fn run(mut self) {
         if !self.reply.is_abandoned() {
-            self.reply.begins("stream_threads");
+            self.reply.called(portico_core::dispatch::Runs::Threads);
             self.function.call(self.request, self.reply);
         }
     }

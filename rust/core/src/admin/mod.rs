@@ -4,7 +4,9 @@
 //! is for. So it answers while every handler and every event loop of that one is stuck, and is not counted there.
 
 mod access;
+mod dashboard;
 mod probes;
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::listener::{Endpoint, Listener};
 use crate::metrics::{self, Format};
 use crate::server::{Server, Service, Spawn};
 use access::{Access, Entry};
+use dashboard::Dashboard;
 
 /// How often the event loops are asked whether they turn.
 const PULSE: Duration = Duration::from_secs(1);
@@ -36,7 +39,8 @@ impl Server {
     pub fn listen_admin(&self, endpoint: &Endpoint, token: Option<Token>) -> Result<Listener, Error> {
         let watched = self.service().clone();
         let access = Arc::new(Access::new(token));
-        let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone() });
+        let dashboard = Dashboard::new(watched.clone());
+        let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone(), dashboard });
         let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn))));
         self.check_open("listen on")?;
         let bound = admin.bind(endpoint)?;
@@ -89,6 +93,7 @@ impl Spawn for OneThread {
 struct Admin {
     watched: Arc<Service>,
     access: Arc<Access>,
+    dashboard: Dashboard,
 }
 
 impl Handler for Admin {
@@ -123,7 +128,7 @@ impl Admin {
     fn route(&self, path: &str, request: &Request) -> Response {
         match path {
             "/metrics" => metrics_page(&self.watched, request),
-            _ => Response::plain(StatusCode::NOT_FOUND),
+            _ => self.dashboard.answer(path).unwrap_or_else(|| Response::plain(StatusCode::NOT_FOUND)),
         }
     }
 }

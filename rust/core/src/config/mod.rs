@@ -2,6 +2,7 @@
 
 mod kind;
 mod settings;
+pub mod toml;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,7 @@ pub struct Config {
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
     pub probes: bool,
+    pub max_metric_series: usize,
     pub liveness_timeout: Duration,
 }
 
@@ -109,6 +111,7 @@ impl Default for Config {
             stream_timeout: None,
             stream_threads: 0,
             probes: false,
+            max_metric_series: 0,
             liveness_timeout: zero,
         };
         for setting in SETTINGS {

@@ -269,6 +269,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.probes = v.switch(),
     },
     Setting {
+        name: "max_metric_series",
+        kind: count(0, 100_000, "series"),
+        default: Value::Integer(500),
+        doc: "The most combinations of host, route, method and class of status for which requests and how long they took are counted apart. Others are counted with `other` for host and route.",
+        set: |c, v| c.max_metric_series = v.count(),
+    },
+    Setting {
         name: "liveness_timeout",
         kind: seconds(false),
         default: Value::Real(10.0),

@@ -25,11 +25,11 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use driver::{Driven, Driver, LoopWaker};
-pub(crate) use pulse::Pulse;
+pub(crate) use pulse::{Pulse, Turning};
 
 use crew::Crew;
 
-use crate::dispatch::{Case, Destination, HOLD, Job, Turns, Work};
+use crate::dispatch::{Case, Destination, HOLD, Job, Runs, Turns, Work};
 use crate::http::Response;
 use crate::locks::Mutex;
 use crate::metrics::Metrics;
@@ -217,7 +217,7 @@ impl EventLoop {
                     self.case.lock().clone_from(&case);
                     self.busy_since.store(crew.now(), Ordering::SeqCst);
                 }
-                job.run(case.as_ref(), "inline");
+                job.run(Runs::Inline, case.as_ref());
                 if self.turn.load(Ordering::Acquire) != turn {
                     return; // What else is waiting is no longer ours.
                 }

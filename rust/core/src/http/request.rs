@@ -33,10 +33,10 @@ pub struct Request {
     pub connection: Option<Arc<ConnectionInfo>>,
     /// What routers found in the path; none where they found nothing.
     pub(crate) route: Option<Box<Route>>,
-    /// What trusted proxies tell in its headers, once it was asked for.
-    pub(crate) told: OnceLock<Option<Box<Told>>>,
     /// See [`Request::route_pattern`].
     pub(crate) pattern: Option<Arc<str>>,
+    /// What trusted proxies tell in its headers, once it was asked for.
+    pub(crate) told: OnceLock<Option<Box<Told>>>,
     /// It is an extended CONNECT for a WebSocket (RFC 8441), which is a `GET` for everybody else.
     pub(crate) tunnel: bool,
 }

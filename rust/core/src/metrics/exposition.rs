@@ -6,6 +6,7 @@
 use std::fmt::{Display, Write};
 
 use super::list::Kind;
+use super::served::Histogram;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,13 +95,36 @@ impl Writer {
 
     /// One sample of the family.
     pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.text, "{}{}", self.name, self.suffix);
+        self.line(self.suffix, labels, value);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.text, "{}{suffix}", self.name);
         for (number, (name, text)) in labels.iter().enumerate() {
             let before = if number == 0 { '{' } else { ',' };
             let _ = write!(self.text, "{before}{name}=\"{}\"", Label(text));
         }
         let end = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.text, "{end} {value}");
+    }
+
+    /// Begins a family of histograms.
+    pub(super) fn histograms(&mut self, name: &str, help: &str) {
+        self.begin(name, "", "histogram", help);
+    }
+
+    /// One of the family.
+    pub(super) fn histogram<const N: usize>(&mut self, labels: [(&str, &str); N], histogram: &Histogram) {
+        let mut bucket = |bound: &str, count| {
+            let mut with_bound = labels.to_vec();
+            with_bound.push(("le", bound));
+            self.line("_bucket", &with_bound, count);
+        };
+        // OpenMetrics wants whole bounds to have a fraction too.
+        histogram.buckets().for_each(|(bound, count)| bucket(&format!("{bound:?}"), count));
+        bucket("+Inf", histogram.count());
+        self.line("_sum", &labels, histogram.sum());
+        self.line("_count", &labels, histogram.count());
     }
 
     /// A family of one sample.

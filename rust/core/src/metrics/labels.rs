@@ -1,5 +1,8 @@
 //! Why connections, handshakes and admissions end as they do: the labels under which they are counted.
 
+use crate::error::Refusal;
+use crate::record::Outcome;
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -114,6 +117,52 @@ impl Turned {
     }
 }
 
+/// What a connection is about now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum State {
+    /// Its handshake is under way.
+    Handshake,
+    /// It speaks HTTP/1, and a request is under way.
+    Http1,
+    /// It speaks HTTP/1 and waits for a request.
+    Http1Idle,
+    /// It speaks HTTP/2.
+    Http2,
+    /// A callback has it.
+    Stream,
+}
+
+pub(super) const STATES: [(&str, State); 5] = [
+    ("handshake", State::Handshake),
+    ("http1", State::Http1),
+    ("http1_idle", State::Http1Idle),
+    ("http2", State::Http2),
+    ("stream", State::Stream),
+];
+
+/// How requests end, in the order in which they are counted; the words are those of [`Outcome::label`].
+pub(super) const OUTCOMES: [Outcome; 6] = [
+    Outcome::Whole,
+    Outcome::Aborted,
+    Outcome::WriteTimeout,
+    Outcome::Handler,
+    Outcome::Refused(Refusal::RequestLine),
+    Outcome::Shutdown,
+];
+
+/// The place of an outcome among those.
+pub(super) fn place_of(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Whole => 0,
+        Outcome::Aborted => 1,
+        Outcome::WriteTimeout => 2,
+        Outcome::Handler => 3,
+        Outcome::Refused(_) => 4,
+        Outcome::Shutdown => 5,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +171,8 @@ mod tests {
     fn labels_stand_at_their_index() {
         assert!(TURNED.iter().enumerate().all(|(index, (_, why))| *why as usize == index));
         assert!(CLOSES.iter().enumerate().all(|(index, (_, close))| *close as usize == index));
+        assert!(OUTCOMES.iter().enumerate().all(|(index, outcome)| place_of(*outcome) == index));
+        assert!(STATES.iter().enumerate().all(|(index, (_, state))| *state as usize == index));
         assert!(HANDSHAKE_FAILURES.iter().enumerate().all(|(index, (_, why))| *why as usize == index));
     }
 }

@@ -5,57 +5,75 @@ mod exposition;
 mod labels;
 mod list;
 mod page;
-mod process;
+pub(crate) mod process;
+mod served;
+mod shards;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use http::Version;
 
-pub(crate) use labels::{Close, HandshakeFailure, Turned};
-pub use list::{Counted, Kind, Stat, statistics};
+pub(crate) use labels::{Close, HandshakeFailure, State, Turned};
+pub use list::{Counted, Kind, Latency, Stat, statistics};
 pub(crate) use page::{Format, render};
+pub(crate) use served::{Histogram, Served};
 
+use crate::config::Config;
+use crate::connection::ConnectionInfo;
+use crate::dispatch::{PoolLook, Runs};
 use crate::error::Refusal;
+use crate::locks::Mutex;
 use crate::record::Finished;
-use labels::{CLOSES, HANDSHAKE_FAILURES, TURNED};
+use labels::{CLOSES, HANDSHAKE_FAILURES, OUTCOMES, STATES, TURNED, place_of};
+use shards::{Counter, Gauge, Shards};
 
 const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
+const TLS_VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
+/// In the order of [`Runs`].
+pub(crate) const RUNS: [&str; 3] = ["inline", "threads", "asyncio"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// A counter, or the current number of something.
+/// What one server counts.
+///
+/// It stands for this thread's copy of its [`Counters`], so that whoever counts just does. Only limits are kept for all
+/// threads together.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct Metrics {
+    counters: Shards<Counters>,
+    pub(crate) connections_open: Gauge,
+    pub(crate) requests_in_flight: Gauge,
+    pub(crate) served: Served,
+    pools: Pools,
+}
 
-impl Counter {
-    /// Counts one more, and says how many that makes.
-    pub(crate) fn add(&self) -> u64 {
-        self.0.fetch_add(1, Relaxed) + 1
-    }
+impl Deref for Metrics {
+    type Target = Counters;
 
-    pub(crate) fn remove(&self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+    fn deref(&self) -> &Counters {
+        self.counters.mine()
     }
 }
 
-/// The counters of one server.
+/// What one thread has counted.
 #[derive(Debug, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct Counters {
     pub(crate) connections_accepted: Counter,
-    pub(crate) connections_open: Counter,
+    states: [Counter; STATES.len()],
     turned: [Counter; TURNED.len()],
     closed: [Counter; CLOSES.len()],
     pub(crate) accept_errors: Counter,
-    pub(crate) handshakes: Counter,
+    handshakes: [Counter; TLS_VERSIONS.len()],
+    handshakes_resumed: Counter,
     handshake_failures: [Counter; HANDSHAKE_FAILURES.len()],
     requests: [Counter; VERSIONS.len()],
-    pub(crate) requests_in_flight: Counter,
     pub(crate) requests_aborted: Counter,
     responses: [Counter; CLASSES.len()],
     refusals: [Counter; Refusal::ALL.len()],
+    ended: [Counter; OUTCOMES.len()],
+    bytes_received: Counter,
+    bytes_sent: Counter,
+    calls: [Counter; RUNS.len()],
     pub(crate) handler_failures: Counter,
     pub(crate) loop_takeovers: Counter,
     pub(crate) websockets: Counter,
@@ -65,6 +83,88 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// Nothing counted yet.
+    pub(crate) fn new(config: &Config) -> Self {
+        Metrics { served: Served::new(config.max_metric_series), ..Metrics::default() }
+    }
+
+    /// A request has ended.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        let counters = self.counters.mine();
+        counters.ended[place_of(finished.outcome)].add();
+        counters.bytes_received.add_many(finished.received);
+        counters.bytes_sent.add_many(finished.sent);
+        let Finished { host, route, method, status, duration, .. } = *finished;
+        self.served.observe(host, route, method, status, duration);
+    }
+
+    /// The sum of something over all threads.
+    fn sum(&self, part: impl Fn(&Counters) -> &Counter) -> u64 {
+        // One thread may have seen them come and another one go, so parts may be below nothing.
+        self.counters.all().fold(0, |sum, counters| sum.wrapping_add(part(counters).part()))
+    }
+
+    /// Shows a pool of threads, for as long as it is there.
+    pub(crate) fn show_pool(&self, name: &'static str, look: impl Fn() -> Option<PoolLook> + Send + Sync + 'static) {
+        self.pools.0.lock().push((name, Box::new(look)));
+    }
+
+    /// Counts a connection as being in a state, until that is dropped.
+    pub(crate) fn within(self: &Arc<Self>, state: State) -> Within {
+        self.states[state as usize].add();
+        Within { metrics: self.clone(), state }
+    }
+}
+
+/// A connection in its state.
+pub(crate) struct Within {
+    metrics: Arc<Metrics>,
+    state: State,
+}
+
+impl Within {
+    pub(crate) fn now(&mut self, state: State) {
+        self.metrics.states[self.state as usize].remove();
+        self.metrics.states[state as usize].add();
+        self.state = state;
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        self.metrics.states[self.state as usize].remove();
+    }
+}
+
+/// An HTTP/1 connection that waits for a request, until dropped.
+pub(crate) struct Waits<'a>(&'a Counters);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.states[State::Http1Idle as usize].remove();
+        self.0.states[State::Http1 as usize].add();
+    }
+}
+
+type Look = Box<dyn Fn() -> Option<PoolLook> + Send + Sync>;
+
+/// Pools of threads by name.
+#[derive(Default)]
+struct Pools(Mutex<Vec<(&'static str, Look)>>);
+
+impl Pools {
+    fn look(&self) -> Vec<(&'static str, PoolLook)> {
+        self.0.lock().iter().filter_map(|(name, look)| Some((*name, look()?))).collect()
+    }
+}
+
+impl std::fmt::Debug for Pools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pools").finish_non_exhaustive()
+    }
+}
+
+impl Counters {
     pub(crate) fn turned(&self, why: Turned) {
         self.turned[why as usize].add();
     }
@@ -75,6 +175,27 @@ impl Metrics {
 
     pub(crate) fn handshake_failed(&self, why: HandshakeFailure) {
         self.handshake_failures[why as usize].add();
+    }
+
+    /// Counts a handshake that was completed.
+    pub(crate) fn handshake(&self, info: &ConnectionInfo) {
+        let version = TLS_VERSIONS.iter().position(|known| Some(*known) == info.tls_version);
+        self.handshakes[version.unwrap_or_default()].add();
+        if info.resumed {
+            self.handshakes_resumed.add();
+        }
+    }
+
+    /// Has an HTTP/1 connection wait for a request, on its event loop's thread.
+    pub(crate) fn waits(&self) -> Waits<'_> {
+        self.states[State::Http1 as usize].remove();
+        self.states[State::Http1Idle as usize].add();
+        Waits(self)
+    }
+
+    /// Counts a call of a handler.
+    pub(crate) fn called(&self, runs: Runs) {
+        self.calls[runs as usize].add();
     }
 
     pub(crate) fn request(&self, version: Version) {
@@ -89,7 +210,7 @@ impl Metrics {
         }
     }
 
-    /// Takes back what [`Metrics::response`] counted too early.
+    /// Takes back what [`Counters::response`] counted too early.
     pub(crate) fn no_response(&self, status: http::StatusCode) {
         if let Some(counter) = self.responses_like(status) {
             counter.remove();
@@ -103,10 +224,6 @@ impl Metrics {
     pub(crate) fn refused(&self, why: Refusal) {
         self.refusals[why as usize].add();
     }
-
-    /// A request has ended.
-    #[expect(clippy::unused_self, reason = "histograms are to come")]
-    pub(crate) fn finished(&self, _finished: &Finished<'_>) {}
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ pub(crate) fn render(service: &Service, format: Format) -> String {
     writer.family("portico_build_info", Kind::Gauge, "the version that serves");
     writer.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     service.metrics.list().iter().for_each(|counted| count(&mut writer, counted));
+    requests(&mut writer, service);
     limits(&mut writer, service);
+    loops(&mut writer, service);
     certificates(&mut writer, service);
     process::write(&mut writer);
     writer.finish()
@@ -29,6 +31,32 @@ fn count(writer: &mut Writer, counted: &Counted) {
         Stat::Labelled(label, numbers) => numbers.iter().for_each(|(text, number)| {
             writer.sample(&[(label, text)], number);
         }),
+        Stat::Seconds(label, numbers) => numbers.iter().for_each(|(text, number)| {
+            writer.sample(&[(label, text)], number);
+        }),
+    }
+}
+
+fn requests(writer: &mut Writer, service: &Service) {
+    let help = "how long requests took, from the end of their head to the end of their response";
+    writer.histograms("portico_request_duration_seconds", help);
+    for (labels, histogram) in service.metrics.served.tell() {
+        let labels = [
+            ("host", labels.host()),
+            ("route", labels.route()),
+            ("method", labels.method()),
+            ("status", labels.status()),
+        ];
+        writer.histogram(labels, &histogram);
+    }
+}
+
+fn loops(writer: &mut Writer, service: &Service) {
+    let help = "how long an event loop took to turn when it was asked to, the last time";
+    writer.family("portico_loop_lag_seconds", Kind::Gauge, help);
+    for turning in service.pulse.tell() {
+        let lag = turning.waiting.map_or(turning.lag, |waiting| waiting.max(turning.lag));
+        writer.sample(&[("loop", &turning.name)], lag.as_secs_f64());
     }
 }
 

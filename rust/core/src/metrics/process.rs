@@ -18,6 +18,25 @@ impl Status {
     fn field(&self, number: usize) -> u64 {
         self.0.get(number - 3).copied().unwrap_or(0)
     }
+
+    fn cpu_seconds(&self) -> f64 {
+        (self.field(14) + self.field(15)) as f64 / ticks()
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.field(24) * rustix::param::page_size() as u64
+    }
+}
+
+/// How many of the units of `/proc/self/stat` make a second.
+fn ticks() -> f64 {
+    rustix::param::clock_ticks_per_second().max(1) as f64
+}
+
+/// Seconds of processors, and bytes of memory; none where the system does not tell.
+pub(crate) fn cpu_and_memory() -> (Option<f64>, Option<u64>) {
+    let status = Status::read();
+    (status.as_ref().map(Status::cpu_seconds), status.as_ref().map(Status::resident_bytes))
 }
 
 /// When the machine was started, in seconds since 1970.
@@ -40,15 +59,17 @@ fn limits() -> (Option<u64>, Option<u64>) {
 /// Writes what this system tells; without `/proc` that is next to nothing.
 pub(super) fn write(writer: &mut Writer) {
     if let Some(status) = Status::read() {
-        let ticks = rustix::param::clock_ticks_per_second().max(1) as f64;
-        let page = rustix::param::page_size() as u64;
-        let cpu = (status.field(14) + status.field(15)) as f64 / ticks;
-        writer.single("process_cpu_seconds", Kind::Counter, "time of processors, in user and system mode", cpu);
-        writer.single("process_resident_memory_bytes", Kind::Gauge, "memory in use", status.field(24) * page);
+        writer.single(
+            "process_cpu_seconds",
+            Kind::Counter,
+            "time of processors, in user and system mode",
+            status.cpu_seconds(),
+        );
+        writer.single("process_resident_memory_bytes", Kind::Gauge, "memory in use", status.resident_bytes());
         writer.single("process_virtual_memory_bytes", Kind::Gauge, "address space in use", status.field(23));
         writer.single("process_threads", Kind::Gauge, "threads", status.field(20));
         if let Some(boot) = boot_time() {
-            let start = boot as f64 + status.field(22) as f64 / ticks;
+            let start = boot as f64 + status.field(22) as f64 / ticks();
             writer.single("process_start_time_seconds", Kind::Gauge, "when it was started, since 1970", start);
         }
     }

@@ -80,8 +80,8 @@ fn request(method: &str, target: &str) -> Request {
         incoming: None,
         connection: Some(Arc::new(connection)),
         route: None,
-        told: Default::default(),
         pattern: None,
+        told: Default::default(),
         tunnel: false,
     }
 }

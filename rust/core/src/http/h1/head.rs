@@ -44,8 +44,8 @@ impl From<Head> for Request {
             incoming: None,
             connection: None,
             route: None,
-            told: OnceLock::new(),
             pattern: None,
+            told: OnceLock::new(),
             tunnel: false,
         }
     }

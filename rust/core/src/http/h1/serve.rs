@@ -253,30 +253,34 @@ impl Io {
         let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
         let machine = &mut self.machine;
         let mut now = None;
-        tokio::select! {
-            biased;
-            read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
-                Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
-                Err(_) if idle => Err(Stop::Gone(Close::Client)),
-                Err(_) => Err(Stop::Gone(Close::Aborted)),
-            },
-            () = self.timer.until(deadline) => match wait.refusal() {
-                Some(error) => Err(Stop::Refuse(error)),
-                None => {
-                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
-                    let looked = self.last_look(Close::Idle).await;
-                    if looked.is_err() {
-                        self.connection.trace.tell(|| Step::TimedOut { setting });
-                    }
-                    looked
+        let why = {
+            let _waits = idle.then(|| self.connection.service.metrics.waits());
+            tokio::select! {
+                biased;
+                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
+                    return match read {
+                        Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
+                        Err(_) if idle => Err(Stop::Gone(Close::Client)),
+                        Err(_) => Err(Stop::Gone(Close::Aborted)),
+                    };
                 }
-            },
-            // At the server's end an upload may use the whole grace.
-            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => {
-                self.connection.trace.tell(|| Step::Draining {});
-                self.last_look(Close::Shutdown).await
+                () = self.timer.until(deadline) => match wait.refusal() {
+                    Some(error) => return Err(Stop::Refuse(error)),
+                    None => Close::Idle,
+                },
+                // At the server's end an upload may use the whole grace.
+                () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Close::Shutdown,
             }
+        };
+        let looked = self.last_look(why).await;
+        if looked.is_err() {
+            let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+            self.connection.trace.tell(|| match why {
+                Close::Shutdown => Step::Draining {},
+                _ => Step::TimedOut { setting },
+            });
         }
+        looked
     }
 
     /// Before a connection is closed on which nothing is asked: what has come while this thread was busy elsewhere is read.

@@ -52,8 +52,8 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         incoming: None,
         connection: Some(connection.info.clone()),
         route: None,
-        told: OnceLock::new(),
         pattern: None,
+        told: OnceLock::new(),
         tunnel,
     })
 }
