@@ -582,6 +582,8 @@ fn admit(
             if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
                 return opened.close(why.label());
             }
+        }
+        if info.proxy.is_some() {
             let (peer, local) = (&info.peer, &info.local);
             opened.trace.tell(|| Event::Proxied { peer: peer.to_string().into(), local: local.to_string().into() });
         }
