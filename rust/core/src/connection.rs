@@ -176,21 +176,23 @@ impl Connection {
         self.info.sni.as_deref().is_some_and(|sni| sni.eq_ignore_ascii_case(name))
     }
 
-    /// Counts and reports a request that the server itself answers.
-    pub(crate) fn refused(&self, error: &RequestError) {
+    /// Counts and reports a request that the server itself answers; `id` is what it is called.
+    pub(crate) fn refused(&self, error: &RequestError, id: Option<&HeaderValue>) {
         self.service.metrics.refused(error.refusal);
+        let host = self.info.sni.as_deref().map_or(String::new(), |name| format!(" for host {name:?}"));
+        let id = id.and_then(|id| id.to_str().ok()).map_or(String::new(), |id| format!(", request id {id}"));
         self.service.observer.report(Report {
             stage: Stage::Request,
             reason: error.refusal.label(),
-            message: format!("{error}; from {} on {}", self.info.peer, self.info.local),
+            message: format!("{error}; from {}{host} on {}{id}", self.info.peer, self.info.local),
             status: Some(error.refusal.status()),
             connection: Some(self.info.clone()),
         });
     }
 
     /// The same, with the answer.
-    pub(crate) fn refuse(&self, error: &RequestError) -> Response {
-        self.refused(error);
+    pub(crate) fn refuse(&self, error: &RequestError, id: Option<&HeaderValue>) -> Response {
+        self.refused(error, id);
         let mut response = Response::refusal(error);
         if error.refusal == Refusal::ContentCoding {
             // What would have been taken (RFC 9110 section 15.5.16).
@@ -257,7 +259,7 @@ pub(crate) async fn run(
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
-        None => serve(stream, connection, by_alpn, &mut within).await,
+        None => serve(stream, connection, by_alpn, within).await,
     };
 }
 
@@ -275,7 +277,7 @@ impl Drop for Ended {
     }
 }
 
-async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, within: &mut Within) -> Close {
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, mut within: Within) -> Close {
     let config = &connection.service.config;
     if by_alpn {
         within.now(State::Http2);
@@ -311,7 +313,7 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, w
         // Not a byte of HTTP/2, and nothing else is spoken.
         return if read.is_empty() { Close::Client } else { Close::Refused };
     }
-    h1::serve::serve(stream, connection, read, opened).await
+    h1::serve::serve(stream, connection, within, read, opened).await
 }
 
 /// How an HTTP/2 client begins (RFC 9113 section 3.4).

@@ -3,8 +3,8 @@
 use super::labels::{CLOSES, HANDSHAKE_FAILURES, OUTCOMES, STATES, TURNED};
 use super::served::{Histogram, Labels};
 use super::shards::{Counter, Gauge};
-use super::{CLASSES, Counters, Metrics, RUNS, TLS_VERSIONS, VERSIONS};
-use crate::dispatch::PoolLook;
+use super::{CLASSES, Counters, Metrics, TLS_VERSIONS, VERSIONS};
+use crate::dispatch::{PoolLook, Runs};
 use crate::error::Refusal;
 use crate::record::Outcome;
 
@@ -114,7 +114,7 @@ impl Metrics {
             )
             .now(),
             self.by(
-                "limit",
+                "reason",
                 TURNED.map(|(label, _)| label),
                 "connections_turned_away",
                 "connections closed before they were served: the limit that was reached, or what was wrong about the PROXY protocol",
@@ -143,6 +143,11 @@ impl Metrics {
                 "handshakes_failed",
                 "TLS handshakes that failed, by why",
                 |c| &c.handshake_failures,
+            ),
+            self.total(
+                "access_log_dropped",
+                "lines of the access log that could not be written in time, and were dropped",
+                |c| &c.access_log_dropped,
             ),
         ]
     }
@@ -185,7 +190,7 @@ impl Metrics {
             ),
             self.by(
                 "runs",
-                RUNS,
+                Runs::ALL.map(Runs::label),
                 "handler_calls",
                 "calls of handlers, by where they run; what the core answers itself is none",
                 |c| &c.calls,

@@ -164,6 +164,11 @@ impl Opened {
         trace.tell(|| Event::Accepted { peer: peer.to_string().into(), local: local.to_string().into(), tls });
         Opened { trace, why: "shutdown", id }
     }
+
+    /// It ends here.
+    pub(crate) fn close(mut self, why: &'static str) {
+        self.why = why;
+    }
 }
 
 impl Drop for Opened {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::encode::{self, Persist};
 use super::upload::{Pumped, Streamed, Upload};
-use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Wait};
+use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Refused, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Found, Outcome};
 use crate::error::{Refusal, RequestError};
@@ -23,7 +23,7 @@ use crate::http::body::{Broken, Collected, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
-use crate::metrics::Close;
+use crate::metrics::{Close, State, Within};
 use crate::record::{Outcome as End, Record};
 use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
@@ -43,7 +43,13 @@ const DRAIN: u64 = 128 * 1024;
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
-pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
+pub(crate) async fn serve(
+    stream: Stream,
+    connection: Arc<Connection>,
+    within: Within,
+    read: BytesMut,
+    opened: Instant,
+) -> Close {
     let mut machine = Machine::new(Limits::from(&*connection.service.config), opened);
     if !read.is_empty() {
         machine.receive(&read, opened);
@@ -52,13 +58,16 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
+    let mut io =
+        Io { stream, connection, within, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
     io.run().await.unwrap_or_else(|close| close)
 }
 
 struct Io {
     stream: Stream,
     connection: Arc<Connection>,
+    /// Whether it waits for a request, for those who count.
+    within: Within,
     machine: Machine,
     phase: watch::Receiver<Phase>,
     timer: Timer,
@@ -90,7 +99,7 @@ impl Io {
                     if !self.machine.is_idle() {
                         self.connection.service.metrics.requests_aborted.add();
                         // One whose head has not come is a request too.
-                        self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+                        self.headless();
                     }
                     return Err(close);
                 }
@@ -142,9 +151,10 @@ impl Io {
     }
 
     fn finish(&mut self, now: Instant) {
-        if let Some(mut record) = self.record.take() {
+        if let Some(record) = &mut self.record {
             record.received += self.machine.body_received();
             record.finish(&self.connection, now);
+            self.record = None;
         }
     }
 
@@ -179,7 +189,8 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
-                    self.record = Some(Record::of_head(now, &new, &self.connection.service));
+                    let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
+                    record.describe(&new.target, &new.headers, &self.connection.service);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -242,7 +253,7 @@ impl Io {
 
     /// Who answers a request, of which only the head is here.
     fn find(&mut self, head: &Head) -> Box<Found> {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version));
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version, head.method.clone()));
         Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
@@ -251,27 +262,29 @@ impl Io {
         self.flush().await.map_err(Stop::Gone)?;
         let (deadline, wait) = self.machine.deadline().unwrap_or_else(|| (Instant::now(), Wait::Idle));
         let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
+        if idle {
+            self.within.now(State::Http1Idle);
+        }
         let machine = &mut self.machine;
         let mut now = None;
-        let why = {
-            let _waits = idle.then(|| self.connection.service.metrics.waits());
-            tokio::select! {
-                biased;
-                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
-                    return match read {
-                        Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
-                        Err(_) if idle => Err(Stop::Gone(Close::Client)),
-                        Err(_) => Err(Stop::Gone(Close::Aborted)),
-                    };
-                }
-                () = self.timer.until(deadline) => match wait.refusal() {
-                    Some(error) => return Err(Stop::Refuse(error)),
-                    None => Close::Idle,
-                },
-                // At the server's end an upload may use the whole grace.
-                () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Close::Shutdown,
-            }
+        let why = tokio::select! {
+            biased;
+            read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
+                Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
+                Err(_) if idle => Err(Stop::Gone(Close::Client)),
+                Err(_) => Err(Stop::Gone(Close::Aborted)),
+            },
+            () = self.timer.until(deadline) => Err(match wait.refusal() {
+                Some(error) => Stop::Refuse(error),
+                None => Stop::Quiet(Close::Idle),
+            }),
+            // At the server's end an upload may use the whole grace.
+            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
         };
+        if idle {
+            self.within.now(State::Http1);
+        }
+        let Err(Stop::Quiet(why)) = why else { return why };
         let looked = self.last_look(why).await;
         if looked.is_err() {
             let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
@@ -311,8 +324,10 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let request = Request { body, incoming, connection, ..Request::from(*head) };
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), request.version));
+        let new = || Record::new(Instant::now(), head.version, head.method.clone());
+        let record = self.record.get_or_insert_with(new);
+        let request =
+            Request { body, incoming, connection, id: record.id.clone().map(|id| *id), ..Request::from(*head) };
         let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -375,7 +390,9 @@ impl Io {
                 return Err(Close::Aborted);
             }
             // The answer is the handler's.
-            Pumped::Refused(error) => self.connection.refused(error),
+            Pumped::Refused(error) => {
+                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_deref()))
+            }
         }
         Ok(pumped)
     }
@@ -384,7 +401,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
-            self.connection.refused(&error);
+            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_deref()));
         }
     }
 
@@ -434,13 +451,14 @@ impl Io {
     /// Writes a response, or gathers it where another request is waiting already.
     async fn write(
         &mut self,
-        response: Response,
+        mut response: Response,
         method: &Method,
         version: Version,
         persist: Persist,
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
         if let Some(record) = &mut self.record {
+            record.mark(&mut response, &self.connection.service.config);
             record.status = Some(response.status);
         }
         let bodiless = response.is_bodiless(method);
@@ -576,9 +594,24 @@ impl Io {
 
     /// The answer to a request that the server itself answers. Its head may not have come.
     fn refusal(&mut self, error: &RequestError) -> Response {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+        let record = self.headless();
         record.refused(error.refusal);
-        self.connection.refuse(error)
+        let id = record.id.clone();
+        self.connection.refuse(error, id.as_deref())
+    }
+
+    /// The record of a request that is over, whose head may not have come, or was refused.
+    fn headless(&mut self) -> &mut Record {
+        let (machine, service) = (&mut self.machine, &self.connection.service);
+        self.record.get_or_insert_with(|| match machine.take_refused() {
+            Some(Refused::Head(head)) => {
+                let mut record = Record::new(Instant::now(), head.version, head.method.clone());
+                record.describe(&head.target, &head.headers, service);
+                record
+            }
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, service),
+            None => Record::without_head(Instant::now(), Bytes::new(), service),
+        })
     }
 
     /// Ends a connection on which nothing is under way.
