@@ -580,7 +580,8 @@ fn admit(
         if spoken.proxy_protocol {
             // Boxed, so that connections without it need no room for it.
             if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
-                return opened.close(why.label());
+                opened.why = why.label();
+                return;
             }
         }
         if info.proxy.is_some() {
