@@ -310,6 +310,7 @@ class TraceRecord:
     def as_dict(self) -> dict[str, Any]: ...
 
 def trace_events() -> list[tuple[str, str, list[tuple[str, str]]]]: ...
+
 @final
 class Server:
     def __new__(

@@ -117,7 +117,9 @@ class Server:
         configured = given.pop("trace", None)
         trace = configured if trace is None else trace
         if trace is not None and (not callable(trace) or is_async(trace)):
-            raise ConfigError(f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}")
+            raise ConfigError(
+                f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}"
+            )
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()

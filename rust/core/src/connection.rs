@@ -95,17 +95,26 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Who answers requests to that host on this connection.
+    /// Who answers requests to that host on this connection. Without TLS the name of the host's context is left in `meant`;
+    /// with it that is the connection's own.
     ///
     /// # Errors
     /// Those of [`Connection::check_host`]; nobody.
-    pub(crate) fn handler_for(&self, host: &str) -> Result<Arc<dyn Handler>, RequestError> {
+    pub(crate) fn handler_for(
+        &self,
+        host: &str,
+        meant: &mut Option<Arc<str>>,
+    ) -> Result<Arc<dyn Handler>, RequestError> {
         let name = host_name(host);
         let hosts = self.service.hosts.read();
         self.check_name(name, &hosts)?;
         let own = match &self.context {
             Some(context) => context.handler().or_else(|| hosts.handler(context.host())),
-            None => hosts.find(name).or_else(|| hosts.default_host()).and_then(tls::Host::handler),
+            None => {
+                let host = hosts.find(name).or_else(|| hosts.default_host());
+                *meant = host.and_then(tls::Host::shared_name);
+                host.and_then(tls::Host::handler)
+            }
         };
         own.or_else(|| hosts.fallback())
             .ok_or_else(|| RequestError::new(Refusal::NoHandler, format!("no handler for host {name}")))

@@ -14,8 +14,8 @@
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
-//! [`trace`] (what each connection does, for those who ask),
-//! `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
+//! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, step by step), `shutdown`,
+//! [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
 //! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). Each I/O thread runs an event loop of its
 //! own, and a connection stays on the loop that it began on; one thread at a time turns a loop (`event_loops`).
 //!
@@ -54,6 +54,7 @@ pub mod listener;
 pub mod locks;
 mod metrics;
 pub mod raw;
+mod record;
 pub mod routing;
 pub mod server;
 mod shutdown;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::Version;
 
 use crate::error::Refusal;
+use crate::record::Finished;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +197,10 @@ impl Metrics {
     pub(crate) fn refused(&self, why: Refusal) {
         self.refusals[why as usize].add();
     }
+
+    /// A request has ended.
+    #[expect(clippy::unused_self, reason = "histograms are to come")]
+    pub(crate) fn finished(&self, _finished: &Finished<'_>) {}
 
     /// Every counter with its name and what it counts, in the order of the documentation.
     pub(crate) fn stats(&self) -> Vec<(&'static str, &'static str, Stat)> {

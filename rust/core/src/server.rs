@@ -20,6 +20,7 @@ use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
 use crate::metrics::{Metrics, Stat};
+use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
 use crate::trace;
@@ -64,6 +65,16 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
+    pub(crate) fn wants_details(&self) -> bool {
+        false
+    }
+
+    /// A request has ended, whatever way.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        self.metrics.finished(finished);
     }
 
     /// Counts one more thing that a graceful end waits for.

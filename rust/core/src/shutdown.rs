@@ -104,6 +104,11 @@ impl Lifecycle {
         }
     }
 
+    /// Whether everything is dropped, or about to be.
+    pub(crate) fn has_stopped(&self) -> bool {
+        *self.phase.borrow() == Phase::Stopped
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.lock().done
     }

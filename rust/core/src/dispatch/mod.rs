@@ -30,7 +30,8 @@ use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
-use crate::trace::{self, Trace};
+use crate::record::Record;
+use crate::trace::Call;
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -151,6 +152,7 @@ impl Job {
 
 /// How an answer gets to its client.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moving it costs less than an allocation for each request of HTTP/2")]
 pub(crate) enum Destination {
     /// By the task that waits for it.
     Waiting(oneshot::Sender<Response>),
@@ -189,18 +191,13 @@ pub struct Reply {
     destination: Option<Destination>,
     metrics: Arc<Metrics>,
     /// What is told of the handler; none where nobody listens.
-    call: Option<Box<trace::Call>>,
+    call: Option<Box<Call>>,
 }
 
 impl Reply {
     /// The reply to a request that [`admit`] let in.
-    pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
-        Reply { destination: Some(destination), metrics, call: None }
-    }
-
-    /// Has what its handler does told, from now on.
-    pub(crate) fn follow(&mut self, trace: &Trace, stream: u32) {
-        self.call = trace::Call::handed(trace, stream);
+    pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>, call: Option<Box<Call>>) -> Self {
+        Reply { destination: Some(destination), metrics, call }
     }
 
     /// Says that the handler begins, and where, for those who want to know: `inline`, `threads`, `stream_threads`, `asyncio`.
@@ -311,6 +308,7 @@ pub(crate) struct Found {
     by: Result<Admitted, RequestError>,
     /// What routers found on the way: the request may be made anew before it is let in.
     route: Option<Box<Route>>,
+    pattern: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Found {
@@ -321,9 +319,9 @@ impl std::fmt::Debug for Found {
 
 impl Found {
     /// Looks at a head whose body is not whole.
-    pub(crate) fn of(connection: &Connection, request: &mut Request) -> Self {
-        let by = find(connection, request);
-        Found { by, route: request.route.take() }
+    pub(crate) fn of(connection: &Connection, request: &mut Request, record: &mut Record) -> Self {
+        let by = find(connection, request, record);
+        Found { by, route: request.route.take(), pattern: request.pattern.take() }
     }
 
     /// Whether who answers wants the body as it comes, of which `length` was announced, where any was.
@@ -338,7 +336,7 @@ impl Found {
 }
 
 /// Lets a request in, and counts it as in flight: a [`Reply`] has to be made for it. Who answers it is what was `found`
-/// already, if anything was.
+/// already, if anything was; what is found is left in its record.
 ///
 /// # Errors
 /// No handler, the wrong host for this connection, or too many in flight.
@@ -346,14 +344,15 @@ pub(crate) fn admit(
     connection: &Connection,
     request: &mut Request,
     found: Option<Box<Found>>,
+    record: &mut Record,
 ) -> Result<Admitted, RequestError> {
     let service = &connection.service;
     let by = match found {
         Some(found) => {
-            request.route = found.route;
+            (request.route, request.pattern) = (found.route, found.pattern);
             found.by?
         }
-        None => find(connection, request)?,
+        None => find(connection, request, record)?,
     };
     let Admitted::By(handler) = by else { return Ok(by) };
     let metrics = &service.metrics;
@@ -365,11 +364,13 @@ pub(crate) fn admit(
     Ok(Admitted::By(handler))
 }
 
-fn find(connection: &Connection, request: &mut Request) -> Result<Admitted, RequestError> {
+fn find(connection: &Connection, request: &mut Request, record: &mut Record) -> Result<Admitted, RequestError> {
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
         return Ok(Admitted::Answered(Response::options()));
     }
-    Ok(follow(connection.handler_for(request.host())?, request))
+    let admitted = follow(connection.handler_for(request.host(), &mut record.host)?, request);
+    record.route.clone_from(&request.pattern);
+    Ok(admitted)
 }
 
 /// Follows routers to who answers.
@@ -392,8 +393,9 @@ pub(crate) fn begin(
     connection: &Connection,
     mut request: Request,
     found: Option<Box<Found>>,
+    record: &mut Record,
 ) -> Result<Outcome, RequestError> {
-    let handler = match admit(connection, &mut request, found)? {
+    let handler = match admit(connection, &mut request, found, record)? {
         Admitted::By(handler) => handler,
         Admitted::Answered(response) => return Ok(Outcome::Ready(response)),
     };
@@ -401,7 +403,8 @@ pub(crate) fn begin(
     let (sender, mut receiver) = oneshot::channel();
     let deadline = service.config.handler_timeout.map(|timeout| Instant::now() + timeout);
     let cancellable = handler.is_cancellable();
-    handler.call(request, Reply::new(Destination::Waiting(sender), service.metrics.clone()));
+    let call = Call::handed(&connection.trace, record.stream);
+    handler.call(request, Reply::new(Destination::Waiting(sender), service.metrics.clone(), call));
     match receiver.try_recv() {
         Ok(response) => Ok(Outcome::Ready(response)),
         Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline, cancellable })),

@@ -82,6 +82,11 @@ impl Headers {
         self.spans.iter().find(|span| self.slice(span.name) == name.as_bytes()).map(|span| self.slice(span.value))
     }
 
+    /// The first value of one header, by its lower-case name, shared.
+    pub(crate) fn shared(&self, name: &str) -> Option<Bytes> {
+        self.get(name).map(|value| self.block.slice_ref(value))
+    }
+
     /// The values of one header as one list, by its lower-case name. Where it came in one line, nothing is copied.
     pub(crate) fn joined(&self, name: &str) -> Option<Bytes> {
         let mut values = self.get_all(name);

@@ -31,6 +31,8 @@ pub struct Request {
     pub connection: Option<Arc<ConnectionInfo>>,
     /// What routers found in the path; none where they found nothing.
     pub(crate) route: Option<Box<Route>>,
+    /// See [`Request::route_pattern`].
+    pub(crate) pattern: Option<Arc<str>>,
     /// It is an extended CONNECT for a WebSocket (RFC 8441), which is a `GET` for everybody else.
     pub(crate) tunnel: bool,
 }
@@ -119,6 +121,12 @@ impl Request {
     pub fn path_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let parameters = self.route.as_ref().map_or(&[][..], |route| &route.parameters);
         parameters.iter().map(|(name, value)| (&**name, value.as_str()))
+    }
+
+    /// The pattern of the route that led here, as it was written, with those of the mounts before it: `/shop/items/{id}`. None
+    /// without a router, and where what answers is mounted at the root.
+    pub fn route_pattern(&self) -> Option<&str> {
+        self.pattern.as_deref().filter(|pattern| !pattern.is_empty())
     }
 
     /// For whoever answers where a router has no route: the methods that there are for the path, as `Allow` lists them; empty

@@ -72,6 +72,11 @@ impl Target {
         }
     }
 
+    /// All of it, as it came, shared.
+    pub(crate) fn whole(&self) -> Bytes {
+        self.text.clone()
+    }
+
     /// What follows the `?`, as it came; empty where there is none.
     pub fn query(&self) -> &str {
         self.query.map_or("", |at| self.str(at, self.text.len()))

@@ -9,7 +9,7 @@ mod pattern;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -55,11 +55,26 @@ struct Leaf {
     names: Box<[Arc<str>]>,
     /// Of a mount, how many segments are its own; what follows is its handler's.
     prefix: Option<usize>,
+    /// The pattern as it was written; of a mount without a slash at its end.
+    pattern: Arc<str>,
+    /// The pattern of the mount that led here first, and that with this one: so that it is not put together for each request.
+    below: OnceLock<(Arc<str>, Arc<str>)>,
 }
 
 impl Leaf {
     fn new(pattern: &Pattern, handler: Arc<dyn Handler>, prefix: Option<usize>) -> Self {
-        Leaf { handler, names: pattern.parameters().map(Arc::from).collect(), prefix }
+        let names = pattern.parameters().map(Arc::from).collect();
+        let text = pattern.text();
+        let text = if prefix.is_some() { text.trim_end_matches('/') } else { text };
+        Leaf { handler, names, prefix, pattern: text.into(), below: OnceLock::new() }
+    }
+
+    /// The whole pattern of what was mounted at `outer`.
+    fn pattern_below(&self, outer: Option<&Arc<str>>) -> Arc<str> {
+        let Some(outer) = outer.filter(|outer| !outer.is_empty()) else { return self.pattern.clone() };
+        let join = || Arc::from(format!("{outer}{}", self.pattern));
+        let (known, joined) = self.below.get_or_init(|| (outer.clone(), join()));
+        if Arc::ptr_eq(known, outer) { joined.clone() } else { join() }
     }
 }
 
@@ -71,6 +86,8 @@ pub struct Found {
     pub parameters: Vec<(Arc<str>, String)>,
     /// Of a mount, how long its prefix is: in the form in which paths are matched, and decoded.
     prefix: (usize, usize),
+    /// The pattern, behind those of the mounts that led here.
+    pattern: Arc<str>,
 }
 
 /// Nobody does.
@@ -136,6 +153,17 @@ impl Router {
     /// # Errors
     /// There is no route; not for that method, where others are allowed.
     pub fn find(&self, method: &Method, raw_path: &str, root: usize) -> Result<Found, Missed> {
+        self.find_below(None, method, raw_path, root)
+    }
+
+    /// The same where this router is mounted by the pattern `outer`.
+    fn find_below(
+        &self,
+        outer: Option<&Arc<str>>,
+        method: &Method,
+        raw_path: &str,
+        root: usize,
+    ) -> Result<Found, Missed> {
         let whole = path::match_path(raw_path);
         let path = match whole.get(root..) {
             None | Some("") => "/",
@@ -154,7 +182,7 @@ impl Router {
                 (end, path::decoded_len(&path[..end]))
             }
         };
-        Ok(Found { handler: leaf.handler.clone(), parameters, prefix })
+        Ok(Found { handler: leaf.handler.clone(), parameters, prefix, pattern: leaf.pattern_below(outer) })
     }
 
     /// Takes what another one has, in place of what there is.
@@ -178,9 +206,11 @@ impl Handler for Router {
     }
 
     fn resolve(&self, request: &mut Request) -> Resolved {
-        let Request { method, target, route, .. } = request;
-        match self.find(method, target.raw_path(), route.as_ref().map_or(0, |route| route.matched)) {
-            Ok(Found { handler, parameters, prefix: (matched, root) }) => {
+        let Request { method, target, route, pattern, .. } = request;
+        let matched = route.as_ref().map_or(0, |route| route.matched);
+        match self.find_below(pattern.as_ref(), method, target.raw_path(), matched) {
+            Ok(Found { handler, parameters, prefix: (matched, root), pattern: found }) => {
+                *pattern = Some(found);
                 if matched > 0 || !parameters.is_empty() {
                     let route = route.get_or_insert_default();
                     route.parameters.extend(parameters);

@@ -80,6 +80,7 @@ fn request(method: &str, target: &str) -> Request {
         incoming: None,
         connection: Some(Arc::new(connection)),
         route: None,
+        pattern: None,
         tunnel: false,
     }
 }

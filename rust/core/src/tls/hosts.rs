@@ -45,13 +45,17 @@ pub fn host_name(given: &str) -> Result<String, Error> {
 
 /// The contexts of one host name.
 pub(crate) struct Host {
-    name: Option<String>,
+    name: Option<Arc<str>>,
     contexts: Vec<Arc<Context>>,
 }
 
 impl Host {
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        self.name.clone()
     }
 
     /// Whether clients are asked for a certificate, which is the same in all its contexts.
@@ -111,7 +115,7 @@ impl Hosts {
                 context.whose()
             )));
         }
-        let name = context.host().map(str::to_string);
+        let name: Option<Arc<str>> = context.host().map(Arc::from);
         let new = || Host { name: name.clone(), contexts: Vec::new() };
         let host = match &name {
             None => self.default.get_or_insert_with(new),

@@ -154,14 +154,14 @@ events! {
         /// the host that it is for
         host: Box<str>,
     }
-    /// The request has a body, of which not all is here.
+    /// The request has a body.
     BodyBegun "body_begun" {
         /// how many bytes were announced, where they were
         length: Option<u64>,
     }
     /// All of the request's body was read.
     BodyEnded "body_ended" {
-        /// its bytes, as they were sent
+        /// its bytes, as they came
         bytes: u64,
     }
     /// The server itself refuses a request, or to read on in its body.
@@ -198,11 +198,11 @@ events! {
     RequestEnded "request_ended" {
         /// the status, where there was a response
         status: Option<u16>,
-        /// bytes of the request's body that came
-        received: u64,
-        /// bytes of the response's body that were sent
-        sent: u64,
-        /// `whole`, or who broke it off: `client`, `handler` or `server`
+        /// bytes of the request's body that came, as they came; none where a handler still has it when its connection is gone
+        received: Option<u64>,
+        /// bytes of the response's body that were sent, as they went; none like `received`
+        sent: Option<u64>,
+        /// `whole`, `aborted` (by the client), `write_timeout`, `handler` (its body broke off), `refused`, or `shutdown`
         outcome: &'static str,
     }
     /// A stream of HTTP/2 was reset.

@@ -44,7 +44,11 @@ impl fmt::Display for Record {
 fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=');
     let is_target = text.starts_with('/') && text.bytes().all(|byte| is_plain(byte) || byte == b'=');
-    if is_target || (!text.is_empty() && text.bytes().all(is_plain)) { f.write_str(text) } else { write!(f, "{text:?}") }
+    if is_target || (!text.is_empty() && text.bytes().all(is_plain)) {
+        f.write_str(text)
+    } else {
+        write!(f, "{text:?}")
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub use handshake::{Handshake, Refused};
 pub use machine::{Event, Kind, Machine};
 pub use session::{Socket, Upgrade};
 pub(crate) use task::serve;
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Counted, Wire};
 
 /// What one handler's sockets may do.
 #[derive(Debug, Clone)]

@@ -34,7 +34,18 @@ impl From<Head> for Request {
     fn from(head: Head) -> Self {
         let Head { method, target, version, headers, .. } = head;
         let body = Bytes::new();
-        Request { method, target, version, headers, body, incoming: None, connection: None, route: None, tunnel: false }
+        Request {
+            method,
+            target,
+            version,
+            headers,
+            body,
+            incoming: None,
+            connection: None,
+            route: None,
+            pattern: None,
+            tunnel: false,
+        }
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Machine {
     streamed: bool,
     /// The request is `HEAD`, as far as it has come.
     head: bool,
+    /// How much of the body was handed out, without the framing of chunks.
+    body: u64,
     /// Since when the peer is waited for without progress.
     pace: Pace,
 }
@@ -134,6 +136,7 @@ impl Machine {
             ended: false,
             streamed: false,
             head: false,
+            body: 0,
             pace: Pace::begin(now),
         }
     }
@@ -207,6 +210,7 @@ impl Machine {
                         let bytes = self.take(length);
                         let head = head::parse(bytes, headers)?;
                         self.pace = Pace::begin(now);
+                        self.body = 0;
                         self.state = self.body_state(head.framing)?;
                         Ok(Event::Request(Box::new(head)))
                     }
@@ -220,17 +224,20 @@ impl Machine {
             State::Length { left } if self.streamed && !self.buffer.is_empty() => {
                 let length = (*left).min(self.buffer.len() as u64);
                 *left -= length;
+                self.body += length;
                 Ok(Event::Body(self.take(length as usize).freeze()))
             }
             // It stays in the buffer until it is whole, so that nobody has to join its pieces.
             State::Length { left } if (self.buffer.len() as u64) < *left => Ok(self.more_or_end()),
             State::Length { left } => {
                 let length = std::mem::take(left);
+                self.body += length;
                 Ok(Event::Body(self.take(length as usize).freeze()))
             }
             State::Chunked { decoder, seen } => match decoder.decode(&mut self.buffer)? {
                 Decoded::Data(data) => {
                     *seen += data.len() as u64;
+                    self.body = *seen;
                     if *seen > self.limits.max_body_bytes {
                         return Err(body_too_large(self.limits.max_body_bytes));
                     }
@@ -297,6 +304,15 @@ impl Machine {
             State::Chunked { .. } => None,
             State::Idle { .. } | State::Head(_) | State::Answering => Some(0),
         }
+    }
+
+    /// How much of the body has come, without the framing of chunks.
+    pub fn body_received(&self) -> u64 {
+        let waits = match self.state {
+            State::Length { left } => left.min(self.buffer.len() as u64),
+            _ => 0,
+        };
+        self.body + waits
     }
 
     /// Whether the connection is between requests, so that closing it loses nothing.

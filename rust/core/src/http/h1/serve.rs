@@ -24,11 +24,12 @@ use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
+use crate::record::{Outcome as End, Record};
 use crate::shutdown::{PATIENCE, Phase, draining_for};
 use crate::stream::Stream;
 use crate::timer::Timer;
-use crate::trace::Event as Step;
-use crate::websocket::{self, Upgrade};
+use crate::trace::{Event as Step, StreamTrace};
+use crate::websocket::{self, Counted, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const SMALL_BODY: usize = 16 * 1024;
@@ -48,7 +49,8 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None };
+    let mut io =
+        Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None, record: None, number: 1 };
     io.run().await.unwrap_or_else(|close| close)
 }
 
@@ -62,6 +64,17 @@ struct Io {
     out: BytesMut,
     /// A body that its handler takes as it comes.
     upload: Option<Box<Upload>>,
+    /// The request that is being read or answered.
+    record: Option<Record>,
+    /// The how-manyeth on this connection that is.
+    number: u32,
+}
+
+impl Drop for Io {
+    /// Also when the server drops what is under way.
+    fn drop(&mut self) {
+        self.finish(Instant::now());
+    }
 }
 
 impl Io {
@@ -76,6 +89,8 @@ impl Io {
                 Err(Stop::Gone(close)) => {
                     if !self.machine.is_idle() {
                         self.connection.service.metrics.requests_aborted.add();
+                        // One whose head has not come is a request too.
+                        self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11, self.number));
                     }
                     return Err(close);
                 }
@@ -88,6 +103,9 @@ impl Io {
                 self.connection.service.metrics.handler_failures.add();
             }
             let draining = *self.phase.borrow() != Phase::Serving;
+            if draining {
+                self.connection.trace.tell(|| Step::Draining {});
+            }
             if let Some(upgrade) = response.upgrade.take() {
                 if self.upload.take().is_some() {
                     // What is left of the body would be taken for frames. It is not read: it may never end.
@@ -106,10 +124,39 @@ impl Io {
             self.write(response, &method, version, persist).await?;
             let drained = self.drain(persist).await?;
             if persist == Persist::Close || !drained {
+                self.flush().await?;
+                self.ended(End::Whole, Instant::now());
                 let why = if draining { Close::Shutdown } else { Close::Server };
                 return self.linger(why).await;
             }
-            self.machine.answered(Instant::now());
+            let now = Instant::now();
+            self.ended(End::Whole, now);
+            self.machine.answered(now);
+        }
+    }
+
+    /// Where what becomes of the request is told.
+    fn trace(&self) -> StreamTrace<'_> {
+        self.connection.trace.of(self.number)
+    }
+
+    fn body_ended(&self) {
+        self.trace().tell(|| Step::BodyEnded { bytes: self.machine.body_received() });
+    }
+
+    /// The request is done with, in the way that is known already, or else in this one.
+    fn ended(&mut self, outcome: End, now: Instant) {
+        if let Some(record) = &mut self.record {
+            record.outcome.get_or_insert(outcome);
+        }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: Instant) {
+        if let Some(mut record) = self.record.take() {
+            record.received += self.machine.body_received();
+            record.finish(&self.connection, now);
+            self.number = self.number.wrapping_add(1);
         }
     }
 
@@ -117,7 +164,14 @@ impl Io {
     async fn go_on(&mut self, upgrade: Upgrade) -> Result<Close, Close> {
         self.flush().await?;
         let unread = self.machine.take_unread();
-        let why = websocket::serve(&mut self.stream, &self.connection, upgrade, unread).await;
+        let mut wire = Counted { stream: &mut self.stream, record: &mut self.record };
+        let why = websocket::serve(&mut wire, &self.connection, upgrade, unread).await;
+        match why {
+            Close::Aborted => {}
+            Close::WriteTimeout => self.broken_off(End::WriteTimeout),
+            _ => self.broken_off(End::Whole),
+        }
+        self.finish(Instant::now());
         if matches!(why, Close::Refused | Close::Server | Close::Shutdown) {
             farewell::linger(&mut self.stream, &mut self.timer).await;
         }
@@ -137,8 +191,11 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
+                    self.record = Some(Record::of_head(now, &new, &self.connection, self.number));
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
+                        let length = if let Framing::Length(length) = new.framing { Some(length) } else { None };
+                        self.trace().tell(|| Step::BodyBegun { length });
                         let config = &self.connection.service.config;
                         decoding = Decoding::of(&new.headers, config).map_err(Stop::Refuse)?;
                     }
@@ -164,6 +221,7 @@ impl Io {
                     }
                 },
                 Event::EndOfBody => {
+                    self.body_ended();
                     let Some(mut head) = head else { return Ok(None) };
                     if let Some(mut decoding) = decoding {
                         decoding.end();
@@ -198,8 +256,9 @@ impl Io {
     }
 
     /// Who answers a request, of which only the head is here.
-    fn find(&self, head: &Head) -> Box<Found> {
-        Box::new(Found::of(&self.connection, &mut Request::from(head.clone())))
+    fn find(&mut self, head: &Head) -> Box<Found> {
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version, self.number));
+        Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
     /// When it came. The clock is asked once for all that came together: each time would cost as much as a small copy.
@@ -245,7 +304,8 @@ impl Io {
             incoming
         });
         let request = Request { body, incoming, connection, ..Request::from(*head) };
-        let outcome = dispatch::begin(&self.connection, request, found);
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), request.version, self.number));
+        let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => {
@@ -255,7 +315,7 @@ impl Io {
             }
             Err(error) => Err(error),
         };
-        Ok(answer.unwrap_or_else(|error| self.connection.refuse(&error)))
+        Ok(answer.unwrap_or_else(|error| self.refusal(&error)))
     }
 
     /// Waits for something of the handler's, and meanwhile reads what the client sends, up to a bound, to notice when it
@@ -301,12 +361,19 @@ impl Io {
         let pumped = upload.pump(&mut self.machine, &mut self.out);
         match &pumped {
             Pumped::Hungry | Pumped::Turn | Pumped::Full => {}
-            Pumped::Whole => self.upload = None,
+            Pumped::Whole => {
+                self.upload = None;
+                self.body_ended();
+            }
             Pumped::Left => {
                 self.connection.service.metrics.requests_aborted.add();
                 return Err(Close::Aborted);
             }
-            Pumped::Refused(error) => self.connection.refused(error),
+            // The answer is the handler's.
+            Pumped::Refused(error) => {
+                self.trace().refused(error);
+                self.connection.refused(error);
+            }
         }
         Ok(pumped)
     }
@@ -315,6 +382,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
+            self.trace().refused(&error);
             self.connection.refused(&error);
         }
     }
@@ -351,7 +419,10 @@ impl Io {
                     Some(less) => left = less,
                     None => return Ok(false),
                 },
-                Ok(Event::EndOfBody) => return Ok(true),
+                Ok(Event::EndOfBody) => {
+                    self.body_ended();
+                    return Ok(true);
+                }
                 Ok(Event::NeedMore | Event::Request(_)) => match self.wait_for_more().await {
                     Ok(then) => now = then,
                     Err(Stop::Gone(close)) => return Err(close),
@@ -371,6 +442,10 @@ impl Io {
         persist: Persist,
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
+        if let Some(record) = &mut self.record {
+            record.status = Some(response.status);
+        }
+        self.trace().tell(|| Step::Response { status: response.status.as_u16(), length: response.body.length() });
         let bodiless = response.is_bodiless(method);
         let in_chunks = response.body.length().is_none() || response.body.has_trailers();
         let chunked = !bodiless && in_chunks && version != Version::HTTP_10;
@@ -392,6 +467,7 @@ impl Io {
     async fn add(&mut self, body: &[u8]) -> Result<(), Close> {
         if body.len() <= SMALL_BODY {
             self.out.extend_from_slice(body);
+            self.record.iter_mut().for_each(|record| record.sent += body.len() as u64);
             return Ok(());
         }
         let before = std::mem::take(&mut self.out);
@@ -403,6 +479,7 @@ impl Io {
         while let Some(piece) = self.next_piece(&mut pieces).await? {
             let Ok(piece) = piece else {
                 self.connection.service.metrics.handler_failures.add();
+                self.broken_off(End::Handler);
                 self.flush().await?;
                 return Err(Close::Server);
             };
@@ -421,6 +498,11 @@ impl Io {
             encode::last_chunk(&mut self.out, &pieces.trailers());
         }
         Ok(())
+    }
+
+    /// Why the response is not whole.
+    fn broken_off(&mut self, why: End) {
+        self.record.iter_mut().for_each(|record| record.outcome = Some(why));
     }
 
     /// The next piece of a body. What is written leaves before it is waited for, and meanwhile the client is noticed when it
@@ -459,8 +541,13 @@ impl Io {
                 sent = write => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
                     Ok(n) => {
-                        pace.moved(n, Instant::now());
+                        let now = Instant::now();
+                        pace.moved(n, now);
                         let of_head = n.min(head.len());
+                        if let Some(record) = &mut self.record {
+                            record.begins_response(now);
+                            record.sent += (n - of_head) as u64;
+                        }
                         head = &head[of_head..];
                         body = &body[n - of_head..];
                     }
@@ -475,16 +562,27 @@ impl Io {
         }
     }
 
-    fn takes_nothing(&self) -> Close {
+    /// The client, for too long.
+    fn takes_nothing(&mut self) -> Close {
+        self.broken_off(End::WriteTimeout);
         self.connection.trace.tell(|| Step::TimedOut { setting: "write_timeout" });
         Close::WriteTimeout
     }
 
     async fn refuse(&mut self, error: &RequestError) -> Result<Close, Close> {
-        let response = self.connection.refuse(error);
+        let response = self.refusal(error);
         let method = self.machine.refused_method();
         self.write(response, &method, Version::HTTP_11, Persist::Close).await?;
+        self.flush().await?;
+        self.finish(Instant::now());
         self.linger(Close::Refused).await
+    }
+
+    /// The answer to a request that the server itself answers. Its head may not have come.
+    fn refusal(&mut self, error: &RequestError) -> Response {
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11, self.number));
+        record.refused(error, &self.connection.trace);
+        self.connection.refuse(error)
     }
 
     /// Ends a connection on which nothing is under way.

@@ -84,13 +84,13 @@ impl Activity {
     }
 
     /// A stream ends, `answered` before or in one step.
-    pub(super) fn ended(&self, answered: bool, headers: usize) {
+    pub(super) fn ended(&self, answered: bool, headers: usize, now: std::time::Instant) {
         let mut going = self.going.lock();
         going.streams -= 1;
         going.headers -= headers;
         going.answering -= usize::from(!answered);
         if going.streams == 0 {
-            going.restart(self.seen.data());
+            (going.since, going.data) = (now.into(), self.seen.data());
         }
     }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -21,6 +22,8 @@ use crate::error::RequestError;
 use crate::http::body::{Broken, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::{Body, Pieces, Request, Response, date};
+use crate::record::{Outcome as End, Record};
+use crate::trace::{Call, Event, StreamTrace};
 use crate::websocket::Upgrade;
 
 /// The most of a response that is handed over at once: the size of a frame and of a TLS record.
@@ -44,17 +47,25 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Begins with a stream that was just accepted. What is here whole is handed on at once; only what has to wait gets a
     /// task.
-    pub(super) fn begin(shared: &Arc<Shared>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        request: http::Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        now: Instant,
+    ) {
         let (parts, body) = request.into_parts();
+        let mut record = Record::of_parts(now, &parts, &shared.connection, respond.stream_id().into());
         if let Err(error) = read::check_values(&parts.headers) {
             shared.connection.refused(&error);
+            record.refused(&error, &shared.connection.trace);
+            record.finish(&shared.connection, now);
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         let mut exchange = Exchange {
             respond: Respond::Own(respond),
             method: parts.method.clone(),
             asked: AcceptEncoding::default(),
-            open: Open::new(shared, read::header_bytes(&parts)),
+            open: Open::new(shared, read::header_bytes(&parts), record),
             tunnel: None,
             watched: false,
             found: None,
@@ -63,6 +74,9 @@ impl Exchange {
         let tunnel = read::is_tunnel(&parts, &connection.service.config);
         let whole = tunnel || body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
+        if !whole {
+            exchange.open.trace().tell(|| Event::BodyBegun { length: declared });
+        }
         let waits = !whole && parts.headers.contains_key(header::EXPECT);
         let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
         if let Ok(request) = &head {
@@ -82,7 +96,7 @@ impl Exchange {
                 Ok(decoding) => {
                     let length = declared.filter(|_| decoding.is_none());
                     let body = Coming { stream: body, declared, decoding };
-                    let found = Found::of(connection, &mut request);
+                    let found = Found::of(connection, &mut request, &mut exchange.open.record);
                     let streams = found.streams_body(length);
                     exchange.found = Some(Box::new(found));
                     if streams {
@@ -115,8 +129,14 @@ impl Exchange {
             request.headers = request.headers.decoded(None);
         }
         match Upload::begin(body, &connection.service.config) {
-            Ok((body, None)) => request.body = body,
+            Ok((body, None)) => {
+                let bytes = body.len() as u64;
+                self.open.record.received = bytes;
+                self.open.trace().tell(|| Event::BodyEnded { bytes });
+                request.body = body;
+            }
             Ok((here, Some(mut rest))) => {
+                let came = self.open.record.count_upload();
                 if waits && here.is_empty() {
                     let (respond, waiting) = self.respond.leave_to_say();
                     self.respond = respond;
@@ -127,7 +147,7 @@ impl Exchange {
                 feeder.push(here);
                 request.incoming = Some(incoming);
                 self.open.upload = Some(exchange);
-                tokio::spawn(rest.feed(feeder, over, connection));
+                tokio::spawn(rest.feed(feeder, over, came, connection));
             }
             Err(Unread::Refused(error)) => return self.refuse(&error),
             Err(Unread::BrokenOff) => {
@@ -143,10 +163,11 @@ impl Exchange {
         let found = self.found.take();
         let connection = &self.open.shared.connection;
         connection.service.metrics.request(Version::HTTP_2);
-        match dispatch::admit(connection, &mut request, found) {
+        match dispatch::admit(connection, &mut request, found, &mut self.open.record) {
             Ok(Admitted::By(handler)) => {
                 let metrics = connection.service.metrics.clone();
-                handler.call(request, Reply::new(Destination::Stream(self), metrics));
+                let call = Call::handed(&connection.trace, self.open.record.stream);
+                handler.call(request, Reply::new(Destination::Stream(self), metrics, call));
             }
             Ok(Admitted::Answered(response)) => self.send(response),
             Err(error) => self.refuse(&error),
@@ -154,13 +175,15 @@ impl Exchange {
     }
 
     /// Waits for a body.
-    async fn follow(self, mut request: Request, body: Coming) {
+    async fn follow(mut self, mut request: Request, body: Coming) {
         let shared = self.open.shared.clone();
         let connection = &shared.connection;
         let service = &connection.service;
         let decoded = body.decoding.is_some();
-        match read::body(body, &service.config).await {
+        match read::body(body, &service.config, &mut self.open.record.received).await {
             Ok(body) => {
+                let bytes = self.open.record.received;
+                self.open.trace().tell(|| Event::BodyEnded { bytes });
                 if decoded {
                     request.headers = request.headers.decoded(Some(body.len()));
                 }
@@ -184,7 +207,7 @@ impl Exchange {
         let connection = &shared.connection;
         let service = &connection.service;
         service.metrics.request(Version::HTTP_2);
-        let answer = match dispatch::begin(connection, request, self.found.take()) {
+        let answer = match dispatch::begin(connection, request, self.found.take(), &mut self.open.record) {
             Ok(Outcome::Ready(response)) => Ok(response),
             Ok(Outcome::Waiting(mut waiting)) => tokio::select! {
                 biased;
@@ -212,7 +235,8 @@ impl Exchange {
     }
 
     /// Answers with a refusal. Other streams go on.
-    fn refuse(self, error: &RequestError) {
+    fn refuse(mut self, error: &RequestError) {
+        self.open.record.refused(error, &self.open.shared.connection.trace);
         let response = self.open.shared.connection.refuse(error);
         self.send(response);
     }
@@ -231,7 +255,7 @@ impl Exchange {
         if self.tunnel.is_some() {
             return self.send_in_tunnel(response);
         }
-        let Exchange { respond, method, open, .. } = self;
+        let Exchange { respond, method, mut open, .. } = self;
         let Some(mut respond) = respond.take() else { return };
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
@@ -244,23 +268,30 @@ impl Exchange {
             metrics.no_response(status);
             return respond.send_reset(Reason::INTERNAL_ERROR);
         };
+        open.record.status = Some(status);
+        open.trace().tell(|| Event::Response { status: status.as_u16(), length });
         if body.is_empty() {
-            return;
+            return open.record.is_whole();
         }
         let body = match body {
             Body::Whole(whole) if whole.len() <= SEND_BUFFER => {
                 stream.reserve_capacity(whole.len());
                 if stream.capacity() >= whole.len() {
+                    let length = whole.len() as u64;
                     // An error means that the client has left.
-                    let _ = stream.send_data(whole, true);
+                    if stream.send_data(whole, true).is_ok() {
+                        open.record.sent = length;
+                        open.record.is_whole();
+                    }
                     return;
                 }
                 Body::Whole(whole)
             }
             body => body,
         };
+        open.record.begins_response(Instant::now());
         let shared = open.shared.clone();
-        shared.take_up(Sending::Body(BodySending { stream, body, open }));
+        shared.take_up(Sending::Body(Box::new(BodySending { stream, body, open })));
     }
 }
 
@@ -274,12 +305,15 @@ impl Exchange {
             }
             return self.send(response);
         };
-        let Exchange { respond, open, .. } = self;
+        let Exchange { respond, mut open, .. } = self;
         let Some(mut respond) = respond.take() else { return };
-        let metrics = &open.shared.connection.service.metrics;
+        let metrics = open.shared.connection.service.metrics.clone();
         metrics.response(StatusCode::OK);
         match respond.send_response(head(StatusCode::OK, response.headers, None), false) {
             Ok(sending) => {
+                open.record.status = Some(StatusCode::OK);
+                open.trace().tell(|| Event::Response { status: 200, length: None });
+                open.record.begins_response(Instant::now());
                 let tunnel = Tunnel { sending, receiving, open, ended: false };
                 tunnel.open.shared.clone().take_up(Sending::Tunnel(Box::new(tunnel), upgrade));
             }
@@ -330,7 +364,7 @@ fn is_of_http_1(name: &HeaderName) -> bool {
 /// What needs a task.
 #[derive(Debug)]
 pub(super) enum Sending {
-    Body(BodySending),
+    Body(Box<BodySending>),
     Tunnel(Box<Tunnel>, Box<Upgrade>),
 }
 
@@ -359,8 +393,7 @@ struct Left;
 impl BodySending {
     /// Hands the body over, piece by piece, as the client takes it.
     async fn run(mut self) {
-        // An error means that nobody wants the rest.
-        let _ = match std::mem::take(&mut self.body) {
+        let sent = match std::mem::take(&mut self.body) {
             Body::Whole(left) => {
                 self.open.clients_turn();
                 self.hand_over(left, true).await
@@ -368,6 +401,10 @@ impl BodySending {
             Body::Pieces(pieces) => self.follow(pieces).await,
             Body::File(file) => self.follow(file.pieces()).await,
         };
+        // An error means that nobody wants the rest.
+        if sent.is_ok() {
+            self.open.record.is_whole();
+        }
     }
 
     async fn hand_over(&mut self, mut left: Bytes, last: bool) -> Result<(), Left> {
@@ -384,7 +421,9 @@ impl BodySending {
             }
             self.open.shared.activity.touch();
             let piece = left.split_to(left.len().min(PIECE));
+            let length = piece.len() as u64;
             self.stream.send_data(piece, last && left.is_empty()).map_err(|_| Left)?;
+            self.open.record.sent += length;
         }
         Ok(())
     }
@@ -410,6 +449,7 @@ impl BodySending {
                 }
                 Some(Err(Broken)) => {
                     self.open.shared.connection.service.metrics.handler_failures.add();
+                    self.open.record.outcome = Some(End::Handler);
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
@@ -436,14 +476,21 @@ pub(super) struct Open {
     pub(super) shared: Arc<Shared>,
     answered: bool,
     headers: usize,
+    /// What is said of the request at its end, which is that of this.
+    pub(super) record: Record,
     /// Its end tells whoever reads the request's body that nobody wants the rest.
     upload: Option<oneshot::Sender<()>>,
 }
 
 impl Open {
-    fn new(shared: &Arc<Shared>, headers: usize) -> Self {
+    fn new(shared: &Arc<Shared>, headers: usize, record: Record) -> Self {
         shared.activity.opened(headers);
-        Open { shared: shared.clone(), answered: false, headers, upload: None }
+        Open { shared: shared.clone(), answered: false, headers, record, upload: None }
+    }
+
+    /// Where what becomes of the request is told.
+    pub(super) fn trace(&self) -> StreamTrace<'_> {
+        self.shared.connection.trace.of(self.record.stream)
     }
 
     /// Some of the answer is there.
@@ -461,7 +508,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.activity.ended(self.answered, self.headers);
+        let now = Instant::now();
+        self.shared.activity.ended(self.answered, self.headers, now);
+        self.record.finish(&self.shared.connection, now);
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         incoming: None,
         connection: Some(connection.info.clone()),
         route: None,
+        pattern: None,
         tunnel,
     })
 }
@@ -122,8 +123,8 @@ pub(super) struct Coming {
     pub(super) decoding: Option<Box<Decoding>>,
 }
 
-/// Reads a body whole.
-pub(super) async fn body(body: Coming, config: &Config) -> Result<Bytes, Unread> {
+/// Reads a body whole, and counts what comes of it.
+pub(super) async fn body(body: Coming, config: &Config, received: &mut u64) -> Result<Bytes, Unread> {
     let Coming { mut stream, declared, mut decoding } = body;
     let limit = config.max_request_read_bytes;
     if declared.is_some_and(|length| length > limit as u64) {
@@ -143,6 +144,7 @@ pub(super) async fn body(body: Coming, config: &Config) -> Result<Bytes, Unread>
         release(&mut stream, data.len());
         pace.moved(data.len(), Instant::now());
         came += data.len();
+        *received = came as u64;
         if came > limit {
             tokio::spawn(discard(stream));
             return Err(too_large(limit).into());

@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 
 use super::exchange::{Open, PIECE};
+use crate::metrics::Close;
+use crate::record::Outcome;
 use crate::websocket::{self, Upgrade, Wire};
 
 /// Its bytes in both directions. While it is there the stream counts as one whose answer is being made: nobody is waited
@@ -23,7 +25,12 @@ pub(super) struct Tunnel {
 impl Tunnel {
     pub(super) async fn run(mut self: Box<Self>, upgrade: Upgrade) {
         let connection = self.open.shared.connection.clone();
-        websocket::serve(&mut *self, &connection, upgrade, BytesMut::new()).await;
+        let why = websocket::serve(&mut *self, &connection, upgrade, BytesMut::new()).await;
+        match why {
+            Close::Aborted => {}
+            Close::WriteTimeout => self.open.record.outcome = Some(Outcome::WriteTimeout),
+            _ => self.open.record.is_whole(),
+        }
         if !self.ended {
             self.sending.send_reset(Reason::CANCEL);
         }
@@ -31,6 +38,10 @@ impl Tunnel {
 }
 
 impl Wire for Tunnel {
+    fn request(&self) -> u32 {
+        self.open.record.stream
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         loop {
             return Poll::Ready(match ready!(self.receiving.poll_data(cx)) {
@@ -38,6 +49,7 @@ impl Wire for Tunnel {
                 Some(Ok(data)) if data.is_empty() => continue,
                 Some(Ok(data)) => {
                     take(&data);
+                    self.open.record.received += data.len() as u64;
                     // An error would mean that more is given back than was taken.
                     let _ = self.receiving.flow_control().release_capacity(data.len());
                     Ok(data.len())
@@ -60,6 +72,7 @@ impl Wire for Tunnel {
         }
         let length = bytes.len().min(PIECE);
         self.sending.send_data(bytes.split_to(length), false).map_err(io::Error::other)?;
+        self.open.record.sent += length as u64;
         self.open.shared.activity.spoke();
         Poll::Ready(Ok(length))
     }
