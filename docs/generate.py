@@ -141,8 +141,25 @@ def statistics() -> str:
     return table(("Key", "What it counts", "By"), rows)
 
 
+# ---- tracing
+
+
+def record() -> str:
+    """The attributes of a trace's record."""
+    return table(("Attribute", "Type", "Value"), describe(portico.TraceRecord))
+
+
+def events() -> str:
+    """What a trace tells, with the details of each."""
+    rows = []
+    for name, what, details in _core.trace_events():
+        rows.append((f"`{name}`", what, "; ".join(f"`{detail}`: {meaning}" for detail, meaning in details)))
+    return table(("Event", "When", "Details"), rows)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
-    maker.__name__: maker for maker in (settings, keys, attributes, connection, helpers, errors, statistics)
+    maker.__name__: maker
+    for maker in (settings, keys, attributes, connection, helpers, errors, statistics, record, events)
 }
 
 

@@ -13,6 +13,7 @@ from ._errors import ConfigError
 from ._files import StaticFiles
 from ._serve_pages import PagesAndFiles
 from ._server import Listener, Server
+from ._trace import Trace
 
 # In the certificate that is made where none is given.
 _NAMES = ("localhost", "127.0.0.1", "::1")
@@ -67,6 +68,8 @@ class Wanted:
     index: str
     listing: bool
     dotfiles: bool
+    trace: Trace | None
+    """Who is told what connections do."""
 
 
 def run(wanted: Wanted) -> int:
@@ -75,7 +78,7 @@ def run(wanted: Wanted) -> int:
     Raises `ConfigError` for folders and certificates that cannot be used, `ListenError` for addresses not to be had."""
     files = StaticFiles(wanted.folder, index=wanted.index, listing=wanted.listing, dotfiles=wanted.dotfiles)
     served = PagesAndFiles(wanted.folder, files)
-    with contextlib.closing(served), Server(served) as server:
+    with contextlib.closing(served), Server(served, trace=wanted.trace) as server:
         secure = not wanted.places or any(place.tls for place in wanted.places)
         made = _own_certificate() if secure and not wanted.hosts else None
         for host in [Host(None, made.cert, made.key)] if made else wanted.hosts:

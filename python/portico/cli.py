@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portico import Error, __version__
+from portico import Error, __version__, print_trace
 
 if TYPE_CHECKING:
+    from portico._trace import Trace
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -61,13 +63,22 @@ def _add_demo(commands: Commands) -> None:
         metavar="DIR",
         help="where to keep the certificates (default: portico/demo in $XDG_DATA_HOME or ~/.local/share)",
     )
+    _add_trace(parser)
     parser.set_defaults(run=_demo)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from portico import demo
 
-    return demo.run(arguments.host, arguments.port, arguments.folder)
+    return demo.run(arguments.host, arguments.port, arguments.folder, trace=_trace(arguments))
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trace", action="store_true", help="print each step of each connection on standard error")
+
+
+def _trace(arguments: argparse.Namespace) -> Trace | None:
+    return print_trace if arguments.trace else None
 
 
 def _add_serve(commands: Commands) -> None:
@@ -99,6 +110,7 @@ def _add_serve(commands: Commands) -> None:
     parser.add_argument("--index", default="index.html", metavar="NAME", help="what answers for a folder (%(default)s)")
     parser.add_argument("--listing", action="store_true", help="show what is in a folder without an index")
     parser.add_argument("--dotfiles", action="store_true", help="serve names that begin with a dot as well")
+    _add_trace(parser)
     parser.set_defaults(run=_serve)
 
 
@@ -112,6 +124,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         index=arguments.index,
         listing=arguments.listing,
         dotfiles=arguments.dotfiles,
+        trace=_trace(arguments),
     )
     return _serve.run(wanted)
 
