@@ -24,7 +24,7 @@ $(VENV)/.made: pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.made
 	$(call say,Installing what the tests need)
-	@$(BIN)/python -m pip install --quiet --group test --group demo
+	@$(BIN)/python -m pip install --quiet --group test --group demo --group moving
 	@touch $@
 
 # Without it the demo says on its page what is missing, and serves the rest.
@@ -50,6 +50,11 @@ $(VENV)/.loaded: $(VENV)/.made
 	@$(BIN)/python -m pip install --quiet --group load
 	@touch $@
 
+$(VENV)/.documented: $(VENV)/.made
+	$(call say,Installing what the docs are built with)
+	@$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
 # Profile `quick`: the release extension without link-time optimisation, shared with the Rust tests.
 $(VENV)/.built: $(VENV)/.made $(SOURCES)
 	$(call say,Building the release extension (about two minutes the first time))
@@ -72,7 +77,7 @@ test-rust:
 	else cargo test --locked --profile quick -p portico-core --lib --tests; fi
 	@cargo test --locked --quiet --profile quick -p portico-core --doc
 
-test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded $(SCAN)/.made
+test-python: $(VENV)/.built $(VENV)/.tested $(VENV)/.loaded $(VENV)/.documented $(SCAN)/.made
 	$(call say,Testing the package (Python))
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -121,8 +126,11 @@ fuzz: ## Fuzz what reads strangers' bytes, each target for FUZZ_SECONDS (60); ne
 	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=4096 || exit 1; \
 	done
 
-docs: $(VENV)/.built ## Write the generated tables of docs/ anew
+docs: $(VENV)/.built $(VENV)/.documented ## Build the docs into site/, their generated tables anew
 	@$(BIN)/python docs/generate.py
+	$(call say,Building site/; a warning is an error)
+	@$(BIN)/python -m sphinx -b html -W --keep-going -q -d target/doctrees docs site
+	@echo 'Open site/index.html.'
 
 clean: ## Remove what was built
-	@rm -rf $(VENV) $(BENCH) $(SCAN) target dist loadtest/report
+	@rm -rf $(VENV) $(BENCH) $(SCAN) target dist site loadtest/report

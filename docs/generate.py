@@ -8,16 +8,24 @@ A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; everything
 
 from __future__ import annotations
 
+import argparse
 import ast
+import functools
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import shtab
+
 import portico
-from portico import _core, _errors, _responses
+from portico import _core, _errors, _responses, cli, config
+from portico.cli._completion import SHELLS
+from portico.cli._exits import Exit
+from portico.config import _schema
 
 DOCS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- begin (?P<name>[a-z]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
@@ -157,9 +165,88 @@ def events() -> str:
     return table(("Event", "When", "Details"), rows)
 
 
+# ---- command line and portico.toml
+
+
+def commands() -> str:
+    """Each command, with the help that it prints."""
+    parts = []
+    for name, parser in cli_parsers().items():
+        parser.formatter_class = functools.partial(parser.formatter_class, width=100)  # type: ignore[assignment]
+        parts.append(f"## portico {name}\n\n```text\n{parser.format_help().rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def exits() -> str:
+    """How commands end."""
+    return table(("Code", "When"), ((f"`{code.value}`", code.meaning) for code in Exit))
+
+
+def configuration() -> str:
+    """Everything that portico.toml may say, but for the settings."""
+    parts = []
+    for head, words, part in (
+        ("Outside of tables", "", _schema.ROOT),
+        ("`[[listen]]`", "", _schema.LISTEN),
+        ('`[hosts."NAME"]`', "", _schema.HOST),
+        ("`[handlers.NAME]`", "", _schema.HANDLER),
+        ("`[sessions]`", "", _schema.SESSIONS),
+    ):
+        rows = [(f"`{key.name}`", default_of(key.default), key.kind.expected, key.doc) for key in part.keys]
+        parts.append(f"### {head}\n\n{words}{table(('Key', 'Default', 'Accepts', 'What it does'), rows)}")
+    return "\n".join(parts)
+
+
+def default_of(default: Any) -> str:
+    """A default as TOML has it; in words where it is none that can be written."""
+    if default is None:
+        return ""
+    return default if isinstance(default, str) and " " in default else f"`{json.dumps(default)}`"
+
+
+def cli_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Each command's parser."""
+    (action,) = [one for one in cli.parser_of_all()._actions if isinstance(one, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+def completion(shell: str) -> str:
+    """The script that completes the command line in a shell."""
+    parser = cli.parser_of_all()
+    (action,) = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    for command in action.choices.values():
+        for one in command._actions:
+            if one.metavar in ("FILE", "PATH"):
+                one.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif one.metavar == "DIR":
+                one.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    return f"# {parser.prog}: written by docs/generate.py\n" * (shell == "bash") + shtab.complete(parser, shell)
+
+
+def files() -> Iterable[tuple[Path, str]]:
+    """What is written whole: the schema of portico.toml, and the scripts of shells."""
+    yield DOCS / "portico.schema.json", json.dumps(config.json_schema(), indent=2, ensure_ascii=False) + "\n"
+    scripts = Path(cli.__file__).parent / "completions"
+    for shell in SHELLS:
+        yield scripts / shell, completion(shell)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     maker.__name__: maker
-    for maker in (settings, keys, attributes, connection, helpers, errors, statistics, record, events)
+    for maker in (
+        settings,
+        keys,
+        attributes,
+        connection,
+        helpers,
+        errors,
+        statistics,
+        commands,
+        exits,
+        configuration,
+        record,
+        events,
+    )
 }
 
 
@@ -175,6 +262,11 @@ def main(arguments: list[str]) -> int:
         after = generate(before)
         seen += [found["name"] for found in MARKED.finditer(after)]
         if after != before:
+            stale.append(path)
+            if "--check" not in arguments:
+                path.write_text(after)
+    for path, after in files():
+        if not path.exists() or path.read_text() != after:
             stale.append(path)
             if "--check" not in arguments:
                 path.write_text(after)

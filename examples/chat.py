@@ -52,7 +52,7 @@ async def page(request):
 async def client(port, ca, lines):
     import ssl
 
-    # Not its client for threads: over TLS that one fails now and then before Python 3.13.
+    # Not its client for threads: over TLS that one now and then does not send what it is given.
     from websockets.asyncio.client import connect
 
     async with connect(f"wss://localhost:{port}/chat", ssl=ssl.create_default_context(cafile=ca), proxy=None) as ws:

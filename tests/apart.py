@@ -31,13 +31,14 @@ def answer(request):
 class Apart:
     """That process, seen from a test."""
 
-    def __init__(self, descriptors=None, **settings):
-        """`descriptors` is the most that it may have."""
+    def __init__(self, descriptors=None, admin=False, **settings):
+        """`descriptors` is the most that it may have; with `admin` it has an admin listener."""
         self.program = Program(
-            __file__, json.dumps([descriptors, settings]), PYTHONPATH=":".join(filter(None, sys.path))
+            __file__, json.dumps([descriptors, admin, settings]), PYTHONPATH=":".join(filter(None, sys.path))
         )
         ports = self.program.wait_for(r"ports (\d+) (\d+)")
         self.port, self.clear = int(ports[1]), int(ports[2])
+        self.admin = int(self.program.wait_for(r"admin (\d+)")[1]) if admin else None
         self.process = psutil.Process(self.program.process.pid)
         self.ca_pem = json.loads(self.program.wait_for(r"ca (.*)")[1])
 
@@ -93,12 +94,14 @@ if __name__ == "__main__":
 
     import portico.testing
 
-    descriptors, settings = json.loads(sys.argv[1])
+    descriptors, admin, settings = json.loads(sys.argv[1])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors or min(hard, 4096), hard))
     with portico.testing.server(answer, **settings) as served:
         server = served.server
         print("ports", served.port, server.listen(0, tls=False).port)
+        if admin:
+            print("admin", server.listen_admin(0).port)
         print("ca", json.dumps(served.ca_pem), flush=True)
         while True:
             time.sleep(60)

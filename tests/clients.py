@@ -83,9 +83,12 @@ class Reply:
 
 
 class Wire:
-    """One connection, with or without TLS, on which a test writes bytes and reads responses."""
+    """One connection, with or without TLS, on which a test writes bytes and reads responses. `before` is sent before the
+    handshake, as a proxy does."""
 
-    def __init__(self, port, *, host="127.0.0.1", unix=None, context=None, sni="localhost", receive_buffer=None):
+    def __init__(
+        self, port, *, host="127.0.0.1", unix=None, context=None, sni="localhost", receive_buffer=None, before=b""
+    ):
         self.sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
             self.sock.settimeout(GENEROUS)
@@ -94,6 +97,8 @@ class Wire:
             self.sock.connect(unix or (host, port))
             if not unix:
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if before:
+                self.sock.sendall(before)
             if context:
                 # Without suppression, so that an end without close_notify is noticed.
                 self.sock = context.wrap_socket(self.sock, server_hostname=sni, suppress_ragged_eofs=False)

@@ -21,13 +21,15 @@ DEAD_PROXY = "http://127.0.0.1:9"
 class Program:
     """A Python program that runs until it is stopped. Everything it prints is in `printed`."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, inherit=False, **environment):
+        """With `inherit` it has every descriptor that can be inherited."""
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            close_fds=not inherit,
             env=clean_environment(**environment),
         )
         self.printed = []

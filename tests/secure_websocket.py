@@ -11,8 +11,9 @@ from clients import GENEROUS
 
 
 class connect:
-    """What `websockets.sync.client.connect` is, in one thread: that one reads on a thread of its own while it writes, and up to
-    Python 3.12 nothing keeps the two apart within OpenSSL. One handshake in a hundred was never sent by it, to any server."""
+    """What `websockets.sync.client.connect` is, in one thread: that one reads on a thread of its own while it writes, which
+    OpenSSL does not allow and Python does not prevent (python/cpython#143756). One handshake in a hundred or two was
+    never sent by it, to any server."""
 
     def __init__(self, url, **options):
         self._loop = asyncio.new_event_loop()

@@ -476,7 +476,7 @@ def test_help_is_worth_reading(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["certs", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    for part in ("--out", "--name", "--ca", "--days", "--force", "--any-name", "example: portico certs", "824"):
+    for part in ("--out", "--name", "--ca", "--days", "--force", "--any-name", "examples: portico certs", "824"):
         assert part in told
 
 

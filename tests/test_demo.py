@@ -264,7 +264,7 @@ def test_given_port_that_is_taken_is_an_error(tmp_path):
         holder.listen()
         port = holder.getsockname()[1]
         done = run("demo", "--port", str(port), home=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stdout == ""
     assert done.stderr.startswith("portico demo: ")
     assert f"127.0.0.1:{port}" in done.stderr
@@ -292,7 +292,7 @@ def ipv6():
 
 def test_address_that_is_not_here_is_an_error(tmp_path):
     done = run("demo", "--host", "192.0.2.1", "--port", "0", home=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert "192.0.2.1" in done.stderr
 
 
@@ -329,7 +329,7 @@ def test_unusable_home_is_told_and_a_passing_folder_used(start, tmp_path):
 def test_given_folder_that_cannot_be_used_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     done = run("demo", "--port", "0", "--folder", str(tmp_path / "file" / "sub"), home=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr == f"portico demo: cannot keep certificates in {tmp_path}/file/sub: Not a directory\n"
 
 

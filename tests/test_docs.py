@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
+import json
+import os
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +22,14 @@ from pathlib import Path
 import pytest
 
 import portico
-from portico import _core, _errors
+from doc_blocks import Site, belongs_to_a_page, blocks, needed
+from portico import _core, _errors, config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+# The pages of the tutorial are one after the other, in one folder.
+TUTORIAL = re.findall(r"^([\w-]+)$", (DOCS / "tutorial/index.md").read_text(), re.M)
 
 
 def first_column(page: str) -> set[str]:
@@ -35,7 +44,10 @@ def test_generated_tables_are_up_to_date() -> None:
 
 
 def test_every_setting_is_documented_and_no_other() -> None:
-    assert first_column("settings.md") == {setting["name"] for setting in portico.settings()}
+    # Arguments that are no settings have a table of their own.
+    arguments = {"handler", "on_error", "sessions"}
+    assert arguments < set(inspect.signature(portico.Server).parameters)
+    assert first_column("settings.md") == {setting["name"] for setting in portico.settings()} | arguments
 
 
 def test_every_key_of_a_request_is_documented() -> None:
@@ -85,21 +97,90 @@ def test_every_dependency_has_its_reason() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in [*PAGES, *ROOT.glob("*.md")]:
-        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", re.sub(r"(?s)```.*?```", "", page.read_text())):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_portico_toml_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "portico.toml"
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "toml":
+                path.write_text(block.code)
+                _, problems = config.load(config.Options(file=path), {})
+                assert not problems, f"{name(page)}:{block.line}: {problems}"
 
 
 # ---- examples
 
 
 def examples() -> Iterator[pytest.param]:
-    """Every Python block, but for those that are marked ```python fragment."""
+    """Every Python block that is a program of its own."""
     for page in PAGES:
-        for number, (info, code) in enumerate(
-            re.findall(r"^```python\b *(.*?)\n(.*?)^```$", page.read_text(), re.M | re.S)
-        ):
-            if info != "fragment":
-                yield pytest.param(code, id=f"{page.stem}-{number}")
+        for block in blocks(page):
+            if block.language == "python" and not block.is_fragment and not block.file:
+                yield pytest.param(block.code, id=f"{name(page)}:{block.line}")
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).with_suffix("").as_posix().removeprefix("docs/")
+
+
+def sites() -> Iterator[pytest.param]:
+    """Pages whose files and commands belong together."""
+    tutorial = [DOCS / f"tutorial/{page}.md" for page in TUTORIAL]
+    yield pytest.param(tutorial, id="tutorial")
+    for page in PAGES:
+        if page not in tutorial and any(map(belongs_to_a_page, blocks(page))):
+            yield pytest.param([page], id=name(page))
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    # nginx, started by root, reads files as somebody else, who may not enter pytest's own folders.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        site = Site(Path(folder))
+        try:
+            yield site
+        finally:
+            site.kill()
+
+
+@pytest.mark.parametrize("pages", list(sites()))
+def test_page_runs(pages: list[Path], folder: Path, site: Site) -> None:
+    # The certificates of all examples, unless the page makes its own.
+    if not any("portico certs" in page.read_text() for page in pages):
+        for path in folder.iterdir():
+            if path.suffix in (".crt", ".key", ".pem"):
+                shutil.copy(path, site.folder)
+    for page in pages:
+        for program in needed(page):
+            if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
+                pytest.skip(f"{program} is not installed")
+    for page in pages:
+        for block in filter(belongs_to_a_page, blocks(page)):
+            try:
+                site.run(block)
+            except AssertionError as error:
+                raise AssertionError(f"{page.relative_to(ROOT)}:{block.line}: {error}") from None
+    site.stop()
+
+
+# What cannot be run here, or is no code: nothing else may stand in a block that no test looks at.
+SHOWN = {"", "text", "tcl", "nginx", "haproxy", "caddy", "dockerfile", "ini", "yaml"}
+
+
+def test_every_block_is_run_or_says_that_it_is_not() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            where = f"{name(page)}:{block.line}"
+            if block.language == "python":
+                compile(block.code, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            elif block.language == "json":
+                json.loads(block.code)
+            elif block.language not in ("console", "toml"):
+                assert block.file or block.language in SHOWN, f"{where}: {block.language or 'no language'}"
 
 
 @pytest.fixture(scope="module")

@@ -300,6 +300,21 @@ def test_workers_start_where_no_file_in_memory_can_be_run(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["site"]
 
 
+def test_pages_do_not_search_the_path_for_modules(site, monkeypatch):
+    # For one that is missing it is searched anew each time: five times a page, longer than the page itself.
+    names = []
+
+    class Searches:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            names.append(name)
+
+    site.get("<%= host() %>")
+    monkeypatch.setattr(sys, "meta_path", [Searches, *sys.meta_path])
+    assert site.get("<%= host() %>").text == "1"
+    assert not names
+
+
 def test_without_pydantic_monty_only_pages_are_missing():
     program = """
 import sys

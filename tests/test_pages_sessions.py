@@ -496,3 +496,37 @@ def test_no_acknowledged_update_is_lost_while_workers_and_the_store_are_killed(t
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2000 requests of 50 visitors" in done.stdout
     assert "3 workers and 2 times the Redis killed" in done.stdout
+
+
+# ---- a page says what becomes of it
+
+
+def test_a_page_renews_its_session(site):
+    site.write("n.psp", COUNT).write("login.psp", "<% renew_session() %><%= n %>")
+    visitor = site.client()
+    visitor.get("/n.psp")
+    old = dict(visitor.cookies)
+    assert visitor.get("/login.psp").text == "1"
+    assert dict(visitor.cookies) != old
+    assert visitor.get("/n.psp").text == "2"
+    # Who knew the old id, before the login, has nothing.
+    assert site.client(cookies=old).get("/n.psp").text == "1"
+
+
+def test_a_page_ends_its_session(site):
+    site.write("n.psp", COUNT).write("logout.psp", "<% end_session() %>bye <%= n %>")
+    visitor = site.client()
+    visitor.get("/n.psp")
+    old = dict(visitor.cookies)
+    assert visitor.get("/logout.psp").text == "bye 1"
+    assert not visitor.cookies
+    assert [one.get("/n.psp").text for one in (visitor, site.client(cookies=old))] == ["1", "1"]
+
+
+def test_a_page_that_fails_neither_renews_nor_ends_its_session(site):
+    site.write("n.psp", COUNT).write("fail.psp", "<% renew_session()\nend_session()\n1 / 0 %>")
+    visitor = site.client()
+    visitor.get("/n.psp")
+    assert visitor.get("/fail.psp").status_code == 500
+    site.failure()
+    assert visitor.get("/n.psp").text == "2"

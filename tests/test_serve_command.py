@@ -112,7 +112,7 @@ def test_hosts_of_ones_own(serve, issue, ca_pem, tmp_path):
     [
         (["nowhere"], "nowhere"),
         ([".", "--listen", "x"], "--listen 'x' is not PORT"),
-        ([".", "--listen", "1:99999"], "--listen '1:99999' is not PORT"),
+        ([".", "--listen", "1:99999"], "--listen '1:99999': '99999' is not a port from 0 to 65535"),
         ([".", "--host", "a.test"], "--host 'a.test' is not NAME=CERT,KEY"),
         ([".", "--host", "a.test=missing.pem"], "missing.pem"),
     ],

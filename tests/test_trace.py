@@ -204,6 +204,21 @@ def test_connections_that_are_not_let_in(traced):
     assert re.fullmatch(r"127\.0\.0\.1:\d+", away.details["peer"])
 
 
+def test_behind_a_proxy(traced):
+    served = traced(trusted_proxies=["127.0.0.1"])
+    port = served.server.listen(0, tls=False, proxy_protocol=True).port
+    with Wire(port) as wire:
+        wire.send("PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n")
+        assert wire.get().status == 200
+    served.trace.wait("closed", why="client")
+    assert events(served.trace)[:4] == ["accepted", "proxied", "protocol", "request"]
+    (proxied,) = served.trace.find("proxied")
+    assert proxied.details == {"version": 1, "client": "192.0.2.1:1234", "server": "192.0.2.2:80"}
+    with Wire(port) as wire:
+        wire.send("PROXY nothing\r\n").cut()
+    served.trace.wait("closed", connection=2, why="proxy_header")
+
+
 def test_stream_of_http2_that_breaks_the_rules(traced, h2_of):
     served = traced()
     client = h2_of(served)

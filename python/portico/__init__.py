@@ -23,7 +23,7 @@ from ._asgi import asgi
 from ._certificates import FoundCertificate, find_certificate
 from ._connection import AsyncConnection, Connection, StreamCallback, parse_request
 from ._contexts import Context
-from ._core import ConnectionInfo, PeerCertificate, Request, TraceRecord, __version__, settings
+from ._core import ConnectionInfo, PeerCertificate, ProxyInfo, Request, TraceRecord, __version__, settings
 from ._errors import (
     CertificateError,
     ClosedError,
@@ -92,6 +92,7 @@ __all__ = [
     "PageLimits",
     "Pages",
     "PeerCertificate",
+    "ProxyInfo",
     "Request",
     "RequestError",
     "Response",

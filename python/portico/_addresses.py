@@ -8,13 +8,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Union
 
 from ._errors import ConfigError, ListenError
 
 Address = Union[int, "tuple[str, int]", Mapping[str, Any]]
-"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `tls`, `backlog`."""
+"""A port of 127.0.0.1, a host and a port, or keywords of `Server.listen`: `port`, `host`, `unix`, `fd`, `tls`,
+`backlog`, `proxy_protocol`."""
 
 # That of `Server.listen`, where the setting `backlog` is not changed.
 _BACKLOG = 1024
@@ -36,13 +37,25 @@ class Place:
     port: int = 0
     host: str = "127.0.0.1"
     unix: str | None = None
+    fd: int | None = None
     tls: bool = True
     backlog: int = _BACKLOG
+    proxy_protocol: bool = False
+
+    @property
+    def key(self) -> str:
+        """What tells one socket from another: everything but how it is used."""
+        return repr(replace(self, tls=True, backlog=_BACKLOG, proxy_protocol=False))
 
     def __str__(self) -> str:
         if self.unix is not None:
             return f"unix:{self.unix}"
+        if self.fd is not None:
+            return f"fd:{self.fd}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_KNOWN = ", ".join(field.name for field in fields(Place))
 
 
 def parse(given: Address | Iterable[Address]) -> list[Place]:
@@ -70,18 +83,22 @@ def _place(address: object) -> Place:
     else:
         raise ConfigError(f"listen: a port, (host, port), or a dict of keywords of Server.listen, not {address!r}")
     if unknown := keywords.keys() - {field.name for field in fields(Place)}:
-        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: port, host, unix, tls, backlog are known")
-    if not {"port", "unix"} & keywords.keys():
-        raise ConfigError(f"listen: a port or the path of a Unix socket is missing in {address!r}")
+        raise ConfigError(f"listen: unknown keyword {min(map(str, unknown))}: {_KNOWN} are known")
+    if not {"port", "unix", "fd"} & keywords.keys():
+        raise ConfigError(f"listen: a port, the path of a Unix socket or a descriptor is missing in {address!r}")
     if keywords.get("unix") is not None:
         keywords["unix"] = os.fsdecode(keywords["unix"])
     place = Place(**keywords)
     _whole("port", place.port, 0, 65_535)
     _whole("backlog", place.backlog, 1, 65_535)
+    if place.fd is not None:
+        _whole("fd", place.fd, 0, 2**31 - 1)
     if not isinstance(place.host, str):
         raise ConfigError(f"host: a name or an IP address, not {place.host!r}")
     if not isinstance(place.tls, bool):
         raise ConfigError(f"tls: True or False, not {place.tls!r}")
+    if not isinstance(place.proxy_protocol, bool):
+        raise ConfigError(f"proxy_protocol: True or False, not {place.proxy_protocol!r}")
     return place
 
 
@@ -96,19 +113,25 @@ class Held:
 
     With `reuse_port` the socket is bound and never listens: it only keeps the address, and each worker listens on a
     socket of its own.
+
+    A socket that is `given` was held by another one until now. Its file is that one's, until `take_over`.
     """
 
-    def __init__(self, place: Place, reuse_port: bool) -> None:
+    def __init__(self, place: Place, reuse_port: bool, given: socket.socket | None = None) -> None:
         if reuse_port and place.unix is not None:
             raise ConfigError(f"reuse_port: not for the Unix socket {place.unix}")
-        self.tls = place.tls
+        if reuse_port and place.fd is not None:
+            raise ConfigError(f"reuse_port: not for the descriptor {place.fd}, whose address is bound already")
+        self.place, self.tls = place, place.tls
+        self._proxy_protocol = place.proxy_protocol
         self._backlog = place.backlog
         self._reuse_port = reuse_port
         self._file: tuple[int, int] | None = None
         try:
-            self._socket = _unix(place.unix) if place.unix is not None else _inet(place, reuse_port)
+            self._socket = _open(place, reuse_port) if given is None else given
             try:
-                if not reuse_port:
+                # One that was given by its descriptor listens, with whatever backlog its owner wanted.
+                if not reuse_port and place.fd is None:
                     self._socket.listen(place.backlog)
                 name = self._socket.getsockname()
             except BaseException:
@@ -120,8 +143,8 @@ class Held:
             known = error.errno is not None and not isinstance(error, socket.gaierror)
             raise (ListenError(error.errno, text) if known else ListenError(text)) from error
         self.address: tuple[str, int] | str = name if isinstance(name, str) else (name[0], name[1])
-        if isinstance(self.address, str):
-            self._file = _file(self.address)
+        if given is None:
+            self.take_over()
 
     @property
     def url(self) -> str:
@@ -135,10 +158,28 @@ class Held:
     @property
     def keywords(self) -> dict[str, Any]:
         """What a worker calls `Server.listen` with."""
+        spoken = {"tls": self.tls, "proxy_protocol": self._proxy_protocol}
         if not self._reuse_port or isinstance(self.address, str):
-            return {"fd": self._socket.fileno(), "tls": self.tls}
+            return {"fd": self._socket.fileno(), **spoken}
         host, port = self.address
-        return {"host": host, "port": port, "tls": self.tls, "reuse_port": True, "backlog": self._backlog}
+        return {"host": host, "port": port, "reuse_port": True, "backlog": self._backlog, **spoken}
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def again(self, place: Place) -> Held:
+        """The same socket, used as `place` says."""
+        return Held(place, self._reuse_port, _again(self._socket.fileno()))
+
+    def take_over(self) -> None:
+        """From now on the socket's file goes with this one."""
+        if isinstance(self.address, str) and self.place.fd is None:
+            self._file = _file(self.address)
+
+    def hand_over(self) -> None:
+        """Lets go of a socket that another one holds."""
+        self._file = None
+        self.close()
 
     def close(self) -> None:
         """Lets go. What workers have inherited goes on listening."""
@@ -148,6 +189,24 @@ class Held:
             with contextlib.suppress(OSError):
                 os.unlink(self.address)
         self._file = None
+
+
+def _open(place: Place, reuse_port: bool) -> socket.socket:
+    if place.unix is not None:
+        return _unix(place.unix)
+    if place.fd is None:
+        return _inet(place, reuse_port)
+    given = _again(place.fd)  # the descriptor stays the caller's
+    if given.type != socket.SOCK_STREAM or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        given.close()
+        raise OSError(errno.EINVAL, "that is no socket that listens")
+    return given
+
+
+def _again(descriptor: int) -> socket.socket:
+    """The same socket under another descriptor. Not `socket.dup`: it would have accepting block in every process that
+    has the socket, which they do on their event loops."""
+    return socket.socket(fileno=os.dup(descriptor))
 
 
 def _inet(place: Place, reuse_port: bool) -> socket.socket:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import _authority
-from ._core import certificate_info, issue_certificate
+from ._core import certificate_info, issue_certificate, make_authority
 from ._errors import CertificateError, ConfigError
 
 DEFAULT_DAYS = 365
@@ -78,9 +78,10 @@ def make(wanted: Wanted) -> Made:
     cert, key = _files(wanted, names)
     folder = wanted.ca or _authority.user_folder("authority-for-any-name" if wanted.any_name else "authority")
     folder = Path(os.path.abspath(folder))
+    permitted = None if wanted.any_name else LOCAL
+    _refuse_before_anything_is_made(wanted, names, cert, key, folder, permitted)
     try:
         with _authority.locked(folder):
-            permitted = None if wanted.any_name else LOCAL
             authority = _authority.keep_authority(folder, "portico development", MAX_DAYS, permitted)
     except OSError as error:
         raise ConfigError(f"cannot keep the authority in {folder}: {error.strerror}; --ca names another") from error
@@ -92,6 +93,21 @@ def make(wanted: Wanted) -> Made:
     except OSError as error:
         raise ConfigError(f"cannot write to {cert.parent}: {error.strerror}; --out names another folder") from error
     return Made(names, cert, key, not_after, kept, authority)
+
+
+def _refuse_before_anything_is_made(
+    wanted: Wanted, names: Sequence[str], cert: Path, key: Path, folder: Path, permitted: Sequence[str] | None
+) -> None:
+    """Tries it in memory, so that what is refused leaves neither an authority nor folders behind."""
+    pair = _authority.read_pair(folder / "authority.pem", MAX_DAYS)
+    good = pair is not None and not wanted.force and _authority.is_good(cert, key, names, pair)
+    if good:
+        return
+    if pair is None:
+        pair = _authority.Pair(*make_authority("portico trial", None if permitted is None else list(permitted)))
+    _issue(_authority.Authority(folder / "ca.crt", pair, new=True), names, wanted)
+    if not wanted.force:
+        _refuse_to_overwrite(cert, key, names)
 
 
 def _keep(wanted: Wanted, names: Sequence[str], cert: Path, key: Path, authority: _authority.Authority) -> bool:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core
-from ._core import ConnectionInfo, PeerCertificate, Request
+from ._core import ConnectionInfo, PeerCertificate, ProxyInfo, Request
 from ._errors import ConfigError
 from ._handlers import is_async
 from ._reports import InterpreterEnds, Reports, name_of
@@ -46,6 +46,7 @@ class _Connection:
         alpn: str | None
         resumed: bool
         peer_certificate: PeerCertificate | None
+        proxy: ProxyInfo | None
 
     def __init__(self, stream: _core.Stream) -> None:
         self._stream = stream

@@ -249,18 +249,18 @@ def _forwarded(request: Request) -> dict[str, str]:
     connection = request.connection
     if connection is None or isinstance(connection.sockname, str):
         return {}
-    ip, before = _ip(request), request.headers.get("x-forwarded-for")
+    # A gateway adds the address that it sees itself, which is that of a proxy in front of it.
+    ip, before = connection.peername[0], request.headers.get("x-forwarded-for")
     return {
         "x-forwarded-for": f"{before}, {ip}" if before else ip,
         "x-forwarded-port": str(connection.sockname[1]),
-        "x-forwarded-proto": "https" if connection.secure else "http",
+        "x-forwarded-proto": request.scheme,
     }
 
 
 def _ip(request: Request) -> str:
-    """Empty on a Unix socket."""
-    peer = None if request.connection is None else request.connection.peername
-    return peer[0] if isinstance(peer, tuple) else ""
+    """Empty where the client's address is not known, as on a Unix socket."""
+    return request.client[0] if request.client else ""
 
 
 def _protocol(request: Request) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._errors import CertificateError, Error, ListenError, RequestError, SessionError
 
 if TYPE_CHECKING:
-    from ._core import Request
+    from ._core import Lines, Request
 
 OnError = Callable[[BaseException, Any], object]
 
@@ -40,6 +41,9 @@ class InterpreterEnds(SystemExit):
 class Reports:
     """What one server tells about its errors."""
 
+    lines: Lines
+    """The core's last lines, for the dashboard. What the core told first is there already."""
+
     def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
         self._trace_failed = False
@@ -52,18 +56,23 @@ class Reports:
         in_the_way = isinstance(exception, SessionError) and exception.reason != "store"
         if isinstance(exception, RequestError) or in_the_way:
             _logger.info("%s %s: %s", request.method, request.url, exception)
+            self.lines.note("info", f"{request.method} {request.url}: {exception}")
         elif isinstance(exception, Error):
             _logger.error("handler for %s %s: %s", request.method, request.url, exception)
+            self.lines.note("error", f"handler for {request.method} {request.url}: {exception}")
         else:
             _logger.error("handler for %s %s raised", request.method, request.url, exc_info=exception)
+            self.lines.note("error", f"handler for {request.method} {request.url} raised {_in_a_line(exception)}")
         self._tell(exception, request)
 
     def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
         """The callback of a listener for streams raised. Called where it ran."""
         if isinstance(exception, Error):
             _logger.error("%s for %r: %s", name_of(callback), connection, exception)
+            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {exception}")
         else:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
+            self.lines.note("error", f"{name_of(callback)} for {connection!r} raised {_in_a_line(exception)}")
         self._tell(exception, connection)
 
     def failed(self, exception: BaseException) -> None:
@@ -99,3 +108,12 @@ class Reports:
             self._on_error(exception, about)
         except BaseException:
             _logger.exception("on_error raised")
+
+
+def _in_a_line(exception: BaseException) -> str:
+    """What was raised, and where."""
+    what = traceback.format_exception_only(type(exception), exception)[-1].strip()
+    frame = exception.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return what if frame is None else f"{what} ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"

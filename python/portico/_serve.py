@@ -4,58 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import _authority, _certs, _greeting
-from ._errors import ConfigError
+from . import _certs, _greeting
 from ._files import StaticFiles
 from ._serve_pages import PagesAndFiles
 from ._server import Listener, Server
 from ._trace import Trace
-
-# In the certificate that is made where none is given.
-_NAMES = ("localhost", "127.0.0.1", "::1")
-
-
-@dataclass(frozen=True)
-class Host:
-    """A host name and its certificate."""
-
-    name: str | None
-    """None answers for every name that is not another's."""
-    cert: Path
-    key: Path
-    """The file of the certificate where both are in one."""
-
-    @classmethod
-    def parse(cls, text: str) -> Host:
-        """`NAME=CERT` or `NAME=CERT,KEY`; the name `default` is every other. Raises ConfigError."""
-        name, found, files = text.partition("=")
-        cert, _, key = files.partition(",")
-        if not (found and name and cert):
-            raise ConfigError(f"--host {text!r} is not NAME=CERT,KEY or, with both in one file, NAME=CERT")
-        return cls(None if name == "default" else name, Path(cert), Path(key or cert))
-
-
-@dataclass(frozen=True)
-class Place:
-    """An address to listen on."""
-
-    host: str
-    port: int
-    tls: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Place:
-        """`PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`, in the clear with `http://` before it. Raises ConfigError."""
-        place = text.removeprefix("https://")
-        tls = not place.startswith("http://")
-        host, _, port = place.removeprefix("http://").rstrip("/").rpartition(":")
-        if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
-            raise ConfigError(f"--listen {text!r} is not PORT, ADDRESS:PORT or http://ADDRESS:PORT")
-        return cls(host.strip("[]") or "127.0.0.1", int(port), tls)
+from .config import Place, add_host, addresses, own_certificate
 
 
 @dataclass(frozen=True)
@@ -63,7 +21,8 @@ class Wanted:
     """What the command was asked for."""
 
     folder: Path
-    hosts: Sequence[Host]
+    hosts: Sequence[tuple[str, Mapping[str, str]]]
+    """Names, and what `portico.toml` would say of them."""
     places: Sequence[Place]
     index: str
     listing: bool
@@ -80,9 +39,10 @@ def run(wanted: Wanted) -> int:
     served = PagesAndFiles(wanted.folder, files)
     with contextlib.closing(served), Server(served, trace=wanted.trace) as server:
         secure = not wanted.places or any(place.tls for place in wanted.places)
-        made = _own_certificate() if secure and not wanted.hosts else None
-        for host in [Host(None, made.cert, made.key)] if made else wanted.hosts:
-            server.add_context(host.name, cert=host.cert, key=host.key, watch=True)
+        made = own_certificate() if secure and not wanted.hosts else None
+        own = [("default", {"cert": str(made.cert), "key": str(made.key)})] if made else wanted.hosts
+        for name, host in own:
+            add_host(server, name, host)
         try:
             listeners, remark = _listen(server, wanted.places)
             _greeting.say(_welcome(wanted, listeners, made, [remark, served.remark()]))
@@ -94,24 +54,16 @@ def run(wanted: Wanted) -> int:
     return 0
 
 
-def _own_certificate() -> _certs.Made:
-    """One for this machine, kept where the user keeps the demo's."""
-    folder = _authority.user_folder("serve")
-    return _certs.make(
-        _certs.Wanted(_NAMES, folder, None, folder, days=_certs.DEFAULT_DAYS, force=False, any_name=False)
-    )
-
-
 def _listen(server: Server, places: Sequence[Place]) -> tuple[list[Listener], str]:
     if not places:
         listener, remark = _greeting.listen(server, "127.0.0.1", None)
         return [listener], remark
-    return [server.listen(place.port, place.host, tls=place.tls) for place in places], ""
+    return [server.listen(**keywords) for keywords in addresses(places)], ""
 
 
 def _welcome(wanted: Wanted, listeners: Sequence[Listener], made: _certs.Made | None, remarks: Sequence[str]) -> str:
     lines = [f"Serving {os.path.abspath(wanted.folder)}:"]
-    names = [host.name for host in wanted.hosts if host.name is not None] or (["localhost"] if made else [])
+    names = [name for name, _ in wanted.hosts if name != "default"] or (["localhost"] if made else [])
     for listener in listeners:
         if listener.url.startswith("https:") and names:
             lines += [f"  https://{name}:{listener.port}/" for name in names]

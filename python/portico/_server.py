@@ -136,6 +136,7 @@ class Server:
         self._waiting: set[Callable[[], None]] = set()
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
+        reports.lines = self._core.recent()
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -236,6 +237,7 @@ class Server:
         fd: int | None = None,
         reuse_port: bool = False,
         backlog: int | None = None,
+        proxy_protocol: bool = False,
     ) -> Listener:
         """Begins to accept connections, and returns at once.
 
@@ -249,28 +251,67 @@ class Server:
 
         `reuse_port` lets several processes share the address. `backlog` overrides the setting.
 
+        With `proxy_protocol` a proxy in front says first on each connection whose it is, by the PROXY protocol, version
+        1 or 2; that client's address is `peername` then, and what else the proxy tells is `ConnectionInfo.proxy`. Only
+        the addresses of the setting `trusted_proxies` may connect to such a listener, and none without the header,
+        which has to be here within `header_timeout`.
+
         Raises `ListenError` (an `OSError`) where the address is in use and the like, `ConfigError` for TLS without any
-        context, `ClosedError` for a closed server.
+        context and for `proxy_protocol` without `trusted_proxies`, `ClosedError` for a closed server.
         """
         self._check_process()
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
-            raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
+        _check_port(port)
         if backlog is not None and not 1 <= backlog <= 65_535:
             raise ConfigError(f"backlog: a whole number from 1 to 65535, or None, not {backlog!r}")
+        if not isinstance(proxy_protocol, bool):
+            raise ConfigError(f"proxy_protocol: True or False, not {proxy_protocol!r}")
         path = None if unix is None else os.fspath(unix)
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
             raise ConfigError("alpn: only with stream; what is offered for HTTP is a matter of add_context")
-        with _starting:
-            if _ending:
-                raise ClosedError("cannot listen: the interpreter is ending")
-            _listening.add(self)
+        self._list()
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
-        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams)
+        listener = self._core.listen(host, port, path, fd, tls, reuse_port, backlog, streams, proxy_protocol)
         self._listens = True
         return Listener(listener, self)
+
+    def listen_admin(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        unix: str | os.PathLike[str] | None = None,
+        fd: int | None = None,
+    ) -> Listener:
+        """Serves those who run the server, until it has ended: `/metrics` for Prometheus, `/probe/startup`,
+        `/probe/readiness` and `/probe/liveness`.
+
+        It is HTTP on a thread, and with limits, of its own: answered by the core also while every handler is stuck,
+        and not counted in `max_connections` and the like. `port`, `unix` and `fd` are as those of `listen`; with `tls`
+        it has the certificates of the server.
+
+        Without a `token` it listens on this machine alone, and answers requests for an IP address or `localhost` only,
+        so that no page of a stranger's reads it by way of a name that leads here. With one clients show it by
+        `Authorization: Bearer`, and browsers once by `?token=`, for which they get a cookie. Probes need none.
+
+        Raises `ConfigError` for an address that others can reach without a token, for a token of less than 16
+        characters or with others than letters, digits and `-._~+/=`, and for TLS without any context; `ListenError` (an
+        `OSError`) where the address is in use and the like; `ClosedError` for a closed server.
+
+        >>> with Server() as server:
+        ...     listener = server.listen_admin(0)
+        """
+        self._check_process()
+        _check_port(port)
+        if not isinstance(token, (str, type(None))):
+            raise ConfigError(f"token: a str or None, not {type(token).__name__}")
+        path = None if unix is None else os.fspath(unix)
+        self._list()
+        return Listener(self._core.listen_admin(host, port, path, fd, tls, token), self)
 
     def close(self, grace: float = 30.0) -> None:
         """Stops accepting, lets what is in flight finish for `grace` seconds, then drops the rest.
@@ -365,7 +406,9 @@ class Server:
         `handlers` tells for each handler, by name, where it `runs` (`inline`, `threads` or `asyncio`), `why`, how often
         it was `promoted` to inline and `demoted` from it, and its `slow_paths`, which run on the pool though it is
         inline. `certificates` is a list, an entry for each context: its `host` (None for the default), the
-        certificate's `subject`, and when that ends, `not_after` in seconds since 1970.
+        certificate's `subject`, and when that ends, `not_after` in seconds since 1970. `latencies` is a list of how
+        long requests took, an entry for each `host`, `route`, `method` and class of `status`: how many there were
+        (`count`), how many `seconds` they took together, and `buckets`, by a bound in seconds how many took no longer.
         """
         self._check_process()
         return {
@@ -431,6 +474,13 @@ class Server:
         self._is_one_of_several = True
         if self._session_store is not None:
             self._session_store._warn_of_others()
+
+    def _list(self) -> None:
+        """Has it closed when the interpreter ends."""
+        with _starting:
+            if _ending:
+                raise ClosedError("cannot listen: the interpreter is ending")
+            _listening.add(self)
 
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]
@@ -499,9 +549,14 @@ def _sessions(given: Any) -> Sessions | None:
         raise ConfigError(f"sessions: {error}") from None
 
 
-def _check_grace(grace: float) -> float:
+def _check_port(port: int) -> None:
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
+        raise ConfigError(f"port: a whole number from 0 to 65535, not {port!r}")
+
+
+def _check_grace(grace: float, name: str = "grace") -> float:
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= _YEARS:
-        raise ConfigError(f"grace: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
+        raise ConfigError(f"{name}: a number of seconds from 0 to {_YEARS:g}, not {grace!r}")
     return float(grace)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def ending_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """On the main thread SIGINT (Ctrl-C) and SIGTERM call `handler`; what was there is put back at the end. Other
-    threads get no signals."""
+def ending_signals(handler: Callable[[int, FrameType | None], None], *more: int) -> Iterator[None]:
+    """On the main thread SIGINT (Ctrl-C), SIGTERM and `more` call `handler`; what was there is put back at the end.
+    Other threads get no signals."""
     before: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, *more):
                 before[number] = signal.signal(number, handler)
         yield
     finally:

@@ -96,6 +96,9 @@ class Worker:
         # As long as nothing is in flight it just ends the process, whatever that is busy with: a handler in Python
         # would come too late if the signal came right before the main thread begins to wait for something.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # What a service manager may send to every process of a service, and is meant for the supervisor.
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
 
     def _take_sigterm(self) -> None:
@@ -109,7 +112,7 @@ class Worker:
             try:
                 for ready in wait([self._control, self._woken], _LOOK):
                     if ready is self._control:
-                        self._close(self._control.recv())
+                        self._close(*self._control.recv())
                     else:
                         os.read(self._woken, 1)
                         self._close(_GRACE)
@@ -120,7 +123,7 @@ class Worker:
         time.sleep(_GRACE + _END)
         os._exit(1)
 
-    def _close(self, grace: float) -> None:
+    def _close(self, grace: float, idle: float | None = None) -> None:
         if not self._ready:
             # Ends what `main`, or an import, is busy with. Before the lock, which `listen` may hold for as long as an
             # app takes to start.
@@ -134,7 +137,7 @@ class Worker:
                 os.close(keywords["fd"])
         for server in list(self._servers):
             # Does not wait, so that all of them end side by side; `main` waits.
-            server._core.close(grace)
+            server._core.close(grace, idle)
 
     def _tell(self, what: str, text: str) -> bool:
         try:

@@ -136,14 +136,14 @@ class Process:
         """For how many seconds it has been ready."""
         return 0.0 if self.ready_at is None else now - self.ready_at
 
-    def close(self, grace: float) -> None:
+    def close(self, grace: float, idle: float | None = None) -> None:
         """Tells it to end, and kills it where that takes longer than `grace` and a little. Does not wait. A second
-        call may shorten the grace."""
+        call may shorten the grace. `idle` is there in place of its setting `drain_idle_timeout`."""
         with self._lock:
             if self.code is not None:
                 return
             with contextlib.suppress(OSError):
-                self._control.send(grace)
+                self._control.send((grace, idle))
             kill = threading.Timer(grace + END, self._popen.kill)
             kill.name, kill.daemon = f"portico-worker-{self.number}-end", True
             try:

@@ -7,15 +7,17 @@ import contextlib
 import logging
 import os
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType, TracebackType
 
-from ._addresses import Address, Held, parse
+from ._addresses import Address, Held, Place, parse
 from ._errors import ClosedError, ConfigError, WorkerError
 from ._server import _check_grace
 from ._signals import ending_signals
+from ._succession import Inheritance, Successor, own_command
 from ._worker import Worker
 from ._worker_process import END, Process, Program
 
@@ -29,6 +31,8 @@ _MOST = 1_000
 _LOOK = 0.5
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
+# How long a successor may take beyond what its workers may.
+_START = 10.0
 
 
 class Backoff:
@@ -58,8 +62,9 @@ class Workers:
     name, so it stands at the top level of a module, and the program starts under `if __name__ == "__main__":`.
 
     `listen` is an address or a list of them: a port of 127.0.0.1, `(host, port)`, or a dict of the keywords `port`,
-    `host`, `unix`, `tls` and `backlog` of `Server.listen`. `workers` is how many processes there are, by default one
-    for each core that this one may use. A worker that has not listened after `ready_timeout` seconds is killed.
+    `host`, `unix`, `fd`, `tls`, `backlog` and `proxy_protocol` of `Server.listen`. `workers` is how many processes
+    there are, by default one for each core that this one may use. A worker that has not listened after `ready_timeout`
+    seconds is killed.
 
     All workers accept from the same sockets, which this process holds: what waits in their queue outlives a worker
     that dies. With `reuse_port` each worker has sockets of its own instead (`SO_REUSEPORT`), among which the kernel
@@ -85,8 +90,7 @@ class Workers:
             raise ConfigError(f"main: a function of a worker, not {type(main).__name__}")
         if workers is None:
             workers = _cores()
-        if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= _MOST:
-            raise ConfigError(f"workers: a whole number from 1 to {_MOST}, or None, not {workers!r}")
+        workers = _check_number(workers)
         if isinstance(ready_timeout, bool) or not isinstance(ready_timeout, (int, float)) or not ready_timeout > 0:
             raise ConfigError(f"ready_timeout: a number of seconds above 0, not {ready_timeout!r}")
         self._main = main
@@ -105,6 +109,12 @@ class Workers:
         self._waiting: list[queue.SimpleQueue[int | None]] = []
         self._program: Program | None = None
         self._held: list[Held] = []
+        self._inheritance: Inheritance | None = None
+        self._folder = os.getcwd()
+        self._restarts = 0
+        # What signals have asked for: reload, upgrade.
+        self._asked: list[str] = []
+        self._errand: threading.Thread | None = None
         # By number: the worker, or the dead one that waits to be replaced.
         self._current: list[Process | None] = [None] * workers
         self._backoffs = [Backoff() for _ in range(workers)]
@@ -153,7 +163,9 @@ class Workers:
         """Starts the workers, where that was not done, and blocks until they are closed, by whomever.
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM close them with `grace`; a second one drops what is still in
-        flight. The signal handlers that were there are put back at the end. Raises what `start` raises.
+        flight. SIGHUP calls `reload`, and SIGUSR2 `upgrade`, with `grace`; where that fails the old workers go on, and
+        the logger `portico.workers` says why. What comes during a reload is done after it, once. The signal handlers
+        that were there are put back at the end. Raises what `start` raises.
         """
         self._check_process()
         grace = _check_grace(grace)
@@ -167,14 +179,17 @@ class Workers:
 
         with self._lock:
             self._waiting.append(signals)
-        with ending_signals(on_signal):
+        with ending_signals(on_signal, signal.SIGHUP, signal.SIGUSR2):
             try:
                 if self._state == "new":
                     self._begin()
                 if self._closed.is_set():
                     signals.put(None)
                 left = grace
-                while _next(signals) is not None:
+                while (number := _next(signals)) is not None:
+                    if number in (signal.SIGHUP, signal.SIGUSR2):
+                        self._soon("reload" if number == signal.SIGHUP else "upgrade", grace)
+                        continue
                     self._begin_close(left)
                     left = 0.0
                 if self._failure is not None:
@@ -182,19 +197,82 @@ class Workers:
             finally:
                 self.close(0)
 
-    def reload(self, grace: float = 30.0) -> None:
-        """Replaces the workers one after the other: starts a new one, waits until it listens, and tells the old one
-        to end, which lets what is in flight finish for `grace` seconds. Returns when all old ones have ended.
+    def reload(
+        self,
+        grace: float = 30.0,
+        idle: float = 5.0,
+        *,
+        main: Main | None = None,
+        listen: Address | Iterable[Address] | None = None,
+        workers: int | None = None,
+    ) -> None:
+        """Replaces the workers: starts new ones, waits until all of them listen, and tells the old ones to end, which
+        lets what is in flight finish for `grace` seconds. Returns when all old ones have ended. No request is lost:
+        clients are told to close their connections before those are, and those that are between two requests are read
+        for another `idle` seconds, where their clients do not close them before.
 
-        New workers import the program anew, and so have its new code, settings and certificates; addresses and the
-        number of workers stay. With shared sockets no connection attempt is refused. Where a new worker does not come
-        to listen, `WorkerError` (or `ConfigError`) is raised and the old ones that are not replaced yet stay.
+        New workers import the program anew, and so have its new code, settings and certificates. `main`, `listen` and
+        `workers` are there in place of those that were given before; sockets of addresses that stay are kept. Where a
+        new worker does not come to listen, `WorkerError` (or `ConfigError`) is raised, and `ListenError` where an
+        address is in use: then everything stays as it was. A second call waits for the first.
         """
-        grace = _check_grace(grace)
         with self._reloading:
-            old = [self._replace(number, grace) for number in range(len(self._current))]
-            for process in old:
+            for process in self._renew(grace, idle, main, listen, workers):
                 process.ended.wait(grace + END + _THREADS_END)
+
+    def _renew(
+        self,
+        grace: float,
+        idle: float,
+        main: Main | None,
+        listen: Address | Iterable[Address] | None,
+        workers: int | None,
+    ) -> list[Process]:
+        """New workers serve, and the old ones, which are returned, have been told to end. With the lock of reloads."""
+        grace, idle = _check_grace(grace), _check_grace(idle, "idle")
+        self._check_running()
+        assert self._program is not None
+        program = self._program if main is None else Program.of(main, self._ready_timeout)
+        places = self._places if listen is None else parse(listen)
+        count = len(self._current) if workers is None else _check_number(workers)
+        held, left = self._hold_again(places)
+        new: list[Process] = []
+        try:
+            self._launch_all(new, program, held, count)
+            old = self._swap(new, program, held, left)
+        except BaseException:
+            for process in new:
+                # Those that listened before another one failed may have taken requests.
+                process.close(*((0.0, None) if process.ready_at is None else (grace, idle)))
+            for one in held:
+                one.close()
+            raise
+        for process in old:
+            process.close(grace, idle)
+        return old
+
+    def upgrade(self, grace: float = 30.0, idle: float = 5.0, *, command: Sequence[str] | None = None) -> int:
+        """Has a new process of the same program take over, with the listening sockets: for a new version of portico, of
+        Python, or of what supervises. Returns its process number when it serves; by then the workers of this one have
+        been told to end, as `reload` does it, and `run_forever` returns when they have.
+
+        It is started as this one was, in the folder where these `Workers` were made, or by `command`. It has to make
+        `Workers` with the same `listen`; addresses that it adds are bound, those that it lacks are closed. Raises
+        `WorkerError` where it does not come to serve within `ready_timeout` and ten seconds; then it is ended, and
+        everything stays as it was.
+        """
+        grace, idle = _check_grace(grace), _check_grace(idle, "idle")
+        with self._reloading:
+            self._check_running()
+            successor = Successor(command or own_command(), self._folder, self._held)
+            _logger.info("successor (pid %d) is started", successor.pid)
+            successor.wait(self._ready_timeout + _START, self._closing)
+            _logger.info("successor (pid %d) serves; this process ends", successor.pid)
+            with self._lock:
+                for held in self._held:
+                    held.hand_over()
+            self._begin_close(grace, idle)
+            return successor.pid
 
     # ---- looking at it
 
@@ -219,6 +297,11 @@ class Workers:
         with self._lock:
             return [process.pid for process in self._current if process is not None and process.code is None]
 
+    @property
+    def restarts(self) -> int:
+        """How many workers have died and were replaced, or are about to be."""
+        return self._restarts
+
     def __repr__(self) -> str:
         addresses = ", ".join(self.urls or map(str, self._places))
         return f"<portico workers ({self._state}): {len(self._current)} for {addresses}>"
@@ -242,9 +325,10 @@ class Workers:
             if self._state != "new":
                 raise ClosedError(f"cannot start workers that are {self._state}: workers start once")
             self._program = Program.of(self._main, self._ready_timeout)
+            self._inheritance = Inheritance.take()
             try:
                 for place in self._places:
-                    self._held.append(Held(place, self._reuse_port))
+                    self._held.append(Held(place, self._reuse_port, self._inheritance.socket_for(place)))
             except BaseException:
                 self._let_go()
                 self._held.clear()
@@ -253,17 +337,16 @@ class Workers:
             atexit.register(self.close, 0.0)
             for number in range(len(self._current)):
                 try:
-                    self._current[number] = self._launch(number)
+                    self._current[number] = self._launch(number, self._program, self._held)
                 except (OSError, RuntimeError) as error:
                     self._failure = WorkerError(f"cannot start worker {number}: {error}")
                     break
         if self._failure is not None:
             self._begin_close(0)
 
-    def _launch(self, number: int) -> Process:
+    def _launch(self, number: int, program: Program, held: list[Held]) -> Process:
         """Starts a process. With the lock held."""
-        assert self._program is not None
-        process = Process(number, self._program, self._held, self._on_ready, self._on_ended)
+        process = Process(number, program, held, self._on_ready, self._on_ended)
         self._living.add(process)
         self._threads = [thread for thread in self._threads if thread.is_alive()] + [process.thread]
         return process
@@ -273,6 +356,10 @@ class Workers:
         with self._lock:
             if self._state == "starting" and all(one and one.ready_at is not None for one in self._current):
                 self._state = "running"
+                assert self._inheritance is not None
+                for held in self._held:
+                    held.take_over()
+                self._inheritance.serves()
                 self._settled.set()
 
     def _on_ended(self, process: Process) -> None:
@@ -280,7 +367,7 @@ class Workers:
         with self._lock:
             self._living.discard(process)
             state = self._state
-            unasked = self._current[process.number] is process
+            unasked = process in self._current
             if state == "closing":
                 self._end_if_empty()
             elif state == "starting" and self._failure is None:
@@ -291,7 +378,11 @@ class Workers:
             self._replace_dead(process)
 
     def _replace_dead(self, process: Process) -> None:
-        backoff = self._backoffs[process.number]
+        with self._lock:
+            if process not in self._current:
+                return
+            backoff = self._backoffs[process.number]
+            self._restarts += 1
         pause = backoff.after(process.served(time.monotonic()))
         _logger.log(
             # One that returned was not ill.
@@ -305,40 +396,101 @@ class Workers:
         )
         while not self._closing.wait(pause):
             with self._lock:
-                if self._state != "running" or self._current[process.number] is not process:
+                if self._state != "running" or process not in self._current:
                     return
                 try:
-                    self._current[process.number] = self._launch(process.number)
+                    assert self._program is not None
+                    self._current[process.number] = self._launch(process.number, self._program, self._held)
                     return
                 except (OSError, RuntimeError) as error:
                     why = error
             pause = backoff.after(0.0)
             _logger.error("cannot start worker %d: %s; tried again in %g s", process.number, why, pause)
 
-    def _replace(self, number: int, grace: float) -> Process:
-        """Puts a new worker in the place of one, which is told to end and returned."""
-        with self._lock:
-            self._check_running()
-            try:
-                new = self._launch(number)
-            except (OSError, RuntimeError) as error:
-                raise WorkerError(f"cannot start worker {number}: {error}") from error
+    def _hold_again(self, places: list[Place]) -> tuple[list[Held], list[Held]]:
+        """Sockets for those addresses, the ones that are held and new ones; and those that are left over."""
+        left, held = list(self._held), list[Held]()
         try:
-            new.settled.wait()
+            for place in places:
+                # Several may be alike, as with port 0: each is used once.
+                known = next((one for one in left if one.place.key == place.key), None)
+                if known is not None:
+                    left.remove(known)
+                held.append(Held(place, self._reuse_port) if known is None else known.again(place))
+        except BaseException:
+            for one in held:
+                one.close()
+            raise
+        return held, left
+
+    def _launch_all(self, new: list[Process], program: Program, held: list[Held], count: int) -> None:
+        """Starts workers, and waits until all of them listen. Raises where one does not."""
+        for number in range(count):
             with self._lock:
                 self._check_running()
-                if new.code is not None or new.ready_at is None:
-                    raise _failure(new)
-                old, self._current[number] = self._current[number], new
-                self._backoffs[number] = Backoff()
-        except BaseException:
-            new.close(0)
-            raise
-        assert old is not None
-        old.close(grace)
+                try:
+                    new.append(self._launch(number, program, held))
+                except (OSError, RuntimeError) as error:
+                    raise WorkerError(f"cannot start worker {number}: {error}") from error
+        while waiting := [process for process in new if not process.settled.is_set()]:
+            for process in new:
+                if process.settled.is_set() and process.ready_at is None:
+                    raise _failure(process)
+            waiting[0].settled.wait(_LOOK / 10)
+            self._check_running()
+
+    def _swap(self, new: list[Process], program: Program, held: list[Held], left: list[Held]) -> list[Process]:
+        """Puts new workers in the place of the old ones, which are returned."""
+        with self._lock:
+            self._check_running()
+            for process in new:
+                if process.code is not None or process.ready_at is None:
+                    raise _failure(process)
+            old = [process for process in self._current if process is not None]
+            before, self._held = self._held, held
+            self._current, self._backoffs = list(new), [Backoff() for _ in new]
+            self._program, self._places = program, [one.place for one in held]
+        for one in before:
+            # Before the old workers let go of them, so that no connection waits for nobody.
+            if one in left:
+                one.close()
+            else:
+                one.hand_over()
+        for one in held:
+            one.take_over()
         return old
 
-    def _begin_close(self, grace: float) -> None:
+    def _soon(self, what: str, grace: float) -> None:
+        """Has a thread reload or upgrade. One that is asked for twice while it waits for its turn is done once."""
+        with self._lock:
+            if what not in self._asked:
+                self._asked.append(what)
+            if self._errand is None:
+                self._errand = threading.Thread(
+                    target=self._run_errands, args=(grace,), name="portico-workers-reload", daemon=True
+                )
+                self._errand.start()
+                self._threads.append(self._errand)
+
+    def _run_errands(self, grace: float) -> None:
+        while True:
+            with self._lock:
+                if not self._asked:
+                    self._errand = None
+                    return
+                what = self._asked.pop(0)
+            begun = time.monotonic()
+            _logger.info("%s", what)
+            try:
+                if what == "reload":
+                    self.reload(grace)
+                    _logger.info("reloaded in %.1f s", time.monotonic() - begun)
+                else:
+                    self.upgrade(grace)
+            except Exception as error:
+                _logger.error("cannot %s, what ran goes on: %s", what, error)
+
+    def _begin_close(self, grace: float, idle: float | None = None) -> None:
         """Tells every worker to end, without waiting."""
         with self._lock:
             if self._state == "closed":
@@ -351,12 +503,14 @@ class Workers:
             living = list(self._living)
             self._end_if_empty()
         for process in living:
-            process.close(grace)
+            process.close(grace, idle)
 
     def _let_go(self) -> None:
         """Closes the sockets. What they were stays to be asked for."""
         for held in self._held:
             held.close()
+        if self._inheritance is not None:
+            self._inheritance.close()
 
     def _end_if_empty(self) -> None:
         """With the lock held."""
@@ -410,6 +564,12 @@ def _failure(process: Process) -> Exception:
     if process.unloadable:
         text += ": `main` has to be at the top level of a module that a fresh interpreter can import"
     return kind(f"{text}\n{process.traceback}".rstrip())
+
+
+def _check_number(workers: object) -> int:
+    if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= _MOST:
+        raise ConfigError(f"workers: a whole number from 1 to {_MOST}, or None, not {workers!r}")
+    return workers
 
 
 def _cores() -> int:

@@ -64,12 +64,12 @@ class _Facts:
 
     @property
     def secure(self) -> bool:
-        return self._request.connection.secure
+        return self._request.scheme == "https"
 
     @property
     def peername(self) -> str:
-        name = self._request.connection.peername
-        return name if isinstance(name, str) else name[0]
+        client = self._request.client
+        return client[0] if client else ""
 
     def json(self) -> Any:
         return self._request.json()

@@ -151,7 +151,12 @@ class Pages:
         response = self._finish(reply, result, name)
         if result.session is not None:
             values = result.session
-        _keep(session, values, result.state, name)
+        if reply.ends:
+            session.end()
+        else:
+            _keep(session, values, result.state, name)
+            if reply.renews:
+                session.renew()
         if result.log:
             # As a literal: what a page prints may have been made by its visitor to look like lines of this log.
             _log.info("%s: %r", name, result.log[:_MOST_LOGGED])

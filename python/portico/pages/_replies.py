@@ -21,14 +21,25 @@ class Reply:
     """The response of a page while it is made. `functions` are what the page may call for
     it, `reserved` the cookies that it may not set."""
 
-    NAMES = ("set_status", "set_header", "add_header", "set_cookie", "delete_cookie", "quote")
-    """What a page may call to shape its response."""
+    NAMES = (
+        "set_status",
+        "set_header",
+        "add_header",
+        "set_cookie",
+        "delete_cookie",
+        "renew_session",
+        "end_session",
+        "quote",
+    )
+    """What a page may call to shape its response, and what becomes of its session."""
 
     def __init__(self, folder: Folder, functions: Mapping[str, Callable[..., Any]], reserved: Collection[str]) -> None:
         self._reserved = reserved
         self._folder = folder
         self._allowed = functions
         self._response: Response = {"statusCode": 200, "headers": {}}
+        self.renews = False
+        self.ends = False
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Those functions, by name."""
@@ -63,6 +74,12 @@ class Reply:
             _responses.delete_cookie(self._response, name, **attributes)
         except Exception as error:
             raise ValueError(str(error)) from None
+
+    def renew_session(self) -> None:
+        self.renews = True
+
+    def end_session(self) -> None:
+        self.ends = True
 
     def _check_cookie(self, name: str) -> None:
         """A page that could set it could put its visitor into the session of somebody else."""

@@ -160,7 +160,7 @@ class Sessions:
             )
 
     def _open(self, request: Request, server: Server, on_loop: bool, settled: bool) -> Session:
-        secure = request.connection.secure if self._secure is None else self._secure
+        secure = request.scheme == "https" if self._secure is None else self._secure
         name = f"__Host-{self._cookie_name}" if secure else self._cookie_name
         visit = Visit(
             host=_site(request, server),

@@ -13,10 +13,11 @@ use crate::error::{Refusal, Report, RequestError, Stage};
 use crate::http::target::split_port;
 use crate::http::{Response, h1, h2};
 use crate::listener::Spoken;
-use crate::metrics::{Close, HandshakeFailure, Metrics};
+use crate::metrics::{Close, HandshakeFailure, Metrics, State, Within};
+use crate::proxy::{Forwarding, Proxied};
 use crate::raw;
 use crate::server::Service;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::out_of_patience;
 use crate::stream::{Prefixed, Socket, Stream};
 use crate::tls::{self, Context, Hosts};
 use crate::trace::{Event, Opened, Trace, cut};
@@ -64,6 +65,10 @@ pub struct ConnectionInfo {
     pub resumed: bool,
     /// The certificate by which the client identified itself, DER; see [`crate::tls::Certificate`].
     pub peer_certificate: Option<Bytes>,
+    /// What a proxy said by the PROXY protocol; `peer` and `local` are what it told then.
+    pub proxy: Option<Arc<Proxied>>,
+    /// What the peer says of clients in headers is believed, and how it says it.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
 }
 
 impl ConnectionInfo {
@@ -81,7 +86,24 @@ impl ConnectionInfo {
             alpn: None,
             resumed: false,
             peer_certificate: None,
+            proxy: None,
+            forwarding: None,
         }
+    }
+
+    /// Whether the client speaks TLS: to this end, or to a proxy that says so by the PROXY protocol.
+    pub fn is_secure(&self) -> bool {
+        self.secure || self.proxy.as_ref().is_some_and(|proxy| proxy.header.more.tls.is_some())
+    }
+
+    /// Believes what the peer says of its clients, where it is one of those that are trusted. An address that a proxy told is
+    /// one like any other; where it told none there is nobody to believe.
+    fn believe(&mut self, forwarding: Option<&Arc<Forwarding>>) {
+        let is_known = match &self.proxy {
+            None => true,
+            Some(proxy) => proxy.header.addresses.is_some() && matches!(self.peer, Address::Inet(_)),
+        };
+        self.forwarding = forwarding.filter(|it| is_known && it.proxies.has(&self.peer)).cloned();
     }
 }
 
@@ -105,6 +127,9 @@ impl Connection {
         host: &str,
         meant: &mut Option<Arc<str>>,
     ) -> Result<Arc<dyn Handler>, RequestError> {
+        if let Some(only) = &self.service.only {
+            return Ok(only.clone());
+        }
         let name = host_name(host);
         let hosts = self.service.hosts.read();
         self.check_name(name, &hosts)?;
@@ -127,6 +152,9 @@ impl Connection {
     /// # Errors
     /// [`Refusal::Misdirected`].
     pub(crate) fn check_host(&self, host: &str) -> Result<(), RequestError> {
+        if self.service.only.is_some() {
+            return Ok(());
+        }
         self.check_name(host_name(host), &self.service.hosts.read())
     }
 
@@ -184,22 +212,22 @@ fn host_name(host: &str) -> &str {
 pub(crate) async fn run(
     service: Arc<Service>,
     socket: Socket,
-    peer: Address,
-    local: Address,
+    mut info: ConnectionInfo,
     spoken: Spoken,
     mut opened: Opened,
 ) {
-    let Spoken { tls: secure, streams } = spoken;
-    let mut info = ConnectionInfo::new(opened.id, peer, local, secure);
+    let Spoken { tls: secure, streams, .. } = spoken;
+    info.believe(service.forwarding.as_ref());
+    let mut within = service.metrics.within(State::Handshake);
     let (stream, context) = if secure {
         opened.trace.tell(|| Event::HandshakeBegun {});
         // Boxed, so that its many states take no room once it is over.
         let handshake = Box::pin(async {
-            let mut phase = service.lifecycle.subscribe();
+            let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
             tokio::select! {
                 biased;
                 done = tls::accept(&service, socket, &mut info, streams.as_ref().map(|streams| &streams.alpn[..])) => Some(done),
-                () = draining_for(&mut phase, PATIENCE) => None,
+                () = out_of_patience(&mut phase, begun) => None,
             }
         });
         let Some(done) = handshake.await else {
@@ -221,6 +249,7 @@ pub(crate) async fn run(
     } else {
         (Stream::Plain(socket), None)
     };
+    within.now(if streams.is_some() { State::Stream } else { State::Http1 });
     let trace = opened.trace.clone();
     let mut ended = Ended { metrics: service.metrics.clone(), why: Close::Shutdown, opened };
     let by_alpn = info.alpn.as_deref() == Some("h2");
@@ -228,7 +257,7 @@ pub(crate) async fn run(
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
-        None => serve(stream, connection, by_alpn).await,
+        None => serve(stream, connection, by_alpn, &mut within).await,
     };
 }
 
@@ -246,9 +275,10 @@ impl Drop for Ended {
     }
 }
 
-async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -> Close {
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, within: &mut Within) -> Close {
     let config = &connection.service.config;
     if by_alpn {
+        within.now(State::Http2);
         return Box::pin(h2::serve(Prefixed { read: BytesMut::new(), stream }, connection)).await;
     }
     let mut read = BytesMut::new();
@@ -261,14 +291,17 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool) -
             tokio::select! {
                 biased;
                 sniffed = sniffing => sniffed,
-                () = draining_for(&mut phase, PATIENCE) => {
+                () = out_of_patience(&mut phase, opened) => {
                     connection.trace.tell(|| Event::Draining {});
                     return Close::Shutdown;
                 }
             }
         };
         match sniffed {
-            Ok(Ok(true)) => return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await,
+            Ok(Ok(true)) => {
+                within.now(State::Http2);
+                return Box::pin(h2::serve(Prefixed { read, stream }, connection)).await;
+            }
             Ok(Err(_)) => return Close::Aborted,
             // HTTP/1, or too slow: there what came so far decides between a 408 and nothing.
             Ok(Ok(false)) | Err(_) => {}

@@ -10,13 +10,16 @@
 //! 5. The handler answers on its [`Reply`], now or later, from any thread.
 //! 6. [`http::response`] is checked and written out.
 //!
+//! Where others stand in front, [`proxy`] says whom to believe about clients, before 2 and in 3.
+//!
 //! A listener for streams leads from 2 to [`raw`] instead: there a callback has the bytes to itself. A response may end
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
-//! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, step by step), `shutdown`,
-//! [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
-//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). Each I/O thread runs an event loop of its
+//! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, step by step),
+//! `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
+//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). [`admin`] is what those look at who run
+//! it. Each I/O thread runs an event loop of its
 //! own, and a connection stays on the loop that it began on; one thread at a time turns a loop (`event_loops`).
 //!
 //! ```
@@ -42,6 +45,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod config;
 pub mod connection;
 pub mod dispatch;
@@ -53,7 +57,9 @@ pub mod http;
 pub mod listener;
 pub mod locks;
 mod metrics;
+pub mod proxy;
 pub mod raw;
+mod recent;
 mod record;
 pub mod routing;
 pub mod server;
@@ -64,14 +70,16 @@ pub mod tls;
 pub mod trace;
 pub mod websocket;
 
+pub use admin::Token;
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
-pub use dispatch::{Auto, Handler, Inline, Judge, Pool, Pooled, Reply, Resolved};
+pub use dispatch::{Auto, Handler, Inline, Judge, Placing, Pool, Pooled, Reply, Resolved, Roster, Runs, Told};
 pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
-pub use metrics::{Stat, statistics};
+pub use metrics::{Counted, Kind, Latency, Stat, statistics};
 pub use raw::{StreamHandler, Streams};
+pub use recent::{Level, Line, Recent};
 pub use routing::{Pattern, Router};
 pub use server::{Server, Spawn, StdThreads};

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
@@ -14,15 +15,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connection::{self, Address};
+use crate::connection::{self, Address, ConnectionInfo};
 use crate::error::{Error, Report, Stage};
 use crate::event_loops::EventLoops;
 use crate::metrics::Turned;
+use crate::proxy;
 use crate::raw::Streams;
-use crate::server::Service;
-use crate::shutdown::draining_for;
+use crate::server::{Server, Service};
+use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Socket;
-use crate::trace::{self, Opened};
+use crate::trace::{self, Event, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -80,6 +82,8 @@ pub struct Listener {
     stop: watch::Sender<bool>,
     /// Disconnected when the socket is closed.
     gone: crate::locks::Mutex<std::sync::mpsc::Receiver<()>>,
+    /// A server that is there for this listener alone.
+    owner: Option<Arc<Server>>,
 }
 
 impl Listener {
@@ -97,6 +101,15 @@ impl Listener {
     pub fn close(&self) {
         self.stop.send_replace(true);
         let _ = self.gone.lock().recv_timeout(CLOSE_WAIT);
+        if let Some(owner) = &self.owner {
+            owner.close(CLOSE_WAIT, None);
+        }
+    }
+
+    /// Closes that server with this listener.
+    pub(crate) fn owned_by(mut self, owner: Arc<Server>) -> Self {
+        self.owner = Some(owner);
+        self
     }
 }
 
@@ -107,12 +120,18 @@ pub(crate) fn start(service: Arc<Service>, loops: &EventLoops, bound: Bound) -> 
     let (alive, gone) = std::sync::mpsc::channel();
     let alive_guard = service.join();
     let others = loops.clone();
+    let words = bound.words();
+    service.places.lock().push(words.clone());
+    service.listening.fetch_add(1, Ordering::AcqRel);
+    service.has_listened.store(true, Ordering::Release);
     loops.first().spawn(async move {
         accept(bound, &service, &others, stopped).await;
+        service.listening.fetch_sub(1, Ordering::AcqRel);
+        service.no_longer_at(&words);
         drop(alive);
         drop(alive_guard);
     });
-    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone) }
+    Listener { address, tls, stop, gone: crate::locks::Mutex::new(gone), owner: None }
 }
 
 /// A socket that listens, and on which nobody accepts yet. A Unix socket's file goes with it.
@@ -124,6 +143,7 @@ pub struct Bound {
     inherited: bool,
     tls: bool,
     streams: Option<Arc<Streams>>,
+    proxy_protocol: bool,
 }
 
 /// mio's, because what those accept cannot block from the start: otherwise two more system calls for each connection.
@@ -213,7 +233,15 @@ impl Bound {
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
         let address = Address::Inet(socket.local_addr()?.as_socket().unwrap_or(address));
-        Ok(Bound { socket: Listening::tcp(socket), address, path: None, inherited: false, tls: false, streams: None })
+        Ok(Bound {
+            socket: Listening::tcp(socket),
+            address,
+            path: None,
+            inherited: false,
+            tls: false,
+            streams: None,
+            proxy_protocol: false,
+        })
     }
 
     fn unix(path: &PathBuf, backlog: i32) -> io::Result<Self> {
@@ -229,7 +257,15 @@ impl Bound {
         socket.listen(backlog)?;
         let address = Address::Unix(Some(path.display().to_string()));
         let path = Some((path.clone(), file_id(path)));
-        Ok(Bound { socket: Listening::unix(socket), address, path, inherited: false, tls: false, streams: None })
+        Ok(Bound {
+            socket: Listening::unix(socket),
+            address,
+            path,
+            inherited: false,
+            tls: false,
+            streams: None,
+            proxy_protocol: false,
+        })
     }
 }
 
@@ -248,7 +284,7 @@ impl Bound {
                 (Listening::unix(socket), Address::Unix(path))
             }
         };
-        Ok(Bound { socket, address, path: None, inherited: true, tls: false, streams: None })
+        Ok(Bound { socket, address, path: None, inherited: true, tls: false, streams: None, proxy_protocol: false })
     }
 
     /// Has a callback take its connections, in place of HTTP.
@@ -256,6 +292,33 @@ impl Bound {
     pub fn with_streams(mut self, streams: Streams) -> Self {
         self.streams = Some(Arc::new(streams));
         self
+    }
+
+    /// What is spoken there and where, for people.
+    fn words(&self) -> String {
+        let scheme = match (&self.streams, self.tls) {
+            (None, true) => "https://",
+            (None, false) => "http://",
+            (Some(_), true) => "streams by TLS on ",
+            (Some(_), false) => "streams on ",
+        };
+        format!("{scheme}{}", self.address)
+    }
+
+    /// What is really listened on.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Has a proxy say, before anything else on each connection, for whom it connects.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self) -> Self {
+        self.proxy_protocol = true;
+        self
+    }
+
+    pub(crate) fn has_proxy_protocol(&self) -> bool {
+        self.proxy_protocol
     }
 
     /// Whether connections to it may have other addresses at this end.
@@ -309,7 +372,7 @@ impl AsRawFd for Bound {
 async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut stopped: watch::Receiver<bool>) {
     let mut phase = service.lifecycle.subscribe();
     let (local, several) = (bound.address.clone(), bound.is_on_several());
-    let spoken = Spoken { tls: bound.tls, streams: bound.streams.clone() };
+    let spoken = Spoken { tls: bound.tls, streams: bound.streams.clone(), proxy_protocol: bound.proxy_protocol };
     #[expect(deprecated, reason = "sound for a type that owns its descriptor, as Bound does; `register` needs unsafe")]
     let source = match AsyncFd::new(bound) {
         Ok(source) => source,
@@ -333,7 +396,7 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                 tokio::select! {
                     biased;
                     () = told(&mut stopped) => last = true,
-                    () = draining_for(&mut phase, Duration::ZERO) => last = true,
+                    _ = draining(&mut phase) => last = true,
                     ready = source.readable() => match ready {
                         Ok(mut guard) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
                         Err(error) => return accept_failed(service, &local, &error),
@@ -370,16 +433,25 @@ fn accept_failed(service: &Service, local: &Address, error: &io::Error) {
     });
 }
 
-fn turned_away(service: &Service, why: Turned, peer: &Address, local: &Address) {
+fn turned_away(service: &Service, why: Turned, message: String) {
     service.metrics.turned(why);
-    trace::turned_away(service.trace.get(), peer, local, why.label());
     service.observer.report(Report {
         stage: Stage::Admission,
         reason: why.label(),
-        message: format!("connection from {peer} to {local} turned away: as many are open as {} allows", why.label()),
+        message,
         status: None,
         connection: None,
     });
+}
+
+/// By a limit.
+fn too_many(service: &Service, why: Turned, peer: &Address, local: &Address) {
+    let limit = why.label();
+    turned_away(
+        service,
+        why,
+        format!("connection from {peer} to {local} turned away: as many are open as {limit} allows"),
+    );
 }
 
 /// What is spoken on the connections of a listener.
@@ -388,6 +460,8 @@ pub(crate) struct Spoken {
     pub(crate) tls: bool,
     /// Who takes them, where they are not for HTTP.
     pub(crate) streams: Option<Arc<Streams>>,
+    /// Whether a proxy says first for whom it connects.
+    proxy_protocol: bool,
 }
 
 fn admit(
@@ -398,9 +472,21 @@ fn admit(
     service: &Arc<Service>,
     loops: &EventLoops,
 ) {
-    let seat = match service.seat(network(&peer)) {
+    // Dropping the socket closes it.
+    if spoken.proxy_protocol && !service.config.trusted_proxies.has(&peer) {
+        let message = format!(
+            "connection from {peer} to {listener} turned away: it is none of trusted_proxies, and proxy_protocol is for those alone"
+        );
+        trace::turned_away(service.trace.get(), &peer, listener, Turned::UntrustedProxy.label());
+        return turned_away(service, Turned::UntrustedProxy, message);
+    }
+    // Whose seat it is a proxy has yet to say.
+    let mut seat = match service.seat(network(&peer).filter(|_| !spoken.proxy_protocol)) {
         Ok(seat) => seat,
-        Err(why) => return turned_away(service, why, &peer, listener), // Dropping the socket closes it.
+        Err(why) => {
+            trace::turned_away(service.trace.get(), &peer, listener, why.label());
+            return too_many(service, why, &peer, listener);
+        }
     };
     let mut local = listener.clone();
     if let Accepted::Tcp(socket) = &socket {
@@ -412,21 +498,73 @@ fn admit(
         }
     }
     let id = service.next_connection_id();
-    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
+    let mut opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
     one.spawn(async move {
-        let _held = (seat, place);
+        let _place = place;
         let socket = match socket {
             Accepted::Tcp(socket) => TcpStream::from_std(socket).map(Socket::Tcp),
             Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
         };
-        match socket {
-            Ok(socket) => connection::run(service, socket, peer, local, spoken, opened).await,
-            Err(error) => accept_failed(&service, &local, &error),
+        let mut socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => return accept_failed(&service, &local, &error),
+        };
+        let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
+        // Boxed, so that connections without it need no room for it.
+        if spoken.proxy_protocol && !Box::pin(learn(&service, &mut socket, &mut info, &mut seat, &mut opened)).await {
+            return;
         }
+        connection::run(service, socket, info, spoken, opened).await;
     });
+}
+
+/// Has the proxy say whose connection it is; whether that one is let in.
+async fn learn(
+    service: &Service,
+    socket: &mut Socket,
+    info: &mut ConnectionInfo,
+    seat: &mut Seat,
+    opened: &mut Opened,
+) -> bool {
+    let (peer, local) = (info.peer.clone(), info.local.clone());
+    let mut phase = service.lifecycle.subscribe();
+    let since = std::time::Instant::now();
+    let told = tokio::select! {
+        biased;
+        told = proxy::opening::open(service, socket, info) => told,
+        () = out_of_patience(&mut phase, since) => Err((Turned::Shutdown, "the server is closed".into())),
+    };
+    if let Err((why, message)) = told {
+        opened.why = why.label();
+        let message = format!("connection from {peer} to {local} turned away: its PROXY header: {message}");
+        turned_away(service, why, message);
+        return false;
+    }
+    opened.trace.tell(|| proxied(info));
+    // The proxy's own address stays where it tells no other, and is not limited.
+    let told = info.proxy.as_ref().is_some_and(|proxy| proxy.header.addresses.is_some());
+    let taken = match network(&info.peer).filter(|_| told) {
+        Some(network) => seat.count_for(network),
+        None => Ok(()),
+    };
+    if let Err(why) = taken {
+        opened.why = why.label();
+        too_many(service, why, &info.peer, &info.local);
+    }
+    taken.is_ok()
+}
+
+fn proxied(info: &ConnectionInfo) -> Event {
+    let header = info.proxy.as_ref().map(|proxy| &proxy.header);
+    let addresses = header.and_then(|header| header.addresses.as_ref());
+    Event::Proxied {
+        version: header.map_or(0, |header| header.version.into()),
+        client: addresses.map(|(client, _)| client.to_string().into()),
+        server: addresses.map(|(_, server)| server.to_string().into()),
+    }
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.
@@ -449,18 +587,12 @@ impl Service {
             open.remove();
             return Err(Turned::MaxConnections);
         }
-        let network = network.filter(|_| self.config.max_connections_per_ip.is_some());
-        if let (Some(network), Some(most)) = (network, self.config.max_connections_per_ip) {
-            let mut seats = self.seats.lock();
-            let taken = seats.entry(network).or_insert(0);
-            if *taken >= most {
-                open.remove();
-                return Err(Turned::MaxConnectionsPerIp);
-            }
-            *taken += 1;
+        let mut seat = Seat { alive: self.join(), network: None };
+        if let Some(network) = network {
+            seat.count_for(network)?;
         }
         self.metrics.connections_accepted.add();
-        Ok(Seat { alive: self.join(), network })
+        Ok(seat)
     }
 }
 
@@ -468,6 +600,23 @@ impl Service {
 struct Seat {
     alive: crate::server::Alive,
     network: Option<IpAddr>,
+}
+
+impl Seat {
+    /// Counts it as one of those that are open from there, where that is limited.
+    fn count_for(&mut self, network: IpAddr) -> Result<(), Turned> {
+        let service = self.alive.service();
+        let Some(most) = service.config.max_connections_per_ip else { return Ok(()) };
+        let mut seats = service.seats.lock();
+        let taken = seats.entry(network).or_insert(0);
+        if *taken >= most {
+            return Err(Turned::MaxConnectionsPerIp);
+        }
+        *taken += 1;
+        drop(seats);
+        self.network = Some(network);
+        Ok(())
+    }
 }
 
 impl Drop for Seat {

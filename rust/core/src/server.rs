@@ -5,21 +5,23 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, Pool, Roster, Work};
 use crate::error::{Error, Observer};
-use crate::event_loops::{Driver, EventLoops};
+use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Metrics, Stat};
+use crate::metrics::{Counted, Latency, Metrics};
+use crate::proxy::Forwarding;
+use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
@@ -46,7 +48,10 @@ impl Spawn for StdThreads {
 /// What every connection of a server shares.
 pub(crate) struct Service {
     pub(crate) config: Arc<Config>,
-    pub(crate) hosts: RwLock<Hosts>,
+    /// Those of the server that this one is beside, where it has none of its own.
+    pub(crate) hosts: Arc<RwLock<Hosts>>,
+    /// Who answers for every host, where that has nothing to do with hosts.
+    pub(crate) only: Option<Arc<dyn Handler>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) lifecycle: Arc<Lifecycle>,
@@ -55,6 +60,21 @@ pub(crate) struct Service {
     /// Connections by network, where `max_connections_per_ip` is set.
     pub(crate) seats: Mutex<HashMap<IpAddr, usize>>,
     pub(crate) encoders: Encoders,
+    /// The last lines of its log.
+    pub(crate) recent: Arc<Recent>,
+    /// Who answers, and where.
+    pub(crate) roster: Arc<Roster>,
+    /// Where it listens, in words.
+    pub(crate) places: Mutex<Vec<String>>,
+    /// When it was made.
+    pub(crate) made: (Instant, SystemTime),
+    /// Listeners that accept.
+    pub(crate) listening: AtomicUsize,
+    /// Whether there was ever one.
+    pub(crate) has_listened: AtomicBool,
+    pub(crate) pulse: Pulse,
+    /// Where headers of proxies are believed.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -65,6 +85,14 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A listener has ended.
+    pub(crate) fn no_longer_at(&self, place: &str) {
+        let mut places = self.places.lock();
+        if let Some(at) = places.iter().position(|other| other == place) {
+            places.remove(at);
+        }
     }
 
     /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
@@ -119,18 +147,53 @@ impl Server {
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
     ) -> Self {
+        let recent: Arc<Recent> = Arc::default();
+        let observer = Arc::new(Remembering { recent: recent.clone(), observer });
+        Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, (recent, observer))
+    }
+
+    /// A server that has the same certificates and tells the same observer, but nothing else in common; `handler` answers for
+    /// all hosts.
+    pub(crate) fn beside(
+        &self,
+        config: Config,
+        handler: Arc<dyn Handler>,
+        spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
+    ) -> Self {
+        let Service { hosts, recent, observer, .. } = &*self.service;
+        let told = (recent.clone(), observer.clone());
+        Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), told)
+    }
+
+    fn of(
+        config: Config,
+        hosts: Arc<RwLock<Hosts>>,
+        only: Option<Arc<dyn Handler>>,
+        spawn: Arc<dyn Spawn>,
+        (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
+    ) -> Self {
+        let forwarding = config.forwarded.map(|style| Forwarding { style, proxies: config.trusted_proxies.clone() });
         let service = Arc::new(Service {
-            config: Arc::new(config),
-            hosts: RwLock::new(Hosts::new(handler)),
-            metrics: Arc::default(),
+            forwarding: forwarding.map(Arc::new),
+            hosts,
+            only,
+            metrics: Arc::new(Metrics::new(&config)),
             observer,
             lifecycle: Lifecycle::new(),
             trace: OnceLock::new(),
             seats: Mutex::default(),
             encoders: Encoders::default(),
+            recent,
+            roster: Arc::default(),
+            places: Mutex::default(),
+            made: (Instant::now(), SystemTime::now()),
+            listening: AtomicUsize::new(0),
+            has_listened: AtomicBool::new(false),
+            pulse: Pulse::new(),
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
+            config: Arc::new(config),
         });
         let loops: Arc<Mutex<Option<EventLoops>>> = Arc::default();
         let ended = loops.clone();
@@ -232,8 +295,16 @@ impl Server {
     /// Begins to accept connections on it.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Listen`]: the machine has no threads to give.
+    /// [`Error::Closed`]; [`Error::Config`] for the PROXY protocol without `trusted_proxies`; [`Error::Listen`]: the machine
+    /// has no threads to give.
     pub fn accept(&self, bound: Bound) -> Result<Listener, Error> {
+        if bound.has_proxy_protocol() && self.service.config.trusted_proxies.is_empty() {
+            return Err(Error::Config(
+                "proxy_protocol needs to know whom to believe: give the server the addresses of the proxies that connect to it, \
+                 as in trusted_proxies=(\"10.0.0.5\", \"192.168.0.0/16\", \"unix\")"
+                    .into(),
+            ));
+        }
         Ok(listener::start(self.service.clone(), &self.event_loops()?, bound))
     }
 
@@ -273,12 +344,21 @@ impl Server {
             let finish = Box::new(move || finish(&service));
             let made = EventLoops::new(config.io_threads, lifecycle, metrics, &self.spawn, finish).map_err(no_loop)?;
             prepare(&made).map_err(no_loop)?;
+            self.service.pulse.watch(&made);
             loops.insert(made).clone()
         };
         made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
-        made.first().spawn(remind(self.service.clone()));
+        if self.service.only.is_none() {
+            made.first().spawn(remind(self.service.clone()));
+        }
         Ok(made)
+    }
+
+    /// Runs something on the first event loop, until that ends.
+    pub(crate) fn on_first_loop(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        self.event_loops()?.first().spawn(task);
+        Ok(())
     }
 
     /// Has handlers that hold an event loop too long noticed, at the cost of two threads: for a server whose handlers are
@@ -290,14 +370,14 @@ impl Server {
         self.event_loops().map_err(io::Error::other)?.watch()
     }
 
-    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Returns at once; see
-    /// [`Server::on_closed`].
-    pub fn close(&self, grace: Duration) {
+    /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Clients that have asked nothing
+    /// are waited for as long as `patience`, or the setting `drain_idle_timeout`. Returns at once; see [`Server::on_closed`].
+    pub fn close(&self, grace: Duration, patience: Option<Duration>) {
         let loops = self.loops.lock();
         if self.service.lifecycle.has_ended() {
             return;
         }
-        self.service.lifecycle.drain(grace);
+        self.service.lifecycle.drain(grace, patience.unwrap_or(self.service.config.drain_idle_timeout));
         if loops.is_none() {
             drop(loops);
             self.service.lifecycle.stop();
@@ -316,24 +396,45 @@ impl Server {
         self.service.lifecycle.is_serving()
     }
 
+    /// The last lines of its log, for whoever has more to note.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.service.recent
+    }
+
+    /// Its handlers, for whoever makes them.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.service.roster
+    }
+
     /// What its connections share.
     pub(crate) fn service(&self) -> &Arc<Service> {
         &self.service
     }
 
-    /// Every counter: its name, what it counts, its value.
-    pub fn stats(&self) -> Vec<(&'static str, &'static str, Stat)> {
-        self.service.metrics.stats()
+    /// Everything that is counted.
+    pub fn stats(&self) -> Vec<Counted> {
+        self.service.metrics.list()
     }
 
-    fn check_open(&self, doing: &str) -> Result<(), Error> {
+    /// How long requests took: by host, route, method and class of status.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.service.metrics.latencies()
+    }
+
+    /// Shows in its statistics what a pool does for it, which is called so there.
+    pub fn show_pool<W: Work>(&self, name: &'static str, pool: &Arc<Pool<W>>) {
+        let pool = Arc::downgrade(pool);
+        self.service.metrics.show_pool(name, move || pool.upgrade().map(|pool| pool.look()));
+    }
+
+    pub(crate) fn check_open(&self, doing: &str) -> Result<(), Error> {
         if self.is_open() { Ok(()) } else { Err(Error::Closed(format!("cannot {doing} a closed server"))) }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.close(Duration::ZERO);
+        self.close(Duration::ZERO, None);
     }
 }
 
@@ -347,7 +448,7 @@ async fn supervise(service: Arc<Service>) {
     loop {
         let until = match *phase.borrow_and_update() {
             Phase::Serving => None,
-            Phase::Draining { until, .. } => Some(until),
+            Phase::Draining(drain) => Some(drain.until),
             Phase::Stopped => return,
         };
         let Some(until) = until else {
@@ -381,6 +482,10 @@ async fn remind(service: Arc<Service>) {
 
 /// After the last I/O thread: lets go of handlers, then tells who waits.
 fn finish(service: &Service) {
+    service.pulse.forget();
+    if service.only.is_some() {
+        return service.lifecycle.end(); // The hosts are another server's.
+    }
     let contexts = service.hosts.read().contexts();
     contexts.iter().for_each(|context| context.forget_handler());
     // Dropped outside the lock, because dropping handlers may run anything.

@@ -13,10 +13,22 @@ use crate::locks::Mutex;
 pub(crate) enum Phase {
     /// Accepting and answering.
     Serving,
-    /// No longer accepting, `since` then; what is in flight is finished `until` then.
-    Draining { since: Instant, until: Instant },
+    /// No longer accepting.
+    Draining(Drain),
     /// Everything is dropped.
     Stopped,
+}
+
+/// How a server lets go of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// When it began.
+    pub(crate) since: Instant,
+    /// When what is still in flight is dropped.
+    pub(crate) until: Instant,
+    /// How long a client that has asked nothing is still waited for, because what it asks may be on its way: HTTP/1 has no
+    /// word by which the server could tell it before.
+    pub(crate) patience: Duration,
 }
 
 /// Moves a server through its phases, never backwards.
@@ -54,21 +66,21 @@ impl Lifecycle {
     }
 
     /// Begins to drain, or shortens a drain that was begun.
-    pub(crate) fn drain(&self, grace: Duration) {
+    pub(crate) fn drain(&self, grace: Duration, patience: Duration) {
         let now = Instant::now();
         // A grace of years means "wait for all": keep the sum representable.
         let until = now + grace.min(Duration::from_secs(86_400 * 365));
         self.phase.send_if_modified(|phase| {
-            let (since, before) = match *phase {
-                Phase::Serving => (now, None),
-                Phase::Draining { since, until } => (since, Some(until)),
+            let drain = match *phase {
+                Phase::Serving => Drain { since: now, until, patience },
+                Phase::Draining(drain) => {
+                    Drain { until: drain.until.min(until), patience: drain.patience.min(patience), ..drain }
+                }
                 Phase::Stopped => return false,
             };
-            let sooner = before.is_none_or(|before| until < before);
-            if sooner {
-                *phase = Phase::Draining { since, until };
-            }
-            sooner
+            let changed = *phase != Phase::Draining(drain);
+            *phase = Phase::Draining(drain);
+            changed
         });
     }
 
@@ -114,14 +126,24 @@ impl Lifecycle {
     }
 }
 
-/// What a client that has begun something, but asked nothing yet, gets at the end: time for what is on the wire already.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// Waits for the server's end to begin.
+pub(crate) async fn draining(phase: &mut watch::Receiver<Phase>) -> Option<Drain> {
+    match phase.wait_for(|phase| *phase != Phase::Serving).await.as_deref() {
+        Ok(Phase::Draining(drain)) => Some(*drain),
+        _ => None,
+    }
+}
 
-/// Waits until the server has not served for so long.
-pub(crate) async fn draining_for(phase: &mut watch::Receiver<Phase>, patience: Duration) {
-    let since = match phase.wait_for(|phase| *phase != Phase::Serving).await.as_deref() {
-        Ok(Phase::Draining { since, .. }) => *since,
-        _ => return,
-    };
-    tokio::time::sleep_until(since + patience).await;
+/// Waits until the server's end has no more patience with a client that is waited for since `begun`.
+///
+/// Not from the end's beginning alone: a connection may have waited in the kernel's queue until then.
+pub(crate) async fn out_of_patience(phase: &mut watch::Receiver<Phase>, begun: std::time::Instant) {
+    while let Some(drain) = draining(phase).await {
+        let over = drain.since.max(begun.into()) + drain.patience;
+        tokio::select! {
+            () = tokio::time::sleep_until(over) => return,
+            // A second `close` may have less.
+            changed = phase.changed() => if changed.is_err() { return },
+        }
+    }
 }

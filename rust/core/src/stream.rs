@@ -1,10 +1,12 @@
 //! One type for every byte stream that is served: TCP or Unix, plain or TLS.
 
 use std::io::{self, BufRead};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -64,6 +66,21 @@ impl Stream {
             Stream::Plain(socket) => poll_socket(socket, cx, take),
             Stream::Tls(tls) => poll_tls(tls, cx, take),
         }
+    }
+
+    /// Whether the kernel has something of the client's, or its end, that this end has not read.
+    pub(crate) fn has_unread(&self) -> bool {
+        let socket = match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => tls.get_ref().0.socket(),
+        };
+        let mut byte = [MaybeUninit::uninit()];
+        // Not blocking: where there is nothing it is an error.
+        match socket {
+            Socket::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
+            Socket::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+        }
+        .is_ok()
     }
 }
 

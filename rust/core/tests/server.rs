@@ -51,7 +51,7 @@ fn listen(server: &Server, tls: bool) -> (Listener, SocketAddr) {
 /// Closes, and waits for the end.
 fn close(server: &Server) {
     let (ended, end) = channel();
-    server.close(GENEROUS);
+    server.close(GENEROUS, None);
     server.on_closed(Box::new(move || ended.send(()).unwrap()));
     end.recv_timeout(GENEROUS).expect("the server ends");
 }
@@ -145,7 +145,7 @@ fn a_panic_ends_its_connection_and_no_other() {
     let mut answer = Vec::new();
     let _ = unlucky.read_to_end(&mut answer);
     assert!(exchange(TcpStream::connect(address).unwrap(), "h").unwrap().ends_with("hello /x on h"));
-    let in_flight = server.stats().into_iter().find(|(name, ..)| *name == "requests_in_flight").unwrap().2;
+    let in_flight = server.stats().into_iter().find(|counted| counted.name == "requests_in_flight").unwrap().stat;
     assert_eq!(in_flight, Stat::Number(0));
     close(&server);
 }

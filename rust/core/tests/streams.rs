@@ -142,7 +142,7 @@ fn a_server_that_ends_leaves_nobody_waiting() {
         let connection = connection.clone();
         thread::spawn(move || connection.read(1, Timeout::Is(None)).wait())
     };
-    server.close(Duration::ZERO);
+    server.close(Duration::ZERO, None);
     assert!(matches!(waiting.join().unwrap(), Err(StreamError::ServerEnded)));
     assert!(connection.write(Bytes::from_static(b"x")).is_err());
 }

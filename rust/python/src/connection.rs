@@ -1,9 +1,11 @@
 //! `request.connection`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use portico_core::Address;
+use portico_core::proxy::{Proxied, ProxiedTls};
 use portico_core::tls::Certificate;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -90,6 +92,12 @@ impl ConnectionInfo {
         Some(PeerCertificate { fields: Certificate::from_der(&der)?, der })
     }
 
+    /// How the connection came by a proxy that told so by the PROXY protocol (`listen(proxy_protocol=True)`); None without.
+    #[getter]
+    fn proxy(&self) -> Option<ProxyInfo> {
+        self.0.proxy.clone().map(ProxyInfo)
+    }
+
     fn __repr__(&self) -> String {
         let info = &self.0;
         let tls = info.tls_version.unwrap_or("cleartext");
@@ -102,6 +110,97 @@ impl ConnectionInfo {
 
     fn __hash__(&self) -> u64 {
         self.0.id
+    }
+}
+
+/// What a proxy said by the PROXY protocol of a connection, besides the addresses, which are `peername` and `sockname` of the
+/// connection then.
+#[pyclass(frozen, module = "portico", eq)]
+#[derive(PartialEq)]
+pub(crate) struct ProxyInfo(Arc<Proxied>);
+
+impl ProxyInfo {
+    fn tls(&self) -> Option<&ProxiedTls> {
+        self.0.header.more.tls.as_ref()
+    }
+}
+
+#[pymethods]
+impl ProxyInfo {
+    /// The version of the PROXY protocol: 1 or 2.
+    #[getter]
+    fn version(&self) -> u8 {
+        self.0.header.version
+    }
+
+    /// Whether the proxy connected for itself (the command `LOCAL`), as health checks do.
+    #[getter]
+    fn local(&self) -> bool {
+        self.0.header.local
+    }
+
+    /// The proxy's address, as `ConnectionInfo.peername` has a client's.
+    #[getter]
+    fn peername<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        address(py, &self.0.peer)
+    }
+
+    /// The address of this end, to which the proxy connected.
+    #[getter]
+    fn sockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        address(py, &self.0.local)
+    }
+
+    /// The protocol that the client chose by ALPN at the proxy; None where that is not told, as by all of version 1.
+    #[getter]
+    fn alpn(&self) -> Option<Cow<'_, str>> {
+        self.0.header.more.alpn.as_deref().map(String::from_utf8_lossy)
+    }
+
+    /// The host name that the client asked the proxy for; None where that is not told.
+    #[getter]
+    fn authority(&self) -> Option<&str> {
+        self.0.header.more.authority.as_deref()
+    }
+
+    /// By which the proxy knows the connection; None where that is not told.
+    #[getter]
+    fn unique_id<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.header.more.unique_id.as_deref().map(|id| PyBytes::new(py, id))
+    }
+
+    /// Whether the client speaks TLS with the proxy. `request.scheme` is `https` then.
+    #[getter]
+    fn secure(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// The version of that TLS, as the proxy names it: `TLSv1.3`; None where that is not told.
+    #[getter]
+    fn tls_version(&self) -> Option<&str> {
+        self.tls()?.version.as_deref()
+    }
+
+    /// Its cipher suite, as the proxy names it; None where that is not told.
+    #[getter]
+    fn cipher(&self) -> Option<&str> {
+        self.tls()?.cipher.as_deref()
+    }
+
+    /// Whether the client showed the proxy a certificate, and the proxy found it good.
+    #[getter]
+    fn client_verified(&self) -> bool {
+        self.tls().is_some_and(|tls| tls.verified)
+    }
+
+    /// The common name of that certificate; None where that is not told, and where it is not `client_verified`.
+    #[getter]
+    fn client_name(&self) -> Option<&str> {
+        self.tls().filter(|tls| tls.verified)?.common_name.as_deref()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<portico proxy {}, PROXY protocol {}>", self.0.peer, self.0.header.version)
     }
 }
 

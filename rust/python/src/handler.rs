@@ -215,7 +215,7 @@ impl Call {
 
     pub(crate) fn run(mut self) {
         if !self.reply.is_abandoned() {
-            self.reply.begins("stream_threads");
+            self.reply.called_at(portico_core::dispatch::Runs::Threads, "stream_threads");
             self.function.call(self.request, self.reply);
         }
     }

@@ -23,6 +23,7 @@ mod settings;
 mod slot;
 mod streams;
 mod threads;
+mod toml;
 mod trace;
 mod uploads;
 mod websocket;
@@ -38,6 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<uploads::BodyStream>()?;
     module.add_class::<connection::ConnectionInfo>()?;
     module.add_class::<connection::PeerCertificate>()?;
+    module.add_class::<connection::ProxyInfo>()?;
     module.add_class::<files::FileBody>()?;
     module.add_class::<files::StaticFiles>()?;
     module.add_class::<forms::FormContent>()?;
@@ -50,6 +52,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<router::Pattern>()?;
     module.add_class::<router::Router>()?;
     module.add_class::<contexts::Context>()?;
+    module.add_class::<server::Lines>()?;
     module.add_class::<server::Listener>()?;
     module.add_class::<server::Server>()?;
     module.add_class::<trace::TraceRecord>()?;
@@ -68,7 +71,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(parse::parse_request, module)?)?;
     module.add_function(wrap_pyfunction!(router::missed, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::check_settings, module)?)?;
     module.add_function(wrap_pyfunction!(settings::statistics, module)?)?;
+    module.add_function(wrap_pyfunction!(toml::parse_toml, module)?)?;
     module.add_function(wrap_pyfunction!(threads::close_door, module)?)?;
     module.add_function(wrap_pyfunction!(threads::raise_in_thread, module)?)?;
     module.add_function(wrap_pyfunction!(trace::trace_events, module)?)?;

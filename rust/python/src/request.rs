@@ -1,5 +1,6 @@
 //! `portico.Request`: the core's request, its values made when first asked for.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -436,6 +437,27 @@ impl Request {
     #[getter]
     fn connection(&self) -> Option<ConnectionInfo> {
         self.request.connection.clone().map(ConnectionInfo)
+    }
+
+    /// The client's address as `(ip, port)`: where `forwarded` is set, as trusted proxies tell it, with the port 0 where they
+    /// do not. None on a Unix socket, where a proxy hides the client or tells something else than an address, and for
+    /// `parse_request`.
+    #[getter]
+    fn client(&self) -> Option<(String, u16)> {
+        self.request.client().map(|client| (client.ip().to_canonical().to_string(), client.port()))
+    }
+
+    /// `https` where the client speaks TLS, to this server or, as trusted proxies tell, to a proxy; else `http`.
+    #[getter]
+    fn scheme(&self) -> &'static str {
+        self.request.scheme()
+    }
+
+    /// Host and port as the client wrote them, where `forwarded` is set as trusted proxies tell; empty for HTTP/1.0 without
+    /// `Host`. The host of `url`. Which context and handler answer is up to the header `Host` alone.
+    #[getter]
+    fn host(&self) -> Cow<'_, str> {
+        self.request.authority()
     }
 
     /// The `portico.Server` that it came to; None once that is gone, and for `parse_request`.

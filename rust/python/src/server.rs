@@ -11,11 +11,14 @@ use portico_core::dispatch::Streams;
 use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
-use portico_core::{Auto, Config, Endpoint, Error, Handler, Inline, Judge, Place, Pool, Pooled, Spawn, Stat};
+use portico_core::{
+    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Level, Place, Placing, Pool, Pooled, Recent, Runs, Spawn,
+    Stat, Token,
+};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict, PyDict};
 
 use crate::connection;
 use crate::contexts::{self, Context};
@@ -107,6 +110,8 @@ impl Server {
             server.trace_to(tracer.queue.clone());
             tracer
         });
+        server.show_pool("handlers", &pool);
+        server.show_pool("streams", &visits.pool);
         server.on_closed({
             let (pool, visited, reporter) = (pool.clone(), visits.pool.clone(), reporter.clone());
             let queue = tracer.as_ref().map(|tracer| tracer.queue.clone());
@@ -206,7 +211,7 @@ impl Server {
     }
 
     /// `stream` says who takes connections that are not for HTTP: `(target, alpn, bridge)`, see [`streams::Given`].
-    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog, stream))]
+    #[pyo3(signature = (host, port, unix, fd, tls, reuse_port, backlog, stream, proxy_protocol))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of listen, spelled out once in Python")]
     fn listen(
         &self,
@@ -219,13 +224,9 @@ impl Server {
         reuse_port: bool,
         backlog: Option<i32>,
         stream: Option<streams::Given<'_>>,
+        proxy_protocol: bool,
     ) -> PyResult<Listener> {
-        let place = match (unix, fd) {
-            (Some(path), _) => Place::Unix(path.into()),
-            (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
-            (None, None) => Place::Inet { host, port },
-        };
-        let endpoint = Endpoint { place, tls, reuse_port, backlog };
+        let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port, backlog };
         let streams = stream.map(|given| {
             if given.2.is_none() {
                 self.wanted.lock().streams.want();
@@ -237,11 +238,36 @@ impl Server {
             if let Some(streams) = streams {
                 bound = bound.with_streams(streams);
             }
+            if proxy_protocol {
+                bound = bound.with_proxy_protocol();
+            }
             // First: whoever adds a handler from now on starts its threads.
             self.wanted.lock().listens = true;
             // Before the first connection: where one of them cannot be started, nothing is accepted.
             self.start_threads()?;
             self.server.accept(bound).map(Listener)
+        })
+        .map_err(errors::to_python)
+    }
+
+    /// Serves what is for those who run the server.
+    #[pyo3(signature = (host, port, unix, fd, tls, token))]
+    #[expect(clippy::too_many_arguments, reason = "the keywords of listen_admin, spelled out once in Python")]
+    fn listen_admin(
+        &self,
+        py: Python<'_>,
+        host: String,
+        port: u16,
+        unix: Option<OsString>,
+        fd: Option<RawFd>,
+        tls: bool,
+        token: Option<&str>,
+    ) -> PyResult<Listener> {
+        let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port: false, backlog: None };
+        let token = token.map(Token::new).transpose().map_err(errors::to_python)?;
+        detach(py, || {
+            self.start_reporter()?;
+            self.server.listen_admin(&endpoint, token).map(Listener)
         })
         .map_err(errors::to_python)
     }
@@ -253,11 +279,15 @@ impl Server {
         Driver::new(py, &self.server, bridge, other).map_err(errors::to_python)
     }
 
-    /// Begins to close, and returns.
-    fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
-        let grace = Duration::try_from_secs_f64(grace)
-            .map_err(|_| ConfigError::new_err(format!("grace: a number of seconds from 0 on, not {grace}")))?;
-        detach(py, || self.server.close(grace));
+    /// Begins to close, and returns. `idle` is there in place of the setting `drain_idle_timeout`.
+    #[pyo3(signature = (grace, idle=None))]
+    fn close(&self, py: Python<'_>, grace: f64, idle: Option<f64>) -> PyResult<()> {
+        let seconds = |name, given| {
+            Duration::try_from_secs_f64(given)
+                .map_err(|_| ConfigError::new_err(format!("{name}: a number of seconds from 0 on, not {given}")))
+        };
+        let (grace, idle) = (seconds("grace", grace)?, idle.map(|idle| seconds("idle", idle)).transpose()?);
+        detach(py, || self.server.close(grace, idle));
         Ok(())
     }
 
@@ -276,6 +306,11 @@ impl Server {
             });
         };
         detach(py, || self.server.on_closed(Box::new(call)));
+    }
+
+    /// Where lines of the log are noted, for the dashboard.
+    fn recent(&self) -> Lines {
+        Lines(self.server.recent().clone())
     }
 
     fn is_open(&self) -> bool {
@@ -298,18 +333,25 @@ impl Server {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
-        for (name, _, stat) in self.server.stats() {
+        for Counted { name, stat, .. } in self.server.stats() {
             match stat {
                 Stat::Number(number) => stats.set_item(name, number)?,
-                Stat::Labelled(labels) => {
-                    let dict = PyDict::new(py);
-                    for (label, number) in labels {
-                        dict.set_item(label, number)?;
-                    }
-                    stats.set_item(name, dict)?;
-                }
+                Stat::Labelled(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
+                Stat::Seconds(_, labels) => stats.set_item(name, labels.into_py_dict(py)?)?,
             }
         }
+        let latencies = self.server.latencies().into_iter().map(|latency| {
+            let dict = PyDict::new(py);
+            dict.set_item("host", latency.host)?;
+            dict.set_item("route", latency.route)?;
+            dict.set_item("method", latency.method)?;
+            dict.set_item("status", latency.status)?;
+            dict.set_item("count", latency.count)?;
+            dict.set_item("seconds", latency.seconds)?;
+            dict.set_item("buckets", latency.buckets.into_py_dict(py)?)?;
+            Ok(dict)
+        });
+        stats.set_item("latencies", latencies.collect::<PyResult<Vec<_>>>()?)?;
         Ok(stats)
     }
 
@@ -318,40 +360,44 @@ impl Server {
     fn handlers(&self, py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Told)>> {
         let given: Vec<_> = {
             let handlers = self.handlers.lock();
-            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.runs.clone()))).collect()
+            handlers.iter().filter_map(|given| Some((given.slot.upgrade()?, given.placing.tell()))).collect()
         };
-        let told = given.into_iter().map(|(slot, runs)| Ok((slot.get(py)?.unbind(), runs.tell())));
+        let told = given
+            .into_iter()
+            .map(|(slot, told)| Ok((slot.get(py)?.unbind(), (told.runs, told.reason, told.moves, told.long_paths))));
         told.collect()
+    }
+}
+
+/// The last lines of a server's log.
+#[pyclass(frozen)]
+pub(crate) struct Lines(Arc<Recent>);
+
+#[pymethods]
+impl Lines {
+    /// Keeps a line, `warning`, `error` or, by any other name, `info`.
+    fn note(&self, level: &str, message: &str) {
+        let level = match level {
+            "error" => Level::Error,
+            "warning" => Level::Warning,
+            _ => Level::Info,
+        };
+        self.0.note(level, message);
     }
 }
 
 /// A handler that was given to the server.
 struct Given {
     slot: Weak<Slot>,
-    runs: Runs,
-}
-
-/// Where a handler runs.
-#[derive(Clone)]
-enum Runs {
-    Inline,
-    Threads,
-    Asyncio,
-    Auto(Arc<Judge>),
+    placing: Placing,
 }
 
 type Told = (&'static str, String, (u32, u32), Vec<String>);
 
-impl Runs {
-    fn tell(&self) -> Told {
-        match self {
-            Runs::Inline => ("inline", "as dispatch says".into(), (0, 0), Vec::new()),
-            Runs::Threads => ("threads", "as dispatch says".into(), (0, 0), Vec::new()),
-            Runs::Asyncio => ("asyncio", "it is async, or as dispatch says".into(), (0, 0), Vec::new()),
-            Runs::Auto(judge) if judge.is_inline() => ("inline", judge.reason(), judge.moves(), judge.long_paths()),
-            Runs::Auto(judge) => ("threads", judge.reason(), judge.moves(), Vec::new()),
-        }
-    }
+/// What to call a handler: as `portico._reports` does, so that logs and dashboard say the same.
+fn name_of(handler: &Bound<'_, PyAny>) -> PyResult<String> {
+    let py = handler.py();
+    py.import(intern!(py, "portico._reports"))?.call_method1(intern!(py, "name_of"), (handler,))?.extract()
 }
 
 impl Drop for Server {
@@ -386,14 +432,18 @@ impl Server {
         let streams = streams(handler)?;
         let callable = Slot::new(handler.clone().unbind());
         let slot = Arc::downgrade(&callable);
+        let given = handler;
         let handler = Arc::new(Function { callable, site: self.site.clone(), streams });
-        let (handler, runs): (Arc<dyn Handler>, _) = match bridge {
+        let (handler, placing): (Arc<dyn Handler>, _) = match bridge {
             Some(bridge) => {
                 let (queue, timeout) = (bridge.get().queue.clone(), self.config.handler_timeout);
-                (Arc::new(OnLoop { function: handler, queue, timeout }), Runs::Asyncio)
+                (Arc::new(OnLoop { function: handler, queue, timeout }), Placing::Set(Runs::Asyncio))
             }
             None => self.dispatch_function(handler),
         };
+        // A handler of no name at all is still one.
+        let name = name_of(given).unwrap_or_else(|_| "?".into());
+        self.server.roster().add(&name, placing.clone(), slot.clone());
         let mut handlers = self.handlers.lock();
         if handlers.len() == handlers.capacity() {
             // Forgets those that are gone; with room for as many again, so that a hundred thousand routes take no longer each.
@@ -401,7 +451,7 @@ impl Server {
             let room = handlers.len() + 1;
             handlers.reserve(room);
         }
-        handlers.push(Given { slot, runs });
+        handlers.push(Given { slot, placing });
         Ok(handler)
     }
 
@@ -414,17 +464,17 @@ impl Server {
     }
 
     /// A `def` handler that is called as the setting `dispatch` says.
-    fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
+    fn dispatch_function(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Placing) {
         if handler.streams == Streams::None {
             return self.dispatch_otherwise(handler);
         }
         self.wanted.lock().streams.want();
-        let (otherwise, runs) = self.dispatch_otherwise(handler.clone());
-        (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), runs)
+        let (otherwise, placing) = self.dispatch_otherwise(handler.clone());
+        (Arc::new(Patient { function: handler, otherwise, pool: self.visits.pool.clone() }), placing)
     }
 
     /// The same for one that does not wait for its client.
-    fn dispatch_otherwise(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Runs) {
+    fn dispatch_otherwise(&self, handler: Arc<Function>) -> (Arc<dyn Handler>, Placing) {
         let mut wanted = self.wanted.lock();
         if self.config.dispatch != Dispatch::Inline {
             wanted.pool.want();
@@ -433,25 +483,19 @@ impl Server {
             wanted.watchdog.want();
         }
         match self.config.dispatch {
-            Dispatch::Inline => (Arc::new(Inline { handler }), Runs::Inline),
-            Dispatch::Threads => (Arc::new(Pooled { handler, pool: self.pool.clone() }), Runs::Threads),
+            Dispatch::Inline => (Arc::new(Inline { handler }), Placing::Set(Runs::Inline)),
+            Dispatch::Threads => (Arc::new(Pooled { handler, pool: self.pool.clone() }), Placing::Set(Runs::Threads)),
             Dispatch::Auto | Dispatch::Asyncio => {
                 let auto = Auto::new(handler, self.pool.clone());
                 let judge = auto.judge();
-                (Arc::new(auto), Runs::Auto(judge))
+                (Arc::new(auto), Placing::Auto(judge))
             }
         }
     }
 
     /// Starts the threads that are needed and not there yet.
     fn start_threads(&self) -> Result<(), Error> {
-        let (reporter, site) = (self.reporter.clone(), self.site.clone());
-        let report = move || reporter.run(&site.reports);
-        self.meet(
-            |wanted| &mut wanted.reporter,
-            "a thread for reports",
-            || self.spawn.spawn("portico-reports".into(), Box::new(report)),
-        )?;
+        self.start_reporter()?;
         if let Some(tracer) = self.tracer.clone() {
             let site = self.site.clone();
             self.meet(
@@ -463,6 +507,16 @@ impl Server {
         self.meet(|wanted| &mut wanted.pool, "a pool of threads", || self.pool.start())?;
         self.meet(|wanted| &mut wanted.streams, "a thread for streams", || self.visits.pool.start())?;
         self.meet(|wanted| &mut wanted.watchdog, "a watchdog", || self.server.watch_handlers())
+    }
+
+    fn start_reporter(&self) -> Result<(), Error> {
+        let (reporter, site) = (self.reporter.clone(), self.site.clone());
+        let report = move || reporter.run(&site.reports);
+        self.meet(
+            |wanted| &mut wanted.reporter,
+            "a thread for reports",
+            || self.spawn.spawn("portico-reports".into(), Box::new(report)),
+        )
     }
 
     /// Starts something once, without a lock: starting a thread runs Python. What failed may be tried again.
@@ -485,6 +539,15 @@ impl Server {
             Error::Listen { address: format!("anything without {what}"), source }
         })
     }
+}
+
+/// Where `listen` and `listen_admin` are to listen.
+fn place(host: String, port: u16, unix: Option<OsString>, fd: Option<RawFd>) -> PyResult<Place> {
+    Ok(match (unix, fd) {
+        (Some(path), _) => Place::Unix(path.into()),
+        (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
+        (None, None) => Place::Inet { host, port },
+    })
 }
 
 /// A descriptor of our own for what a number in the caller's hands refers to; that one stays the caller's.

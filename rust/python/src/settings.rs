@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use portico_core::Config;
-use portico_core::config::{SETTINGS, Value};
+use portico_core::config::{Kind, SETTINGS, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
@@ -63,8 +63,8 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
     })
 }
 
-/// Every setting, in the order of the documentation: dicts of `name`, `default`, `expected` (the range, in words) and
-/// `doc`.
+/// Every setting, in the order of the documentation: dicts of `name`, `default`, `expected` (the range, in words), `doc`,
+/// and `accepts`, the range as a JSON Schema, as far as that can say it.
 #[pyfunction]
 pub(crate) fn settings(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     SETTINGS
@@ -75,9 +75,72 @@ pub(crate) fn settings(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
             entry.set_item("default", to_python(py, &setting.default)?)?;
             entry.set_item("expected", setting.kind.expected())?;
             entry.set_item("doc", setting.doc)?;
+            entry.set_item("accepts", schema(py, setting.kind)?)?;
             Ok(entry)
         })
         .collect()
+}
+
+/// Checks settings as `Server` does. Raises `ConfigError`.
+#[pyfunction]
+pub(crate) fn check_settings(settings: &Bound<'_, PyDict>) -> PyResult<()> {
+    parse(settings).map(drop)
+}
+
+/// What a kind of setting accepts, as a JSON Schema. What has no limit is `"none"`, since TOML has no null.
+fn schema(py: Python<'_>, kind: Kind) -> PyResult<Bound<'_, PyDict>> {
+    let schema = PyDict::new(py);
+    let optional = match kind {
+        Kind::Count { min, max, optional, .. } => {
+            schema.set_item("type", "integer")?;
+            schema.set_item("minimum", min)?;
+            schema.set_item("maximum", max)?;
+            optional
+        }
+        Kind::Seconds { min, max, optional } => {
+            schema.set_item("type", "number")?;
+            schema.set_item("minimum", min)?;
+            schema.set_item("maximum", max)?;
+            optional
+        }
+        Kind::Switch => {
+            schema.set_item("type", "boolean")?;
+            false
+        }
+        Kind::Choice(words) => {
+            schema.set_item("enum", words.to_vec())?;
+            false
+        }
+        Kind::Words(words) => {
+            let item = PyDict::new(py);
+            item.set_item("enum", words.to_vec())?;
+            schema.set_item("type", "array")?;
+            schema.set_item("items", item)?;
+            schema.set_item("uniqueItems", true)?;
+            true
+        }
+        Kind::Range { min, max } => {
+            let item = PyDict::new(py);
+            item.set_item("type", "integer")?;
+            item.set_item("minimum", min)?;
+            item.set_item("maximum", max)?;
+            schema.set_item("type", "array")?;
+            schema.set_item("items", item)?;
+            schema.set_item("minItems", 2)?;
+            schema.set_item("maxItems", 2)?;
+            false
+        }
+        // What paths and the like are is for the core to say.
+        _ => false,
+    };
+    if !optional {
+        return Ok(schema);
+    }
+    let none = PyDict::new(py);
+    none.set_item("const", "none")?;
+    let either = PyDict::new(py);
+    either.set_item("anyOf", vec![schema, none])?;
+    Ok(either)
 }
 
 /// Every key of `stats()` with what it counts.

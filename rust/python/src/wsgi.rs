@@ -33,7 +33,7 @@ pub(crate) fn wsgi_environ<'py>(
         _ => intern!(py, "HTTP/2"),
     };
     environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
-    add_addresses(&environ, core.connection.as_deref())?;
+    add_addresses(&environ, core)?;
     add_headers(&environ, request)?;
     let input = match streamed(request) {
         Some(_) => body_input(py)?.call1((request,))?,
@@ -62,15 +62,14 @@ fn bytes_io(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     BYTES_IO.import(py, "io", "BytesIO")
 }
 
-fn add_addresses(environ: &Bound<'_, PyDict>, connection: Option<&portico_core::ConnectionInfo>) -> PyResult<()> {
+fn add_addresses(environ: &Bound<'_, PyDict>, request: &portico_core::http::Request) -> PyResult<()> {
     let py = environ.py();
-    let (scheme, port) = if connection.is_some_and(|connection| connection.secure) {
-        (intern!(py, "https"), intern!(py, "443"))
-    } else {
-        (intern!(py, "http"), intern!(py, "80"))
+    let (scheme, port) = match request.scheme() {
+        "https" => (intern!(py, "https"), intern!(py, "443")),
+        _ => (intern!(py, "http"), intern!(py, "80")),
     };
     environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
-    match connection.map(|connection| &connection.local) {
+    match request.connection.as_ref().map(|connection| &connection.local) {
         Some(Address::Inet(address)) => {
             environ.set_item(intern!(py, "SERVER_NAME"), address.ip().to_canonical().to_string())?;
             environ.set_item(intern!(py, "SERVER_PORT"), address.port().to_string())?;
@@ -81,7 +80,7 @@ fn add_addresses(environ: &Bound<'_, PyDict>, connection: Option<&portico_core::
             environ.set_item(intern!(py, "SERVER_PORT"), port)?;
         }
     }
-    if let Some(Address::Inet(address)) = connection.map(|connection| &connection.peer) {
+    if let Some(address) = request.client() {
         environ.set_item(intern!(py, "REMOTE_ADDR"), address.ip().to_canonical().to_string())?;
         environ.set_item(intern!(py, "REMOTE_PORT"), address.port().to_string())?;
     }

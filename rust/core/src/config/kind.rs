@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Config, Dispatch};
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::{Proxies, Style};
 
 /// A value as the caller gave it, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Any of some words, each once, the preferred first.
     Words(&'static [&'static str]),
+    /// IP addresses, networks, and `unix`.
+    Proxies,
     /// A least and a most number of threads.
     Range {
         /// The least accepted.
@@ -90,6 +93,7 @@ pub(super) enum Checked {
     Choice(String),
     Folder(PathBuf),
     Words(Vec<String>),
+    Proxies(Proxies),
     Pair(usize, usize),
 }
 
@@ -135,6 +139,15 @@ impl Checked {
         if let Checked::Words(words) = self { words } else { Vec::new() }
     }
 
+    pub(super) fn proxies(self) -> Proxies {
+        if let Checked::Proxies(proxies) = self { proxies } else { Proxies::default() }
+    }
+
+    pub(super) fn style(self) -> Option<Style> {
+        let Checked::Choice(word) = self else { return None };
+        Style::named(&word)
+    }
+
     pub(super) fn dispatch(self) -> Dispatch {
         let Checked::Choice(word) = self else { return Dispatch::Auto };
         match word.as_str() {
@@ -165,7 +178,10 @@ impl Kind {
             (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
                 Ok(Checked::Choice(word.to_string()))
             }
-            (Kind::Words(_) | Kind::Folder, Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Words(_) | Kind::Folder | Kind::Proxies, Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Proxies, Value::Words(words)) => {
+                Proxies::parse(words.iter().map(AsRef::as_ref)).map(Checked::Proxies)
+            }
             (Kind::Folder, Value::Text(path)) if Path::new(path.as_ref()).is_dir() => {
                 Ok(Checked::Folder(PathBuf::from(path.as_ref())))
             }
@@ -199,6 +215,7 @@ impl Kind {
             Kind::Words(words) => {
                 format!("a tuple of any of {}, each once, the preferred first; or None", words.join(", "))
             }
+            Kind::Proxies => "a tuple of IP addresses, networks as \"10.0.0.0/8\", and \"unix\"; or None".into(),
             Kind::Range { min, max } => format!("a pair (least, most) of whole numbers from {min} to {max}"),
         }
     }

@@ -2,8 +2,10 @@
 
 mod kind;
 mod settings;
+pub mod toml;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use kind::{Kind, Setting, Value};
@@ -11,6 +13,7 @@ pub use settings::SETTINGS;
 
 use crate::error::Error;
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::{Proxies, Style};
 
 /// How `def` handlers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,7 @@ pub struct Config {
     pub header_timeout: Duration,
     pub body_timeout: Duration,
     pub keepalive_timeout: Duration,
+    pub drain_idle_timeout: Duration,
     pub write_timeout: Duration,
     pub handler_timeout: Option<Duration>,
     pub http1: bool,
@@ -55,11 +59,16 @@ pub struct Config {
     pub websocket: bool,
     pub nodelay: bool,
     pub backlog: i32,
+    pub trusted_proxies: Arc<Proxies>,
+    pub forwarded: Option<Style>,
     pub dispatch: Dispatch,
     pub threads: (usize, usize),
     pub io_threads: usize,
     pub stream_timeout: Option<Duration>,
     pub stream_threads: usize,
+    pub probes: bool,
+    pub max_metric_series: usize,
+    pub liveness_timeout: Duration,
 }
 
 impl Default for Config {
@@ -83,6 +92,7 @@ impl Default for Config {
             header_timeout: zero,
             body_timeout: zero,
             keepalive_timeout: zero,
+            drain_idle_timeout: zero,
             write_timeout: zero,
             handler_timeout: None,
             http1: false,
@@ -93,11 +103,16 @@ impl Default for Config {
             websocket: false,
             nodelay: false,
             backlog: 0,
+            trusted_proxies: Arc::default(),
+            forwarded: None,
             dispatch: Dispatch::Auto,
             threads: (0, 0),
             io_threads: 0,
             stream_timeout: None,
             stream_threads: 0,
+            probes: false,
+            max_metric_series: 0,
+            liveness_timeout: zero,
         };
         for setting in SETTINGS {
             if let Ok(checked) = setting.kind.check(&setting.default) {
@@ -125,6 +140,13 @@ impl Config {
         if !config.http1 && !config.http2 {
             return Err(Error::Config(
                 "settings http1 and http2: at least one must be on, or no request can be read".into(),
+            ));
+        }
+        if config.forwarded.is_some() && config.trusted_proxies.is_empty() {
+            return Err(Error::Config(
+                "setting forwarded: anybody may send such a header; name the proxies that are believed, as in \
+                 trusted_proxies=(\"127.0.0.1\",)"
+                    .into(),
             ));
         }
         Ok(config)
@@ -190,6 +212,9 @@ mod tests {
         assert!(refused("compression", Value::Text("br".into())).contains("a tuple of any of zstd, br, gzip"));
         assert!(refused("http1", Value::Integer(1)).contains("True or False"));
         assert!(refused("form_folder", Value::Text("/no/such/folder".into())).ends_with("not \"/no/such/folder\""));
+        assert!(refused("trusted_proxies", words(&["10.0.0.1/8"])).contains("did you mean \"10.0.0.0/8\""));
+        assert!(refused("trusted_proxies", Value::Text("10.0.0.1".into())).contains("a tuple of IP addresses"));
+        assert!(refused("forwarded", Value::Text("forwarded".into())).contains("trusted_proxies="));
         assert!(refused("form_folder", Value::Text("".into())).contains("a folder that is there"));
     }
 

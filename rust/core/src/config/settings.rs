@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::kind::{Kind, Setting, Value};
 use crate::http::coding::{Coding, RequestCoding};
+use crate::proxy::Style;
 
 const fn count(min: i64, max: i64, unit: &'static str) -> Kind {
     Kind::Count { min, max, optional: false, unit }
@@ -135,6 +136,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.keepalive_timeout = v.seconds(),
     },
     Setting {
+        name: "drain_idle_timeout",
+        kind: Kind::Seconds { min: 0.0, max: 86_400.0, optional: false },
+        default: Value::Real(1.0),
+        doc: "How long `close` waits for what clients that have asked nothing may be sending just then: on a connection between two requests, a new one, in a handshake or a head. It is answered, and the connection closed; without anything it is closed then.",
+        set: |c, v| c.drain_idle_timeout = v.seconds(),
+    },
+    Setting {
         name: "write_timeout",
         kind: seconds(false),
         default: Value::Real(30.0),
@@ -205,6 +213,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.backlog = v.count() as i32,
     },
     Setting {
+        name: "trusted_proxies",
+        kind: Kind::Proxies,
+        default: Value::Nothing,
+        doc: "The proxies in front that are believed about clients: by `listen(proxy_protocol=True)`, and by `forwarded`. IP addresses and networks; `unix` is whoever connects to a Unix socket. `()` or None: none.",
+        set: |c, v| c.trusted_proxies = v.proxies().into(),
+    },
+    Setting {
+        name: "forwarded",
+        kind: Kind::Choice(Style::WORDS),
+        default: Value::Text(Cow::Borrowed("off")),
+        doc: "The headers by which `trusted_proxies` say who the client is, and what scheme and host it used: `forwarded` is `Forwarded` (RFC 7239), `x-forwarded` is `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`. The proxies have to set or remove what clients send of these; the other kind is not looked at.",
+        set: |c, v| c.forwarded = v.style(),
+    },
+    Setting {
         name: "dispatch",
         kind: Kind::Choice(&["auto", "inline", "threads", "asyncio"]),
         default: Value::Text(Cow::Borrowed("auto")),
@@ -238,6 +260,27 @@ pub static SETTINGS: &[Setting] = &[
         default: Value::Integer(200),
         doc: "The most threads for `def` callbacks of `listen(stream=)`, each of which has one for as long as its connection lasts; for bodies that an iterable makes while they are sent, and for `def` handlers with `stream_body` and WSGI applications that read one while it comes. More wait for their turn. Threads are started as they are needed, and end when they are not.",
         set: |c, v| c.stream_threads = v.count(),
+    },
+    Setting {
+        name: "probes",
+        kind: Kind::Switch,
+        default: Value::Switch(false),
+        doc: "Whether ordinary listeners answer `/probe/startup`, `/probe/readiness`, `/probe/liveness` and `/metrics` too, for every host and ahead of its handler. Whoever reaches the server then reads its metrics; `Server.listen_admin` keeps them apart.",
+        set: |c, v| c.probes = v.switch(),
+    },
+    Setting {
+        name: "max_metric_series",
+        kind: count(0, 100_000, "series"),
+        default: Value::Integer(500),
+        doc: "The most combinations of host, route, method and class of status for which requests and how long they took are counted apart. Others are counted with `other` for host and route.",
+        set: |c, v| c.max_metric_series = v.count(),
+    },
+    Setting {
+        name: "liveness_timeout",
+        kind: seconds(false),
+        default: Value::Real(10.0),
+        doc: "How long an event loop may not turn before `/probe/liveness` says so.",
+        set: |c, v| c.liveness_timeout = v.seconds(),
     },
 ];
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Handler, Job, Judge, Pool, Reply};
+use super::{Handler, Job, Judge, Pool, Reply, Runs};
 use crate::event_loops::EventLoop;
 use crate::http::Request;
 
@@ -17,7 +17,7 @@ impl Handler for Inline {
         let job = Job { handler: self.handler.clone(), judge: None, request, reply };
         // Without a loop, as in a test, at once.
         if let Some(job) = EventLoop::call_soon(job) {
-            job.run(None, "inline");
+            job.run(Runs::Inline, None);
         }
     }
 }

@@ -7,6 +7,7 @@
 mod auto;
 mod judge;
 mod pool;
+mod roster;
 mod turns;
 
 use std::panic::AssertUnwindSafe;
@@ -21,15 +22,17 @@ use tokio::time::Instant;
 pub use auto::{Auto, Inline};
 pub(crate) use judge::Case;
 pub use judge::{Judge, handler_begins};
-pub use pool::{Pool, Pooled};
+pub use pool::{Pool, PoolLook, Pooled};
+pub use roster::{Placing, Roster, Told};
 pub use turns::Turns;
 
+use crate::admin;
 use crate::connection::Connection;
 use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RUNS};
 use crate::record::Record;
 use crate::trace::Call;
 
@@ -94,6 +97,18 @@ pub enum Resolved {
 /// The longest that calls in a row go on under one [`Handler::hold`]; the call that runs then is not cut short.
 pub const HOLD: Duration = Duration::from_millis(1);
 
+/// Where a handler is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Runs {
+    /// On the thread that read the request.
+    Inline,
+    /// On a thread of a pool.
+    Threads,
+    /// On an event loop of another kind.
+    Asyncio,
+}
+
 /// Something to be done on a thread of a [`Pool`].
 pub trait Work: Sized + Send + 'static {
     /// The number of the connection that it is for.
@@ -125,20 +140,20 @@ impl Work for Job {
             // What has come meanwhile, as long as nobody waits too long for what is held.
             while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(&mut *next)?) {
                 let case = job.case();
-                job.run(case.as_ref(), "threads");
+                job.run(Runs::Threads, case.as_ref());
             }
         });
     }
 }
 
 impl Job {
-    /// Makes the call, where somebody still waits for the answer; `place` is where, for those who want to know.
-    pub(crate) fn run(self, case: Option<&Case>, place: &'static str) {
+    /// Makes the call, where somebody still waits for the answer.
+    pub(crate) fn run(self, runs: Runs, case: Option<&Case>) {
         let Job { handler, request, mut reply, .. } = self;
         if reply.is_abandoned() {
             return;
         }
-        reply.begins(place);
+        reply.called(runs);
         let call = || {
             // A handler that panics costs its request a 500, not the thread.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(request, reply)));
@@ -200,8 +215,15 @@ impl Reply {
         Reply { destination: Some(destination), metrics, call }
     }
 
-    /// Says that the handler begins, and where, for those who want to know: `inline`, `threads`, `stream_threads`, `asyncio`.
-    pub fn begins(&mut self, place: &'static str) {
+    /// Counts that the handler is called there, and tells those who want to know. Handlers of the core's own, which need no
+    /// language, count nowhere.
+    pub fn called(&mut self, runs: Runs) {
+        self.called_at(runs, RUNS[runs as usize]);
+    }
+
+    /// The same, where those who want to know are told a place of another name.
+    pub fn called_at(&mut self, runs: Runs, place: &'static str) {
+        self.metrics.called(runs);
         self.call.iter_mut().for_each(|call| call.begins(place));
     }
 
@@ -367,6 +389,11 @@ pub(crate) fn admit(
 fn find(connection: &Connection, request: &mut Request, record: &mut Record) -> Result<Admitted, RequestError> {
     if request.method == Method::OPTIONS && request.target.raw_path() == "*" {
         return Ok(Admitted::Answered(Response::options()));
+    }
+    if connection.service.config.probes
+        && let Some(response) = admin::at_ordinary_listener(&connection.service, request)
+    {
+        return Ok(Admitted::Answered(response));
     }
     let admitted = follow(connection.handler_for(request.host(), &mut record.host)?, request);
     record.route.clone_from(&request.pattern);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Handler, Job, Reply, Streams, Turns, Work};
 use crate::http::Request;
@@ -14,7 +14,10 @@ const IDLE: Duration = Duration::from_secs(5);
 
 struct State<W> {
     /// Bounded by `max_in_flight`, which counts what waits here too, or by `max_connections`.
-    queue: Turns<W>,
+    queue: Turns<(Instant, W)>,
+    /// What was taken from the queue so far, and how long that had waited.
+    taken: u64,
+    waited: Duration,
     threads: usize,
     idle: usize,
     /// Threads started so far, for their names.
@@ -24,7 +27,8 @@ struct State<W> {
 
 impl<W> Default for State<W> {
     fn default() -> Self {
-        State { queue: Turns::default(), threads: 0, idle: 0, started: 0, closed: false }
+        let (queue, waited) = (Turns::default(), Duration::ZERO);
+        State { queue, taken: 0, waited, threads: 0, idle: 0, started: 0, closed: false }
     }
 }
 
@@ -35,6 +39,21 @@ impl<W> State<W> {
         self.started += 1;
         self.started
     }
+}
+
+/// What a pool does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLook {
+    /// How many threads it has.
+    pub threads: usize,
+    /// Those of them that wait for work.
+    pub idle: usize,
+    /// How much work waits for a thread.
+    pub queued: usize,
+    /// How much its threads have taken up so far.
+    pub taken: u64,
+    /// How long that had waited, together.
+    pub waited: Duration,
 }
 
 /// Threads that do work. A thread that takes some makes sure, before it begins, that another one is there for the next,
@@ -88,11 +107,12 @@ impl<W: Work> Pool<W> {
 
     /// Leaves work to a thread. A closed pool drops it: a job is then answered with 500, a connection closed.
     pub fn submit(&self, work: W) {
+        let now = Instant::now();
         let mut state = self.state.lock();
         if state.closed {
             return;
         }
-        state.queue.push(work.connection(), work);
+        state.queue.push(work.connection(), (now, work));
         drop(state);
         self.work.notify_one();
     }
@@ -124,7 +144,9 @@ impl<W: Work> Pool<W> {
 
     /// The next that is there.
     fn take(self: &Arc<Self>, mut state: MutexGuard<'_, State<W>>) -> Option<W> {
-        let job = state.queue.pop()?;
+        let (since, work) = state.queue.pop()?;
+        state.taken += 1;
+        state.waited += since.elapsed();
         let alone = state.idle == 0 && state.threads < self.most && !state.closed;
         let number = alone.then(|| state.one_more());
         drop(state);
@@ -132,7 +154,19 @@ impl<W: Work> Pool<W> {
             // Without another thread this one still does the work, only later.
             let _ = self.start_thread(number);
         }
-        Some(job)
+        Some(work)
+    }
+
+    /// What it does now, and has done.
+    pub fn look(&self) -> PoolLook {
+        let state = self.state.lock();
+        PoolLook {
+            threads: state.threads,
+            idle: state.idle,
+            queued: state.queue.len(),
+            taken: state.taken,
+            waited: state.waited,
+        }
     }
 
     /// Lets the threads end when they have done what is queued.

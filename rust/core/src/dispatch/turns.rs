@@ -43,6 +43,11 @@ impl<T> Turns<T> {
         Some(item)
     }
 
+    /// How much waits.
+    pub fn len(&self) -> usize {
+        self.next.len() + self.more.values().map(VecDeque::len).sum::<usize>()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.next.is_empty()
@@ -77,11 +82,12 @@ mod tests {
         for item in ["a1", "a2", "a3", "b1", "c1", "c2"] {
             turns.push(u64::from(item.as_bytes()[0]), item);
         }
+        assert_eq!(turns.len(), 6);
         let first: Vec<_> = (0..3).filter_map(|_| turns.pop()).collect();
         assert_eq!(first, ["a1", "b1", "c1"]);
         turns.push(u64::from(b'b'), "b2");
         let rest: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
         assert_eq!(rest, ["a2", "c2", "b2", "a3"]);
-        assert!(turns.is_empty() && turns.more.is_empty());
+        assert!(turns.is_empty() && turns.more.is_empty() && turns.len() == 0);
     }
 }

@@ -10,6 +10,7 @@
 
 mod crew;
 mod driver;
+mod pulse;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -24,10 +25,11 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use driver::{Driven, Driver, LoopWaker};
+pub(crate) use pulse::{Pulse, Turning};
 
 use crew::Crew;
 
-use crate::dispatch::{Case, Destination, HOLD, Job, Turns, Work};
+use crate::dispatch::{Case, Destination, HOLD, Job, Runs, Turns, Work};
 use crate::http::Response;
 use crate::locks::Mutex;
 use crate::metrics::Metrics;
@@ -215,7 +217,7 @@ impl EventLoop {
                     self.case.lock().clone_from(&case);
                     self.busy_since.store(crew.now(), Ordering::SeqCst);
                 }
-                job.run(case.as_ref(), "inline");
+                job.run(Runs::Inline, case.as_ref());
                 if self.turn.load(Ordering::Acquire) != turn {
                     return; // What else is waiting is no longer ours.
                 }
@@ -244,6 +246,11 @@ impl EventLoop {
             (crew.finish)();
         }
     }
+}
+
+/// The name of a loop's first thread, and so the loop's.
+fn thread_name(number: usize) -> String {
+    format!("portico-io-{number}")
 }
 
 /// Why a turn of a loop ended.
@@ -294,7 +301,7 @@ impl EventLoops {
             }
             let (turned, crew) = (one.clone(), self.crew.clone());
             let body = Box::new(move || crew.serve(&turned, 0));
-            if let Err(error) = self.crew.spawn.spawn(format!("portico-io-{number}"), body) {
+            if let Err(error) = self.crew.spawn.spawn(thread_name(number), body) {
                 // Those that did start end at once; the others are ended here.
                 self.crew.lifecycle.stop();
                 let left = self

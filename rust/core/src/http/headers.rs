@@ -70,7 +70,7 @@ impl Headers {
     }
 
     /// The values of one header, by its lower-case name.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.spans
             .iter()
             .filter(move |span| self.slice(span.name) == name.as_bytes())

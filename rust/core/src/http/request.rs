@@ -1,7 +1,8 @@
 //! A request as handlers see it: parsed parts, everything else derived when asked for.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use encoding_rs::{Encoding, UTF_8};
@@ -10,7 +11,8 @@ use http::{Method, Version};
 use super::body::Incoming;
 use super::headers::Headers;
 use super::target::{self, Target};
-use crate::connection::ConnectionInfo;
+use crate::connection::{Address, ConnectionInfo};
+use crate::proxy::Told;
 
 /// One request. Its body is here, or comes while its handler runs.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct Request {
     pub(crate) route: Option<Box<Route>>,
     /// See [`Request::route_pattern`].
     pub(crate) pattern: Option<Arc<str>>,
+    /// What trusted proxies tell in its headers, once it was asked for.
+    pub(crate) told: OnceLock<Option<Box<Told>>>,
     /// It is an extended CONNECT for a WebSocket (RFC 8441), which is a `GET` for everybody else.
     pub(crate) tunnel: bool,
 }
@@ -51,18 +55,54 @@ pub(crate) struct Route {
 }
 
 impl Request {
-    /// Host and port as the client wrote them; empty for HTTP/1.0 without `Host`.
+    /// Host and port as they came on this connection, by which its answerer is found; empty for HTTP/1.0 without `Host`.
     pub fn host(&self) -> &str {
         let from_header = || self.headers.get("host").and_then(|value| std::str::from_utf8(value).ok());
         self.target.host().or_else(from_header).unwrap_or_default()
+    }
+
+    /// What trusted proxies tell of it; none where they tell nothing, or are none.
+    fn told(&self) -> Option<&Told> {
+        let forwarding = self.connection.as_ref()?.forwarding.as_ref()?;
+        self.told.get_or_init(|| forwarding.read(&self.headers).map(Box::new)).as_deref()
+    }
+
+    /// The client's address; its port is 0 where a proxy does not tell it. None on a Unix socket, without a connection, and
+    /// where a proxy hides it.
+    pub fn client(&self) -> Option<SocketAddr> {
+        match (self.told(), &self.connection.as_ref()?.peer) {
+            (Some(told), _) => told.client,
+            (None, Address::Inet(address)) => Some(*address),
+            (None, Address::Unix(_)) => None,
+        }
+    }
+
+    /// `https` where the client speaks TLS, to this end or, as that tells, to a trusted proxy; else `http`.
+    pub fn scheme(&self) -> &'static str {
+        let told = self.told().and_then(|told| told.secure);
+        let secure = told.or_else(|| Some(self.connection.as_ref()?.is_secure()));
+        if secure.unwrap_or(false) { "https" } else { "http" }
+    }
+
+    /// Host and port as the client wrote them, as trusted proxies tell; else [`Request::host`].
+    pub fn authority(&self) -> Cow<'_, str> {
+        let told = self.told();
+        let host = told.and_then(|told| told.host.as_deref()).unwrap_or_else(|| self.host());
+        let usual = if self.scheme() == "https" { 443 } else { 80 };
+        match told.and_then(|told| told.port).filter(|port| *port != usual) {
+            Some(port) if !host.is_empty() && target::split_port(host.as_bytes()).1.is_none() => {
+                Cow::Owned(format!("{host}:{port}"))
+            }
+            _ => Cow::Borrowed(host),
+        }
     }
 
     /// The whole URL; the host of HTTP/1.0 without `Host` is the address of this end. Without a connection the scheme is
     /// `http`, and without a host too there is no more than the path.
     pub fn url(&self) -> String {
         let connection = self.connection.as_ref();
-        let scheme = if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" };
-        let origin = match (self.host(), connection) {
+        let scheme = self.scheme();
+        let origin = match (&*self.authority(), connection) {
             ("", None) => String::new(),
             ("", Some(connection)) => format!("{scheme}://{}", connection.local),
             (host, _) => format!("{scheme}://{host}"),

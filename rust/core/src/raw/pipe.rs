@@ -41,6 +41,8 @@ struct State {
     /// The server ends, and the client was quiet: nothing more is waited for.
     drained: bool,
     readers: Wakers,
+    /// The task wants to know when a reader begins to wait.
+    leaving: bool,
     /// Written and not yet taken by the task.
     outbound: VecDeque<Bytes>,
     /// Small writes behind those.
@@ -145,6 +147,23 @@ impl Pipe {
     /// Reads that find nothing end from now on.
     pub(crate) fn drain(&self) {
         self.wake_readers(|state| state.drained = true);
+    }
+
+    /// From now on the task is woken when a reader begins to wait.
+    pub(crate) fn leave(&self) {
+        self.state.lock().leaving = true;
+    }
+
+    /// Whether somebody waits to read, and has read all that has come.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let state = self.state.lock();
+        state.inbound.is_empty() && !state.readers.0.is_empty()
+    }
+
+    /// Whether something is written that the task has not taken, and not too much.
+    pub(crate) fn has_little(&self) -> bool {
+        let state = self.state.lock();
+        (1..=HIGH_WATER).contains(&state.unsent) && !(state.outbound.is_empty() && state.tail.is_empty())
     }
 
     fn wake_readers(&self, change: impl FnOnce(&mut State)) {
@@ -262,7 +281,7 @@ impl Pipe {
             state.readers.add(cx.waker());
         }
         // It stopped reading where it had no room.
-        let task = if full { state.task.take() } else { None };
+        let task = if full || (state.leaving && taken.is_none()) { state.task.take() } else { None };
         drop(guard);
         task.into_iter().for_each(Waker::wake);
         taken.map_or(Poll::Pending, Poll::Ready)

@@ -18,7 +18,7 @@ use super::{Connection, Streams};
 use crate::error::{Report, Stage};
 use crate::farewell;
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, Phase, draining_for};
+use crate::shutdown::{Phase, draining};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::trace::{Event, Trace};
@@ -292,8 +292,8 @@ struct Waits {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drain {
     No,
-    /// Nobody is heard any more who is quiet until then.
-    At(Instant),
+    /// Nobody is heard any more who is quiet until then, or for that long.
+    At(Instant, Duration),
     Done,
 }
 
@@ -315,14 +315,14 @@ impl Waits {
                 *turn = None;
                 if pump.pipe.orders().begun.is_some() { Happened::Changed } else { Happened::NoThread }
             }
-            () = draining_for(phase, PATIENCE), if *drain == Drain::No => {
-                *drain = Drain::At(pump.active + PATIENCE);
+            began = draining(phase), if *drain == Drain::No => {
+                let patience = began.map_or(Duration::ZERO, |began| began.patience);
+                *drain = Drain::At(pump.active.max(Instant::now()) + patience, patience);
                 Happened::Changed
             }
             () = until(drain.at()), if drain.at().is_some() => {
-                let quiet_since = pump.active + PATIENCE;
-                if quiet_since > Instant::now() {
-                    *drain = Drain::At(quiet_since);
+                if let Drain::At(_, patience) = *drain && pump.active + patience > Instant::now() {
+                    *drain = Drain::At(pump.active + patience, patience);
                     return Happened::Changed;
                 }
                 *drain = Drain::Done;
@@ -334,7 +334,7 @@ impl Waits {
 
 impl Drain {
     fn at(self) -> Option<Instant> {
-        if let Drain::At(at) = self { Some(at) } else { None }
+        if let Drain::At(at, _) = self { Some(at) } else { None }
     }
 }
 

@@ -81,6 +81,7 @@ fn request(method: &str, target: &str) -> Request {
         connection: Some(Arc::new(connection)),
         route: None,
         pattern: None,
+        told: Default::default(),
         tunnel: false,
     }
 }

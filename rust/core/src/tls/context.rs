@@ -242,6 +242,11 @@ impl Context {
         self.replace(Changes::default())
     }
 
+    /// When the certificate ends, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> i64 {
+        self.current.read().identity.not_after
+    }
+
     /// The certificate's subject, and when it ends in seconds since 1970.
     pub fn describe(&self) -> (String, i64) {
         let current = self.current.read();

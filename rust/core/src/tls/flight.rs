@@ -37,6 +37,10 @@ impl Flight {
         Flight { socket, held: Vec::new(), until: Until::Now }
     }
 
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// From here on each flight leaves as one.
     pub(super) fn gather(&mut self) {
         self.until = Until::Waiting;

@@ -141,7 +141,7 @@ async fn agree(
     // Before 1.3 what is held is the server's own Finished, and some clients wait for it.
     io.settle(!tls.wants_read() && tls.protocol_version() == Some(ProtocolVersion::TLSv1_3));
     io.flush().await?;
-    service.metrics.handshakes.add();
+    service.metrics.handshake(info);
     Ok((stream, context))
 }
 

@@ -105,8 +105,17 @@ events! {
         peer: Box<str>,
         /// this end
         local: Box<str>,
-        /// the limit: `max_connections` or `max_connections_per_ip`
+        /// the label under which `stats()` counts it
         why: &'static str,
+    }
+    /// A proxy has said, by the PROXY protocol, for whom it connects.
+    Proxied "proxied" {
+        /// the version of its header, 1 or 2
+        version: u16,
+        /// the client's address; none where the proxy connects for itself, or does not tell
+        client: Option<Box<str>>,
+        /// the address that the client connected to
+        server: Option<Box<str>>,
     }
     /// The TLS handshake is waited for.
     HandshakeBegun "handshake_begun" {}
@@ -246,7 +255,8 @@ events! {
     Draining "draining" {}
     /// The connection is over. Nothing of it follows.
     Closed "closed" {
-        /// why, as `stats()` has it; `handshake` where that failed
+        /// the label under which `stats()` counts it: one of `connections_closed`, or of `connections_turned_away` after a bad PROXY
+        /// header; `handshake` where that failed
         why: &'static str,
         /// bytes that a stream's callback was given to read; none for HTTP
         received: Option<u64>,

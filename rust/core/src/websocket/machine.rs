@@ -99,6 +99,11 @@ impl Machine {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether nothing of a message has come whose rest has not.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.message.is_none() && self.frame.is_none() && self.buffer.is_empty()
+    }
+
     /// What was found next; none where more bytes are needed.
     ///
     /// # Errors

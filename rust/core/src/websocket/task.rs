@@ -19,7 +19,7 @@ use crate::farewell::LINGER_IDLE;
 use crate::http::pace::Pace;
 use crate::metrics::Close;
 use crate::raw::{End, Plan, StreamError};
-use crate::shutdown::draining_for;
+use crate::shutdown::draining;
 use crate::timer::Timer;
 use crate::trace::{Event as Step, StreamTrace, cut};
 
@@ -27,6 +27,11 @@ use crate::trace::{Event as Step, StreamTrace, cut};
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// How long a goodbye of the client, or what it is told for a fault, waits for a callback that is busy with what came before.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// At the server's end: how long a message may be answered.
+const ANSWERED: Duration = Duration::from_secs(5);
+/// And how long an answer is held back at most, until its callback asks for the next message.
+const HOLD: Duration = Duration::from_millis(5);
 
 /// Serves a WebSocket to its end, and until its callback is done. `unread` came behind the request.
 pub(crate) async fn serve<W: Wire>(
@@ -72,6 +77,8 @@ pub(crate) async fn serve<W: Wire>(
         trace,
         began: now,
         begun: false,
+        leaving: None,
+        told: now,
     };
     let mut phase = connection.service.lifecycle.subscribe();
     let mut timer = Timer::new(now + connection.service.config.write_timeout);
@@ -83,10 +90,10 @@ pub(crate) async fn serve<W: Wire>(
             biased;
             done = poll_fn(|cx| task.poll(cx)) => if done { return task.why.unwrap_or(Close::Server) },
             () = timer.until(deadline), if due.is_some() => task.late(),
-            () = draining_for(&mut phase, Duration::ZERO), if !told => {
+            drain = draining(&mut phase), if !told => {
                 told = true;
                 connection.trace.tell(|| Step::Draining {});
-                task.end(Goodbye::new(Goodbye::GOING_AWAY, "the server ends"), Close::Shutdown);
+                task.leave(drain.map_or(Duration::ZERO, |drain| drain.patience));
             }
         }
     }
@@ -136,6 +143,28 @@ struct Task<'a, W> {
     began: Instant,
     /// It has begun.
     begun: bool,
+    /// There while it is to end, as soon as that breaks nothing off.
+    leaving: Option<Leaving>,
+    /// When a message of the client came last.
+    told: Instant,
+}
+
+/// The end of a socket at the end of its server. The goodbye goes right behind an answer: a client that asks and waits has it
+/// before it asks again. Said at any other moment it may cross a message, which nobody answers then.
+struct Leaving {
+    /// Until when a client that is quiet is waited for.
+    by: Instant,
+    /// A message has come that may still be answered.
+    asked: bool,
+    held: Held,
+}
+
+/// Whether an answer is held back, so that the goodbye can go with it.
+enum Held {
+    No,
+    Until(Instant),
+    /// It was for long enough.
+    Over,
 }
 
 /// What a time is over for.
@@ -148,6 +177,8 @@ enum Due {
     Pong,
     Idle,
     Turn,
+    Leave,
+    Held,
 }
 
 impl Due {
@@ -158,7 +189,7 @@ impl Due {
             Due::Pong => Some("ping_interval"),
             Due::Idle => Some("idle_timeout"),
             Due::Turn => Some("stream_timeout"),
-            Due::Goodbye | Due::Answer | Due::Ping => None,
+            Due::Goodbye | Due::Answer | Due::Ping | Due::Leave | Due::Held => None,
         }
     }
 }
@@ -174,7 +205,8 @@ impl<W: Wire> Task<'_, W> {
                 self.blocked = false;
                 return if pipe.plan(false, cx.waker()).orders.closed { Poll::Ready(true) } else { Poll::Pending };
             }
-            let Plan { piece, may_read, orders } = pipe.plan(self.sending.is_empty(), cx.waker());
+            let may_send = self.sending.is_empty() && !self.holds();
+            let Plan { piece, may_read, orders } = pipe.plan(may_send, cx.waker());
             if let Some(piece) = piece {
                 self.sending = piece;
             }
@@ -202,6 +234,7 @@ impl<W: Wire> Task<'_, W> {
                     break orders;
                 }
                 Ok(true) => {}
+                Ok(false) if self.leaves() => {}
                 Ok(false) => break orders,
                 Err(why) => self.lost(why, Close::Aborted),
             }
@@ -255,6 +288,10 @@ impl<W: Wire> Task<'_, W> {
         match event {
             Event::Message(kind, data) => {
                 self.active = Instant::now();
+                self.told = self.active;
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.asked = true;
+                }
                 if !said {
                     session.metrics.websocket_messages_received.add();
                     session.pipe.receive_message(u8::from(kind == Kind::Binary), &data);
@@ -291,6 +328,57 @@ impl<W: Wire> Task<'_, W> {
         }
         session.pipe.receive_end(End::Orderly);
         self.why.get_or_insert(why);
+    }
+
+    /// The server ends: so will this, when the client has its answers, or has asked nothing for so long.
+    fn leave(&mut self, patience: Duration) {
+        let pipe = &self.upgrade.session.pipe;
+        pipe.leave();
+        let asked = !self.is_quiet();
+        self.leaving = Some(Leaving { by: Instant::now() + patience, asked, held: Held::No });
+    }
+
+    /// Whether the callback waits for a message, and none is on its way as far as can be seen from here.
+    fn is_quiet(&self) -> bool {
+        self.machine.is_between_messages() && self.upgrade.session.pipe.is_awaited()
+    }
+
+    /// Until when it may go on at most.
+    fn leaves_by(&self, leaving: &Leaving) -> Instant {
+        match self.is_quiet() {
+            // What was asked is answered.
+            true if leaving.asked => self.told,
+            true => leaving.by,
+            // A callback that has long been told nothing sends what it sends, and does not answer.
+            false if self.machine.is_between_messages() => leaving.by.max(self.told + ANSWERED),
+            false => leaving.by + ANSWERED,
+        }
+    }
+
+    /// Says goodbye where the time has come. Whether it did.
+    fn leaves(&mut self) -> bool {
+        let Some(leaving) = &self.leaving else { return false };
+        let goes_on = !self.over && !self.upgrade.session.pipe.orders().eof;
+        if goes_on && Instant::now() < self.leaves_by(leaving) {
+            return false;
+        }
+        self.leaving = None;
+        if goes_on {
+            self.end(Goodbye::new(Goodbye::GOING_AWAY, "the server ends"), Close::Shutdown);
+        }
+        true
+    }
+
+    /// Whether what was written waits for the goodbye that may follow.
+    fn holds(&mut self) -> bool {
+        let pipe = &self.upgrade.session.pipe;
+        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.asked) else { return false };
+        if !pipe.has_little() {
+            leaving.held = Held::No;
+        } else if let Held::No = leaving.held {
+            leaving.held = Held::Until(Instant::now() + HOLD);
+        }
+        matches!(leaving.held, Held::Until(_))
     }
 
     /// Whether something was sent, or may be next.
@@ -355,7 +443,12 @@ impl<W: Wire> Task<'_, W> {
         let write = self.blocked.then(|| (self.pace.since() + patience, Due::Write));
         let goodbye = self.waits_since.filter(|_| !self.over).map(|since| (since + CLOSE_WAIT, Due::Goodbye));
         let answer = self.answer_by.filter(|_| !orders.eof).map(|by| (by, Due::Answer));
-        [write, goodbye, answer, ping, idle, turn].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let leave = self.leaving.as_ref().map(|leaving| (self.leaves_by(leaving), Due::Leave));
+        let held = self.leaving.as_ref().and_then(|leaving| match leaving.held {
+            Held::Until(until) => Some((until, Due::Held)),
+            Held::No | Held::Over => None,
+        });
+        [write, goodbye, answer, ping, idle, turn, leave, held].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     fn late(&mut self) {
@@ -388,6 +481,12 @@ impl<W: Wire> Task<'_, W> {
             }
             Due::Pong => {
                 self.lost(format!("the client answered no ping for {interval} s (ping_interval)"), Close::Idle);
+            }
+            Due::Leave => drop(self.leaves()),
+            Due::Held => {
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.held = Held::Over;
+                }
             }
             Due::Idle => self.end(Goodbye::new(Goodbye::GOING_AWAY, "idle"), Close::Idle),
             Due::Turn => {

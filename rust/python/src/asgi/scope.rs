@@ -27,8 +27,7 @@ pub(crate) fn asgi_scope<'py>(
     scope.set_item(intern!(py, "asgi"), versions(py)?.copy()?)?;
     scope.set_item(intern!(py, "http_version"), core.version_text())?;
     scope.set_item(intern!(py, "method"), method(py, &core.method))?;
-    let scheme =
-        if connection.is_some_and(|connection| connection.secure) { intern!(py, "https") } else { intern!(py, "http") };
+    let scheme = if core.scheme() == "https" { intern!(py, "https") } else { intern!(py, "http") };
     scope.set_item(intern!(py, "scheme"), scheme)?;
     // The whole path, which begins with the root path: what is there in both is for the app to leave out.
     scope.set_item(intern!(py, "path"), String::from_utf8_lossy(&core.whole_path_bytes()))?;
@@ -39,8 +38,8 @@ pub(crate) fn asgi_scope<'py>(
     scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, core.target.raw_path().as_bytes()))?;
     scope.set_item(intern!(py, "query_string"), PyBytes::new(py, core.target.query().as_bytes()))?;
     scope.set_item(intern!(py, "headers"), headers(py, core)?)?;
-    if let Some(peer @ Address::Inet(_)) = connection.map(|connection| &connection.peer) {
-        scope.set_item(intern!(py, "client"), connection::address(py, peer)?)?;
+    if let Some(client) = core.client() {
+        scope.set_item(intern!(py, "client"), connection::address(py, &Address::Inet(client))?)?;
     }
     match connection.map(|connection| &connection.local) {
         None => {} // None, as it is

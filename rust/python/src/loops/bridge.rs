@@ -169,7 +169,7 @@ fn begin(bridge: &Bound<'_, Bridge>, job: Job) -> PyResult<()> {
         return Ok(());
     }
     let Some(loop_) = bridge.get().loop_.lock().clone() else { return Ok(()) };
-    reply.begins("asyncio");
+    reply.called(portico_core::dispatch::Runs::Asyncio);
     let (handler, reply) = (function.callable.get(py), SharedReply::new(reply));
     let called = Called {
         handler: handler.as_ref().map_or(0, |handler| handler.as_ptr() as usize),

@@ -1,6 +1,7 @@
 //! The head of a request: finding its end without reading a byte twice, then parsing it once.
 
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Version};
@@ -44,6 +45,7 @@ impl From<Head> for Request {
             connection: None,
             route: None,
             pattern: None,
+            told: OnceLock::new(),
             tunnel: false,
         }
     }

@@ -320,6 +320,11 @@ impl Machine {
         matches!(self.state, State::Idle { .. }) && self.buffer.is_empty()
     }
 
+    /// Since when the peer is waited for without progress.
+    pub fn waits_since(&self) -> Instant {
+        self.pace.since()
+    }
+
     /// When the peer's time is over, and for what; none while the peer is not waited for.
     pub fn deadline(&self) -> Option<(Instant, Wait)> {
         let (allowed, wait) = match self.state {

@@ -25,7 +25,7 @@ use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
 use crate::metrics::Close;
 use crate::record::{Outcome as End, Record};
-use crate::shutdown::{PATIENCE, Phase, draining_for};
+use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::trace::{Event as Step, StreamTrace};
@@ -38,6 +38,9 @@ const GATHER: usize = 64 * 1024;
 
 /// The most of a body nobody wants that is read and dropped, to keep the connection for the next request.
 const DRAIN: u64 = 128 * 1024;
+
+/// How long what is in the kernel already may take to be read: the rest of a record of TLS may be missing.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
 pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
@@ -102,7 +105,8 @@ impl Io {
             if response.settle(&method).is_err() {
                 self.connection.service.metrics.handler_failures.add();
             }
-            let draining = *self.phase.borrow() != Phase::Serving;
+            // Where the client has sent another request already, the one after it is told: none is dropped.
+            let draining = *self.phase.borrow() != Phase::Serving && self.machine.buffered() == 0;
             if draining {
                 self.connection.trace.tell(|| Step::Draining {});
             }
@@ -265,31 +269,54 @@ impl Io {
     async fn wait_for_more(&mut self) -> Result<Instant, Stop> {
         self.flush().await.map_err(Stop::Gone)?;
         let (deadline, wait) = self.machine.deadline().unwrap_or_else(|| (Instant::now(), Wait::Idle));
-        let idle = self.machine.is_idle();
-        // At the server's end a connection between requests goes at once; an upload may use the whole grace.
-        let patience = if wait == Wait::Idle { Duration::ZERO } else { PATIENCE };
+        let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
         let machine = &mut self.machine;
         let mut now = None;
-        tokio::select! {
-            biased;
-            read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
-                Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
-                Err(_) if idle => Err(Stop::Gone(Close::Client)),
-                Err(_) => Err(Stop::Gone(Close::Aborted)),
-            },
-            () = self.timer.until(deadline) => Err(match wait.refusal() {
-                Some(error) => Stop::Refuse(error),
-                None => {
-                    let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
-                    self.connection.trace.tell(|| Step::TimedOut { setting });
-                    Stop::Quiet(Close::Idle)
+        let why = {
+            let _waits = idle.then(|| self.connection.service.metrics.waits());
+            tokio::select! {
+                biased;
+                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
+                    return match read {
+                        Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
+                        Err(_) if idle => Err(Stop::Gone(Close::Client)),
+                        Err(_) => Err(Stop::Gone(Close::Aborted)),
+                    };
                 }
-            }),
-            () = draining_for(&mut self.phase, patience), if wait != Wait::Body => {
-                self.connection.trace.tell(|| Step::Draining {});
-                Err(Stop::Quiet(Close::Shutdown))
+                () = self.timer.until(deadline) => match wait.refusal() {
+                    Some(error) => return Err(Stop::Refuse(error)),
+                    None => Close::Idle,
+                },
+                // At the server's end an upload may use the whole grace.
+                () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Close::Shutdown,
+            }
+        };
+        let looked = self.last_look(why).await;
+        if looked.is_err() {
+            let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
+            self.connection.trace.tell(|| match why {
+                Close::Shutdown => Step::Draining {},
+                _ => Step::TimedOut { setting },
+            });
+        }
+        looked
+    }
+
+    /// Before a connection is closed on which nothing is asked: what has come while this thread was busy elsewhere is read.
+    /// A client that sends just then, and cannot know, would lose a request.
+    async fn last_look(&mut self, why: Close) -> Result<Instant, Stop> {
+        let machine = &mut self.machine;
+        let mut now = None;
+        if self.stream.has_unread() {
+            tokio::select! {
+                biased;
+                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
+                    return if read.is_ok() { Ok(now.unwrap_or_else(Instant::now)) } else { Err(Stop::Gone(Close::Client)) };
+                }
+                () = self.timer.until(Instant::now() + LAST_LOOK) => {}
             }
         }
+        Err(Stop::Quiet(why))
     }
 
     /// Has a request answered. Meanwhile the client may send more, up to a bound, and is noticed when it leaves.

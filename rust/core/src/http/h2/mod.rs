@@ -31,7 +31,7 @@ use self::watched::{Seen, Watched};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Close;
-use crate::shutdown::{PATIENCE, draining_for};
+use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Prefixed;
 use crate::trace::Event;
 
@@ -91,7 +91,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                 return Close::Idle;
             }
         },
-        () = draining_for(&mut phase, PATIENCE) => {
+        () = out_of_patience(&mut phase, began.into_std()) => {
             connection.trace.tell(|| Event::Draining {});
             return Close::Shutdown;
         }
@@ -108,7 +108,7 @@ pub(crate) async fn serve(stream: Prefixed, connection: Arc<Connection>) -> Clos
                 None => give_way().await,
             },
             Some(sending) = to_send.recv() => drop(tokio::spawn(sending.run())),
-            () = draining_for(&mut phase, Duration::ZERO), if told.is_none() => {
+            _ = draining(&mut phase), if told.is_none() => {
                 told = Some(Close::Shutdown);
                 trace.tell(|| Event::Draining {});
                 activity.told();

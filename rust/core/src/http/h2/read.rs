@@ -1,5 +1,6 @@
 //! From what h2 read to a [`Request`], with the checks that it leaves to us.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -52,6 +53,7 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
         connection: Some(connection.info.clone()),
         route: None,
         pattern: None,
+        told: OnceLock::new(),
         tunnel,
     })
 }

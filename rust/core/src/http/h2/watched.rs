@@ -2,16 +2,19 @@
 //! for nothing, and which it does not finish.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::credit::Credit;
 use super::frames::{CONTINUATION, DATA, Frame, HEADERS, Scan};
 use crate::connection::PREFACE;
+use crate::farewell::LINGER_IDLE;
 use crate::locks::Mutex;
 use crate::stream::Prefixed;
 use crate::trace::{Frames, Trace};
@@ -159,12 +162,14 @@ impl Seen {
 pub(super) struct Watched {
     stream: Prefixed,
     seen: Seen,
+    /// There once this end has said its last word: until when the client's is waited for.
+    farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
     pub(super) fn new(stream: Prefixed, now: Instant, trace: &Trace) -> (Self, Seen) {
         let seen = Seen::new(now, trace);
-        (Watched { stream, seen: seen.clone() }, seen)
+        (Watched { stream, seen: seen.clone(), farewell: None }, seen)
     }
 }
 
@@ -221,8 +226,23 @@ impl AsyncWrite for Watched {
         flushed
     }
 
+    /// Done when the client has ended too, or after a moment. Closed before that, the connection would be reset by what the
+    /// client still sends, as it does for windows, and what it has not read yet of a response would be gone.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let Watched { stream, farewell, .. } = &mut *self;
+        if farewell.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+        }
+        let over = farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_IDLE)));
+        while over.as_mut().poll(cx).is_pending() {
+            let mut space = [const { MaybeUninit::uninit() }; 4096];
+            let mut unwanted = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unwanted));
+            if read.is_err() || unwanted.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

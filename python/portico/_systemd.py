@@ -1,0 +1,115 @@
+"""What a service manager and its service say to each other: sockets that are handed over, and `sd_notify`.
+
+The protocols are a few variables and datagrams (sd_listen_fds(3), sd_notify(3)), which are promised to stay as they
+are; a library would be longer than its use."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+from ._errors import ConfigError
+
+# The first descriptor that is handed over: SD_LISTEN_FDS_START.
+_FIRST = 3
+# For a successor of this process.
+_HANDED_ON = "PORTICO_SYSTEMD_SOCKETS"
+# Nobody hands over more.
+_MOST = 1_000
+
+
+def handed_over(environment: Mapping[str, str] | None = None) -> dict[str, list[int]]:
+    """The descriptors of the sockets that the service manager has opened, by the name that it gave them
+    (`FileDescriptorName=`, by default that of the socket unit); none where they are not meant for this process.
+
+    Raises `ConfigError` where what it says is no number."""
+    environment = os.environ if environment is None else environment
+    if handed_on := environment.get(_HANDED_ON):
+        return dict(json.loads(handed_on))
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = environment.get("LISTEN_FDS", "0")
+    if not (count.isascii() and count.isdigit() and int(count) <= _MOST):
+        raise ConfigError(f"LISTEN_FDS: a number of sockets up to {_MOST}, not {count!r}")
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, list[int]] = {}
+    for number in range(int(count)):
+        name = names[number] if number < len(names) and names[number] else "unknown"
+        found.setdefault(name, []).append(_FIRST + number)
+    return found
+
+
+def hand_on(sockets: Mapping[str, list[int]]) -> None:
+    """Tells a process that this one starts, to take its place, what was handed over: names, and the numbers by which it
+    finds the sockets among those that it is given. It is the one that gives signs of life from then on."""
+    if sockets:
+        os.environ[_HANDED_ON] = json.dumps(sockets)
+    os.environ.pop("WATCHDOG_PID", None)
+
+
+def forget_handed_over() -> None:
+    """Takes the variables away, so that no program that this one starts takes them for its own."""
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", _HANDED_ON):
+        os.environ.pop(name, None)
+
+
+class Manager:
+    """The service manager that has started this process, if one has, and what it wants to be told.
+
+    It is told from any thread. Where it does not listen nothing happens: a server does not end for want of a
+    listener."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        environment = os.environ if environment is None else environment
+        path = environment.get("NOTIFY_SOCKET", "")
+        # An abstract name is written with @ for its first byte, which is none.
+        self._address = "\0" + path[1:] if path.startswith("@") else path if path.startswith("/") else ""
+        usec = environment.get("WATCHDOG_USEC", "")
+        wanted = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog: float | None = int(usec) / 2e6 if wanted and usec.isascii() and usec.isdigit() else None
+        """How often, in seconds, a sign of life is due: twice in the time after which it would act."""
+        if self.watchdog == 0:
+            self.watchdog = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anybody wants to be told."""
+        return bool(self._address)
+
+    def ready(self, status: str) -> None:
+        """Everything listens: at the start, and after a reload."""
+        self._tell("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload has begun. `Type=notify-reload` wants to know when, to tell it from an earlier one."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self) -> None:
+        """The end has begun."""
+        self._tell("STOPPING=1", "STATUS=finishing what is in flight")
+
+    def status(self, text: str) -> None:
+        """A line for `systemctl status`."""
+        self._tell(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """A sign of life."""
+        self._tell("WATCHDOG=1")
+
+    def main_pid(self, pid: int) -> None:
+        """Another process goes on as the service."""
+        self._tell(f"MAINPID={pid}")
+
+    def _tell(self, *lines: str) -> None:
+        if not self._address:
+            return
+        text = "\n".join(" ".join(line.splitlines()) for line in lines)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            # A manager that is busy is waited for, but not for ever.
+            told.settimeout(1.0)
+            told.connect(self._address)
+            told.sendall(text.encode())

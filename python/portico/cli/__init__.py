@@ -1,0 +1,61 @@
+"""The command line, `portico COMMAND`. Each command is a module here, which adds its parser and what runs it."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+
+from portico import Error, ListenError, __version__
+
+from . import _certs, _check, _completion, _demo, _reload, _run, _serve
+from ._exits import Exit
+
+# What can be done about an address that cannot be had.
+_ADVICE = {
+    errno.EADDRINUSE: "; another program has it (`ss -ltnp` says which): end that one, or listen elsewhere",
+    errno.EACCES: "; ports below 1024 want root or CAP_NET_BIND_SERVICE (docs/deployment.md), a socket a folder that "
+    "may be written",
+    errno.EADDRNOTAVAIL: "; it is none of this machine's addresses: 0.0.0.0 and [::] are all of them",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code, one of `Exit`: 0 when all went well, 1 for what the user can mend and
+    3 for an address that cannot be had (both told on standard error), 130 after an interrupt that came before there was
+    anything to stop.
+
+    `argv` is what follows the program's name, by default that of `sys.argv`. Wrong arguments end the program
+    with code 2, as argparse does. What is nobody's fault but portico's is raised."""
+    arguments = parser_of_all().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except Error as error:
+        advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, ListenError) else ""
+        print(f"portico {arguments.command}: {error}{advice}", file=sys.stderr)
+        return Exit.ADDRESS if isinstance(error, ListenError) else Exit.MISTAKE
+    except BrokenPipeError:
+        # Whoever read our output has left, as in `portico demo | head`. At its end the interpreter flushes
+        # standard output once more, and must not complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.MISTAKE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def parser_of_all() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="portico",
+        description="An HTTPS server for many host names.",
+        epilog="Each command says more: portico run --help. Exit codes: "
+        + "; ".join(f"{code.value} {code.meaning}" for code in Exit)
+        + ".",
+    )
+    parser.add_argument("--version", action="version", version=f"portico {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in (_demo, _serve, _run, _check, _reload, _certs, _completion):
+        command.add(commands)
+    return parser

@@ -1,0 +1,47 @@
+"""`portico run --workers 0`: in this very process, for debuggers."""
+
+from __future__ import annotations
+
+import contextlib
+
+from portico import _greeting, config
+from portico._addresses import Held, parse
+from portico._server import Listener, Server
+
+from ._exits import Exit
+from ._words import welcome
+from ._worker_main import prepare
+
+
+def run(options: config.Options) -> int:
+    """Serves until SIGINT or SIGTERM, finishes what is in flight, and returns the exit code."""
+    configuration, problems = config.load(options)
+    with contextlib.ExitStack() as closing:
+        addresses = config.addresses(configuration.listen)
+        tls = any(keywords.get("tls", True) for keywords in addresses) or not addresses
+        server = prepare(configuration, problems, closing, tls)
+        try:
+            admins = [_listen_admin(server, configuration)] if configuration.admin else []
+            listeners, remark = _listen(server, addresses)
+            _greeting.say(welcome(configuration, [listener.url for listener in listeners], remark, admins))
+            server.serve_forever(configuration.grace)
+        except KeyboardInterrupt:
+            pass  # Ctrl-C before serve_forever was there to take it.
+        server.close(configuration.grace)
+        _greeting.say(_greeting.stopped(server))
+    return Exit.DONE
+
+
+def _listen_admin(server: Server, configuration: config.Configuration) -> str:
+    (address,) = config.admin_addresses(configuration.admin, 1)
+    with contextlib.closing(Held(parse(address)[0], reuse_port=False)) as held:
+        assert held.descriptor is not None
+        config.listen_admin(server, configuration, held.descriptor)
+        return held.url
+
+
+def _listen(server: Server, addresses: list[dict[str, object]]) -> tuple[list[Listener], str]:
+    if addresses:
+        return [server.listen(**keywords) for keywords in addresses], ""  # type: ignore[arg-type]
+    listener, remark = _greeting.listen(server, "127.0.0.1", None)
+    return [listener], remark

@@ -1,0 +1,88 @@
+"""`portico check`: whether `portico run` would serve, without listening anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from portico import _logs, config
+from portico._server import Server
+
+from ._arguments import add_command
+from ._exits import Exit
+from ._run import add_options, options_of
+from ._words import what
+
+if TYPE_CHECKING:
+    from ._arguments import Commands
+
+# With fewer left a certificate is worth a word, where nothing renews it.
+_FEW_DAYS = 14
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "check",
+        "say what is wrong with a portico.toml",
+        "Does everything that `portico run` does but for listening: reads portico.toml, checks each value, loads every "
+        "certificate and imports every handler. Says all that is wrong, each with its line, and ends with 1; or that "
+        "all is well, and ends with 0. What other flags and the environment say counts as it does for `portico run`.",
+        "  portico check\n"
+        "  portico check /etc/portico.toml\n"
+        "  portico check --print\n"
+        "  portico check portico.toml && portico reload",
+    )
+    parser.add_argument(
+        "config",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help=f"the file (default: $PORTICO_CONFIG, or the {config.DEFAULT_FILE} of this folder)",
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--print", action="store_true", help="show every value that holds, and where it was said; secrets are files"
+    )
+    parser.set_defaults(run=_run, handler=None, kind=None, factory=False)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    options = options_of(arguments)
+    configuration, problems = config.load(options)
+    _logs.to_stderr("error")
+    with contextlib.ExitStack() as closing:
+        server = config.build(configuration, problems, closing)
+        if problems:
+            print(problems, file=sys.stderr)
+            count = len(problems.told())
+            print(f"portico check: {count} thing{'s' * (count != 1)} to mend", file=sys.stderr)
+            return Exit.MISTAKE
+        assert server is not None
+        if arguments.print:
+            print(config.effective(configuration))
+        else:
+            print("\n".join(_summary(options, configuration, server)))
+    return Exit.DONE
+
+
+def _summary(options: config.Options, configuration: config.Configuration, server: Server) -> list[str]:
+    lines = [f"{options.file or 'What was typed'} is good: {what(configuration)}"]
+    for certificate in server.stats()["certificates"]:
+        lines.append(f"  {certificate['host'] or 'every other host'}: {_days(certificate)}")
+    for context in server.contexts:
+        lines += [f"  {context.host or 'every other host'}: {warning}" for warning in context.warnings]
+    if not configuration.hosts:
+        lines.append("  no host has a certificate: one for this machine alone is made where TLS is spoken")
+    return lines
+
+
+def _days(certificate: dict[str, Any]) -> str:
+    days = int((certificate["not_after"] - time.time()) // 86400)
+    told = f"{certificate['subject']}, {days} days left"
+    return f"{told}: renew it" if days < _FEW_DAYS else told

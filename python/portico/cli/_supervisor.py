@@ -1,0 +1,366 @@
+"""The process of `portico run` that serves nothing itself: it holds the sockets, starts the workers, replaces those
+that die, and takes new code and configuration when it is told to: by SIGHUP, by `portico reload`, and with `--reload`
+by a file that has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from portico import _greeting, _systemd, config
+from portico._errors import ConfigError, Error, ListenError, WorkerError
+from portico._succession import VARIABLE
+from portico._workers import Workers
+
+from . import _watching, _worker_main
+from ._control import Answer, Control
+from ._exits import Exit
+from ._words import welcome, what
+
+_logger = logging.getLogger("portico.run")
+
+# How often the main thread looks for signals that did not wake it.
+_LOOK = 0.5
+# While somebody develops, old workers are not waited for longer: browsers hold connections open.
+_DEVELOPING_GRACE = 1.0
+# For how long old workers read on what is idle, so that no client sends into a connection that is being closed.
+_IDLE = 5.0
+# How long a reload waits for old workers. They accept nobody from their first moment on.
+_OLD_END = 3.0
+# Tells a successor which port was asked for where nobody said one, by which it finds the socket.
+_PORT_BY_ITSELF = "PORTICO_PORT_BY_ITSELF"
+# How many files are named that have changed.
+_NAMED = 3
+
+
+class Supervisor:
+    """Runs until it is told to end. The main thread waits for what happens, and everything that takes time is done on
+    others."""
+
+    def __init__(self, options: config.Options, configuration: config.Configuration, develop: bool) -> None:
+        self._options = options
+        self._configuration = configuration
+        self._develop = develop
+        self._handed_over = _systemd.handed_over()
+        self._manager = _systemd.Manager()
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._workers: Workers | None = None
+        # How many of its last addresses are those of admin listeners.
+        self._admins = 0
+        # Taking over from another process, whose socket and file these become when this one serves.
+        self._succeeds = VARIABLE in os.environ
+        self._closing = contextlib.ExitStack()
+        # Where to listen if nobody says it.
+        port = int(os.environ.pop(_PORT_BY_ITSELF, _greeting.PORT))
+        self._by_itself: list[dict[str, Any]] = [{"port": port}]
+        self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
+        self._failure: BaseException | None = None
+        self._reloading = threading.Lock()
+        self._hangups = threading.BoundedSemaphore(2)
+
+    def run(self) -> int:
+        """Serves until SIGINT or SIGTERM, and returns the exit code. Raises `ConfigError` and `ListenError` where it
+        does not come to serve."""
+        addresses = self._addresses_of(self._configuration)
+        _systemd.forget_handed_over()
+        with self._signals(), self._closing:
+            if not self._succeeds:
+                self._be_found()
+            self._start(addresses, or_any_port=addresses is self._by_itself)
+            if self._develop:
+                self._on_thread("watch", self._watch)
+            while self._state != "ended":
+                with contextlib.suppress(queue.Empty):
+                    # Not for ever: a signal that comes right before the wait begins does not end it.
+                    self._events.get(timeout=min(_LOOK, self._manager.watchdog or _LOOK))()
+                if self._manager.watchdog is not None and self._workers is not None:
+                    self._manager.alive()
+        if self._failure is not None:
+            raise self._failure
+        return Exit.DONE
+
+    # ---- its life
+
+    def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
+        listen, self._admins = self._listen(self._configuration, addresses)
+        workers = self._workers = Workers(
+            self._main(self._admins),
+            listen=listen,
+            workers=self._configuration.workers,
+            ready_timeout=self._configuration.ready_timeout,
+        )
+
+        def start() -> None:
+            try:
+                workers.start()
+            except ListenError as error:
+                if or_any_port and error.errno == errno.EADDRINUSE:
+                    self._by_itself = [{"port": 0}]
+                    self._events.put(functools.partial(self._start, self._by_itself))
+                else:
+                    self._events.put(functools.partial(self._fail, error))
+            except WorkerError as error:
+                self._events.put(functools.partial(self._fail, ConfigError(_told(error))))
+            except BaseException as error:
+                self._events.put(functools.partial(self._fail, error))
+            else:
+                self._events.put(self._on_started)
+
+        self._on_thread("start", start)
+
+    def _main(self, admins: int) -> functools.partial[None]:
+        return functools.partial(_worker_main.main, options=self._options, admins=admins)
+
+    @staticmethod
+    def _listen(
+        configuration: config.Configuration, addresses: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Where all workers listen, and behind that each its admin listener, and how many of these there are."""
+        admins = config.admin_addresses(configuration.admin, configuration.workers)
+        return [*addresses, *admins], len(admins)
+
+    def _on_started(self) -> None:
+        if self._state != "starting":
+            return
+        assert self._workers is not None
+        if self._succeeds:
+            self._be_found()
+        self._state = "running"
+        remark = ""
+        if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
+            remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}."
+        _greeting.say(welcome(self._configuration, self._urls(), remark, self._workers.urls[len(self._urls()) :]))
+        self._manager.ready(self._status())
+
+    def _fail(self, error: BaseException) -> None:
+        if self._state == "closing":
+            self._state = "ended"  # one that was closed while it started has not failed
+        elif self._develop and isinstance(error, ConfigError):
+            print(f"portico run: {error}\n\nWaiting for a change.", file=sys.stderr, flush=True)
+            self._state = "failed"
+        else:
+            self._failure = error
+            self._state = "ended"
+
+    def _end(self, grace: float) -> None:
+        if self._state == "failed":
+            self._state = "ended"
+            return
+        if self._state != "closing":
+            self._manager.stopping()
+        self._state = "closing"
+
+        workers = self._workers
+        assert workers is not None
+
+        def close() -> None:
+            workers.close(grace)
+            self._events.put(self._on_closed)
+
+        self._on_thread("end", close)
+
+    def _on_closed(self) -> None:
+        self._state = "ended"
+
+    def _urls(self) -> list[str]:
+        """Where it serves, without the admin listeners."""
+        assert self._workers is not None
+        urls = self._workers.urls
+        return urls[: len(urls) - self._admins]
+
+    def _status(self) -> str:
+        assert self._workers is not None
+        count = len(self._workers.pids)
+        workers = "1 worker" if count == 1 else f"{count} workers"
+        return f"{what(self._configuration)} at {', '.join(self._urls())} by {workers}"
+
+    # ---- reload
+
+    def _reload(self, told_by: str) -> Answer:
+        """New workers for the old ones. On any thread but the main one."""
+        with self._reloading:
+            if self._state != "running":
+                return {"ok": False, "text": f"it is {self._state}"}
+            assert self._workers is not None
+            begun = time.monotonic()
+            _logger.info("reloading (%s)", told_by)
+            self._manager.reloading()
+            try:
+                configuration = self._load()
+                listen, admins = self._listen(configuration, self._addresses_of(configuration))
+                grace, idle = (_DEVELOPING_GRACE, 0.0) if self._develop else (configuration.grace, _IDLE)
+                with self._workers._reloading:
+                    old = self._workers._renew(grace, idle, self._main(admins), listen, configuration.workers)
+            except Error as error:
+                text = _told(error) if isinstance(error, WorkerError) else str(error)
+                _logger.error("not reloaded, what ran goes on: %s", text)
+                self._manager.ready(f"{self._status()}; the last reload failed")
+                return {"ok": False, "text": text}
+            self._configuration, self._admins = configuration, admins
+            # So that who asks next is answered by new code. What old workers still have to finish may take longer.
+            end = time.monotonic() + _OLD_END
+            for process in old:
+                process.ended.wait(max(0.0, end - time.monotonic()))
+            text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
+            _logger.info("%s", text)
+            self._manager.ready(self._status())
+            return {"ok": True, "text": text}
+
+    def _load(self) -> config.Configuration:
+        configuration, problems = config.load(self._options)
+        problems.raise_any()
+        if configuration.workers == 0:
+            raise ConfigError("workers: this server has a supervisor; 0 workers want a start without it")
+        return configuration
+
+    def _addresses_of(self, configuration: config.Configuration) -> list[dict[str, Any]]:
+        """Where to listen; where nothing is said that is what it was from the start."""
+        return config.addresses(configuration.listen, self._handed_over) or self._by_itself
+
+    def _on_hangup(self) -> None:
+        # One that is under way, and one after it that sees what has changed meanwhile: more would do the same again.
+        if self._hangups.acquire(blocking=False):
+
+            def reload() -> None:
+                try:
+                    self._reload("SIGHUP")
+                finally:
+                    self._hangups.release()
+
+            self._on_thread("reload", reload)
+
+    def _upgrade(self) -> None:
+        """Another process of this program goes on, with the same sockets: for a new version of portico itself."""
+        with self._reloading:
+            if self._state != "running":
+                return
+            assert self._workers is not None
+            _systemd.hand_on(self._handed_over)
+            os.environ[_PORT_BY_ITSELF] = str(self._by_itself[0]["port"])
+            try:
+                pid = self._workers.upgrade(self._configuration.grace)
+            except Error as error:
+                _logger.error("not upgraded, what ran goes on: %s", error)
+                return
+            self._manager.main_pid(pid)
+            self._state = "closing"
+            self._workers._closed.wait()
+            self._events.put(self._on_closed)
+
+    def _tell(self) -> Answer:
+        text = self._status() if self._state == "running" else self._state
+        return {"ok": True, "pid": os.getpid(), "text": text}
+
+    # ---- development
+
+    def _watch(self) -> None:
+        """Reloads when a file has changed."""
+        files = _watching.Files(self._configuration.app_dir, self._other_files)
+        while self._state != "ended":
+            time.sleep(_watching.LOOK)
+            changed = set(files.changed())
+            if not changed:
+                continue
+            while True:
+                time.sleep(_watching.QUIET)
+                if not (more := files.changed()):
+                    break
+                changed.update(more)
+            names = ", ".join(os.path.relpath(name) for name in sorted(changed)[:_NAMED])
+            named = f"{names} and {len(changed) - _NAMED} more" if len(changed) > _NAMED else names
+            if self._state == "failed":
+                self._events.put(self._start_again)
+            else:
+                self._reload(f"changed: {named}")
+
+    def _other_files(self) -> list[Path]:
+        return [self._options.file] if self._options.file is not None else []
+
+    def _start_again(self) -> None:
+        try:
+            configuration = self._load()
+            addresses = self._addresses_of(configuration)
+        except ConfigError as error:
+            self._fail(error)
+            return
+        self._configuration, self._state = configuration, "starting"
+        self._start(addresses, or_any_port=addresses is self._by_itself)
+
+    # ---- who may tell it
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
+            self._events.put(functools.partial(self._on_signal, number))
+
+        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        before = {number: signal.signal(number, on_signal) for number in taken}
+        try:
+            yield
+        finally:
+            for number, previous in before.items():
+                signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._on_hangup()
+        elif number == signal.SIGUSR1:
+            self._pass_on(number)
+        elif number == signal.SIGUSR2:
+            self._on_thread("upgrade", self._upgrade)
+        else:
+            self._end(0.0 if self._state == "closing" else self._configuration.grace)
+
+    def _pass_on(self, number: int) -> None:
+        """To the workers, which reopen their log files."""
+        for pid in self._workers.pids if self._workers is not None else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _be_found(self) -> None:
+        """Makes the socket for `portico reload` and the file with the number of the process, until the end."""
+        path = self._configuration.control
+        commands = {"reload": lambda: self._reload("portico reload"), "status": self._tell}
+        try:
+            self._closing.callback(Control(path, commands, self._succeeds).close)
+        except ConfigError as error:
+            if path is not None:
+                raise
+            # As in a container whose file system cannot be written; SIGHUP is left.
+            _logger.warning("%s", error)
+        if (path := self._configuration.pid_file) is not None:
+            try:
+                path.write_text(f"{os.getpid()}\n")
+            except OSError as error:
+                raise ConfigError(f"pid_file: cannot write {path}: {error.strerror}") from error
+            self._closing.callback(_remove_pid_file, path)
+
+    @staticmethod
+    def _on_thread(name: str, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
+
+
+def _remove_pid_file(path: Path) -> None:
+    """Not that of a successor."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(path.read_text()) == os.getpid():
+            path.unlink()
+
+
+def _told(error: WorkerError) -> str:
+    """What a worker had to say; it comes after a line that says which one it was."""
+    first, _, rest = str(error).partition("\n")
+    return rest or first

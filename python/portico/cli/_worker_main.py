@@ -1,0 +1,81 @@
+"""What each worker process of `portico run` does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+
+from portico import _logs, config
+from portico._errors import ClosedError, ConfigError
+from portico._server import Server
+from portico._worker import RAISED, Worker
+
+from ._exits import Exit
+from ._words import what
+
+
+def main(worker: Worker, options: config.Options, admins: int) -> None:
+    """The last `admins` of the addresses are those of the admin listeners, one for each worker.
+
+    Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
+    supervisor as it is, without the way that it took through portico."""
+    # Until `serve_forever` takes it, to reopen logs: it would end the process. Not SIG_IGN, which programs that the
+    # handlers start would inherit.
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        configuration, problems = config.load(options)
+        with contextlib.ExitStack() as closing:
+            listens_tls = any(keywords.get("tls", True) for keywords in worker._listen)
+            admin = _take_admin(worker, admins)
+            server = prepare(configuration, problems, closing, listens_tls)
+            if admin is not None and configuration.admin is not None:
+                config.listen_admin(server, configuration, admin)
+            worker.listen(server)
+            server.serve_forever(configuration.grace)
+    except ConfigError as error:
+        worker._tell(RAISED, str(error))
+        sys.exit(Exit.MISTAKE)
+    except ClosedError:
+        raise  # the end came between two lines
+    except Exception as error:
+        # As a lifespan that fails: the program's own lines are to blame.
+        worker._tell(RAISED, f"starting {what(configuration)} failed\n{config.told(error)}")
+        sys.exit(Exit.MISTAKE)
+
+
+def _take_admin(worker: Worker, admins: int) -> int | None:
+    """This worker's own; nobody else's is kept open."""
+    if not admins:
+        return None
+    theirs = [keywords["fd"] for keywords in worker._listen[-admins:]]
+    del worker._listen[-admins:]
+    for number, fd in enumerate(theirs):
+        if number != worker.number:
+            os.close(fd)
+    return theirs[worker.number] if worker.number < admins else None
+
+
+def prepare(
+    configuration: config.Configuration,
+    problems: config.Problems,
+    closing: contextlib.ExitStack,
+    listens_tls: bool,
+) -> Server:
+    """A server with everything but listeners. Raises `ConfigError` with everything that is wrong."""
+    problems.raise_any()
+    _logs.to_stderr(configuration.log_level)
+    server = config.build(configuration, problems, closing)
+    problems.raise_any()
+    assert server is not None
+    if listens_tls and not configuration.hosts:
+        try:
+            made = config.own_certificate()
+        except ConfigError as error:
+            raise ConfigError(
+                f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
+                "portico.toml, or listen in the clear by http://"
+            ) from error
+        config.add_host(server, "default", {"cert": made.cert, "key": made.key})
+    return server

@@ -1,0 +1,186 @@
+"""From a `Configuration` to a server that has everything but listeners."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import _authority, _certs
+from .._errors import ConfigError
+from .._files import StaticFiles
+from .._router import Router
+from .._server import Server
+from .._trace import print_trace
+from ..sessions import Sessions
+from . import _program
+from ._load import Configuration
+from ._nodes import Problems
+
+# In the certificate that is made where none is given.
+_NAMES = ("localhost", "127.0.0.1", "::1")
+_MAX_SECRET_BYTES = 65_536
+
+
+def build(configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> Server | None:
+    """A server with its handlers and hosts; None where something is wrong, all of which `problems` then has.
+
+    `closing` ends it, and what of its handlers has to be ended."""
+    _program.add_to_path(configuration.app_dir)
+    handlers = _Handlers(configuration, problems, closing)
+    default = handlers.get(configuration.handler, ("handler",))
+    if configuration.handler is None and not any(host.get("handler") for _, host in configuration.hosts):
+        problems.add(
+            configuration.root,
+            ("",),
+            "there is no handler: type module:name, or write `handler` into portico.toml",
+        )
+    for name in configuration.handlers:
+        handlers.get(name, ("handlers", name))  # also those that nothing refers to
+    # Those that are wrong are told already, and what else is wrong is to be found too.
+    settings = {} if problems else configuration.settings
+    sessions = _sessions(configuration, problems, closing)
+    try:
+        trace = print_trace if configuration.trace else None
+        server = closing.enter_context(Server(default, config=settings, sessions=sessions, trace=trace))
+    except ConfigError as error:
+        problems.add(configuration.node("handler"), ("handler",), str(error))
+        # So that the hosts are looked at too.
+        server = closing.enter_context(Server())
+    for name, host in configuration.hosts:
+        if "cert" in host or "pfx" in host:  # what has neither was told
+            _add_host(server, configuration, name, host, handlers, problems)
+    return None if problems else server
+
+
+def listen_admin(server: Server, configuration: Configuration, fd: int) -> None:
+    """The admin listener, on a socket that listens. Raises `ConfigError`."""
+    assert configuration.admin is not None
+    file = configuration.admin_token
+    token = None if file is None else _first_line(file).decode(errors="replace")
+    server.listen_admin(fd=fd, tls=configuration.admin.tls, token=token)
+
+
+def own_certificate() -> _certs.Made:
+    """A certificate for this machine alone, kept where the user keeps those of other commands."""
+    folder = _authority.user_folder("serve")
+    return _certs.make(
+        _certs.Wanted(_NAMES, folder, None, folder, days=_certs.DEFAULT_DAYS, force=False, any_name=False)
+    )
+
+
+def add_host(server: Server, name: str, host: Mapping[str, Any], handler: Any = None) -> None:
+    """A context by what `portico.toml` says of a host; the name `default` is every other. Raises `ConfigError`."""
+    keywords = {"watch": True, **host}
+    if secret := keywords.pop("password_file", None):
+        keywords["password"] = _first_line(Path(secret))
+    server.add_context(None if name == "default" else name, handler=handler, **keywords)
+
+
+class _Handlers:
+    """Every handler of a configuration, made once."""
+
+    def __init__(self, configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> None:
+        self._configuration = configuration
+        self._problems = problems
+        self._closing = closing
+        self._made: dict[str, Any] = {}
+        self._being_made: list[str] = []
+
+    def get(self, given: Any, path: tuple[str, ...]) -> Any:
+        """The handler that `module:name`, a name or a table says; None where there is none or it is wrong."""
+        if given is None:
+            return None
+        if isinstance(given, Mapping):
+            return self._make(given, path)
+        if ":" in given:
+            return self._make({"call": given}, path)
+        if given in self._being_made:
+            around = " in ".join([*self._being_made, given])
+            self._problems.add(self._configuration.node(*path), path, f"{around}: a handler is mounted in itself")
+            return None
+        if given not in self._made and given in self._configuration.handlers:
+            self._being_made.append(given)
+            self._made[given] = self._make(self._configuration.handlers[given], ("handlers", given))
+            self._being_made.pop()
+        return self._made.get(given)
+
+    def _make(self, table: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+        try:
+            if "call" in table:
+                return _program.load(table["call"], table.get("kind", "auto"), table.get("factory", False))
+            if "files" in table:
+                options = ("index", "listing", "dotfiles", "precompressed", "cache_control")
+                return StaticFiles(table["files"], **{name: table[name] for name in options if name in table})
+            if "pages" in table:
+                from ..pages import Pages
+
+                pages = Pages(table["pages"])
+                self._closing.callback(pages.close)
+                return pages
+        except ConfigError as error:
+            key = next(key for key in ("call", "files", "pages") if key in table)
+            node = self._configuration.node(*path)
+            # A handler may be a text alone, or be typed, without a table around.
+            at = (*path, key) if isinstance(node.value, dict) and node.line else path
+            self._problems.add(self._configuration.node(*at), at, f"{at[-1]}: {error}" if key != "call" else str(error))
+            return None
+        return self._router(table.get("mounts", {}), path)
+
+    def _router(self, mounts: Mapping[str, Any], path: tuple[str, ...]) -> Router | None:
+        router = Router()
+        for prefix, given in mounts.items():
+            way = (*path, "mounts", prefix)
+            handler = self.get(given, way)
+            try:
+                if handler is not None:
+                    router.mount(prefix, handler)
+            except ConfigError as error:
+                self._problems.add(self._configuration.node(*way), way, str(error))
+        return router
+
+
+def _add_host(
+    server: Server,
+    configuration: Configuration,
+    name: str,
+    host: Mapping[str, Any],
+    handlers: _Handlers,
+    problems: Problems,
+) -> None:
+    path = ("hosts", name, "")
+    own = {**host}
+    handler = handlers.get(own.pop("handler", None), ("hosts", name, "handler"))
+    try:
+        add_host(server, name, own, handler)
+    except ConfigError as error:
+        problems.add(configuration.node("hosts", name), path, str(error))
+
+
+def _sessions(configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> Sessions | None:
+    if configuration.sessions is None:
+        return None
+    keywords = dict(configuration.sessions)
+    node = configuration.node("sessions")
+    try:
+        if secret := keywords.pop("secret_file", None):
+            keywords["secret"] = [line for line in _read(secret).splitlines() if line]
+        return closing.enter_context(Sessions(**keywords))
+    except ConfigError as error:
+        problems.add(node, ("sessions", ""), str(error).removeprefix("sessions: "))
+        return None
+
+
+def _first_line(path: Path) -> bytes:
+    lines = _read(path).splitlines()
+    return lines[0] if lines else b""
+
+
+def _read(path: Path) -> bytes:
+    """A file with a secret. Raises `ConfigError`."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_SECRET_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error

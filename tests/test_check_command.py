@@ -1,0 +1,144 @@
+"""`portico check`: everything that is wrong at once, and what holds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from programs import Program
+from running import APP, write
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Runs the command in a folder with `app.py`; its exit code and what it says."""
+    (tmp_path / "app.py").write_text(APP)
+
+    def check(text, *arguments, **environment):
+        if text is not None:
+            write(tmp_path / "portico.toml", text)
+        start = f"import os, sys; os.chdir({str(tmp_path)!r}); from portico.cli import main; sys.exit(main())"
+        program = Program("-c", start, "check", *arguments, HOME=str(tmp_path / "home"), **environment)
+        try:
+            return program.end(), program.output
+        finally:
+            program.close()
+
+    return check
+
+
+@pytest.fixture
+def certificate(tmp_path, issue):
+    cert, key = issue("a.test").values()
+    (tmp_path / "a.crt").write_bytes(cert)
+    (tmp_path / "a.key").write_bytes(key)
+    other = issue("b.test")
+    (tmp_path / "b.key").write_bytes(other["key"])
+
+
+GOOD = """
+handler = "app:hello"
+workers = 3
+[hosts."a.test"]
+cert = "a.crt"
+key = "a.key"
+handler = "app:wsgi_app"
+[settings]
+max_headers = 50
+"""
+
+
+def test_what_is_good_is_said_with_its_certificates(check, certificate):
+    code, told = check(GOOD)
+    assert code == 0
+    assert told.startswith("portico.toml is good: app:hello\n")
+    assert re.search(r"a\.test: .*, \d+ days left", told)
+
+
+def test_nothing_is_listened_to(check, certificate):
+    """Not even where that would fail: 192.0.2.1 is nobody's."""
+    code, told = check(GOOD, "--listen", "192.0.2.1:443")
+    assert code == 0, told
+
+
+def test_everything_that_is_wrong_is_said(check, certificate):
+    code, told = check(
+        """
+        handler = "app:nothing"
+        workers = -1
+        [hosts."a.test"]
+        cert = "a.crt"
+        key = "b.key"
+        [hosts."b.test"]
+        cert = "missing.crt"
+        [hosts."c.test"]
+        cert = "a.crt"
+        key = "a.key"
+        handler = "missing:app"
+        [handlers.files]
+        files = "nowhere"
+        [handlers.loop.mounts]
+        "/" = "loop"
+        [settings]
+        max_headers = 0
+        """
+    )
+    assert code == 1
+    lines = told.splitlines()
+    found = {int(match[1]) for line in lines if (match := re.match(r"portico\.toml:(\d+): ", line))}
+    assert found == {2, 3, 4, 7, 12, 14, 16, 18}
+    for words in [
+        "app has no nothing",
+        "a.key" if "a.key" in told else "b.key",
+        "missing.crt: cannot read it",
+        "there is no module missing",
+        "nowhere",
+        "a handler is mounted in itself",
+        "max_headers: expected a whole number",
+    ]:
+        assert words in told
+    assert lines[-1] == "portico check: 8 things to mend"
+
+
+def test_a_program_that_fails_is_told_by_its_own_lines(check, tmp_path):
+    (tmp_path / "broken.py").write_text("def app(request):\n    pass\n\n1 / 0\n")
+    code, told = check('handler = "broken:app"')
+    assert code == 1
+    assert "portico.toml:1: handler 'broken:app': importing broken failed" in told
+    assert 'broken.py", line 4' in told
+    assert "ZeroDivisionError" in told
+    assert told.splitlines()[-1] == "portico check: 1 thing to mend"
+
+
+def test_flags_and_the_environment_count(check, certificate):
+    assert check(GOOD, "--workers", "x")[0] == 1
+    code, told = check(GOOD, PORTICO_MAX_HEADERS="0")
+    assert code == 1
+    assert told.startswith("PORTICO_MAX_HEADERS: [settings] max_headers: expected")
+
+
+def test_a_file_that_is_not_there(check):
+    code, told = check(None, "none.toml")
+    assert (code, told) == (1, "portico check: cannot read none.toml: No such file or directory\n")
+
+
+def test_what_holds_and_where_it_was_said(check, certificate, tmp_path):
+    code, told = check(GOOD, "--print", "--set", "threads=[1, 2]", PORTICO_GRACE="5")
+    assert code == 0, told
+    rows = dict(re.findall(r"^(\w+) = .*?  +# (.*)$", told, re.MULTILINE))
+    assert rows["workers"] == "portico.toml:3"
+    assert rows["grace"] == "PORTICO_GRACE"
+    assert rows["threads"] == "--set"
+    assert rows["max_headers"] == "portico.toml:9"
+    assert rows["header_timeout"] == "default"
+    assert '[hosts."a.test"]' in told
+
+
+def test_what_is_printed_can_be_run_again(check, certificate):
+    code, told = check(GOOD, "--print")
+    assert code == 0
+    code, again = check(told, "--print")
+    assert code == 0, again
+    strip = lambda text: [line.split("  #")[0].rstrip() for line in text.splitlines() if line[:1] != "#"]  # noqa: E731
+    assert strip(again) == strip(told)

@@ -1,0 +1,342 @@
+"""`portico run`: what it takes, what it says, how many processes it makes, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from clients import Wire, refuses, request, trusting, wait_until
+from portico import cli
+from programs import lives
+from running import APP, Running, write
+
+CLEAR = ("--listen", "http://127.0.0.1:0")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Starts the command; nothing of it is left."""
+    started = []
+
+    def run(*arguments, **environment):
+        started.append(Running(tmp_path, *arguments, **environment))
+        return started[-1]
+
+    yield run
+    for running in started:
+        running.close()
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """What the command says where it does not come to serve, and how it ends."""
+
+    def refused(*arguments, code=1):
+        running = Running(tmp_path, *arguments)
+        try:
+            assert running.end() == code, running.output
+            return running.output
+        finally:
+            running.close()
+
+    return refused
+
+
+def ask(port, path="/x", **more):
+    return request(port, "GET", path, **more).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["app:hello"], "hello /x"),
+        (["app:make()"], "hello /x"),
+        (["app:make", "--factory"], "hello /x"),
+        (["app:Nested.inner"], "hello /x"),
+        (["app:asgi_app"], "asgi /x"),
+        (["app:asgi_app", "--asgi"], "asgi /x"),
+        (["app:wsgi_app"], "wsgi /x"),
+        (["app:wsgi_app", "--wsgi"], "wsgi /x"),
+        (["app:lambda_app"], "lambda /x"),
+    ],
+)
+def test_what_it_serves(run, arguments, answer):
+    (port,) = run(*arguments, *CLEAR).ready()
+    assert ask(port) == answer
+
+
+def test_a_router_is_served(run):
+    (port,) = run("app:router", *CLEAR).ready()
+    assert ask(port, "/routed") == "hello /routed"
+    assert request(port, "GET", "/x").status == 404
+
+
+@pytest.mark.parametrize("framework", ["flask", "starlette", "fastapi"])
+def test_applications_of_frameworks_are_known_by_themselves(run, tmp_path, framework):
+    pytest.importorskip(framework)
+    text = {
+        "flask": "from flask import Flask\napp = Flask('app')\n@app.get('/x')\ndef x():\n    return 'flask'\n",
+        "starlette": "from starlette.applications import Starlette\nfrom starlette.responses import PlainTextResponse\n"
+        "from starlette.routing import Route\napp = Starlette(routes=[Route('/x', lambda request: PlainTextResponse('starlette'))])\n",
+        "fastapi": "from fastapi import FastAPI\nfrom fastapi.responses import PlainTextResponse\napp = FastAPI()\n"
+        "@app.get('/x', response_class=PlainTextResponse)\ndef x():\n    return 'fastapi'\n",
+    }
+    (tmp_path / "web.py").write_text(text[framework])
+    (port,) = run("web:app", *CLEAR).ready()
+    assert ask(port) == framework
+
+
+def test_modules_are_found_in_app_dir(run, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "there.py").write_text(APP)
+    (port,) = run("there:hello", "--app-dir", "deep", *CLEAR).ready()
+    assert ask(port) == "hello /x"
+
+
+def test_a_certificate_for_this_machine_is_made(run, tmp_path):
+    running = run("app:hello", "--listen", "0")
+    (port,) = running.ready()
+    found = re.search(r"--cacert (\S+)", running.curls()[0])
+    assert ask(port, host="localhost", context=trusting(Path(found[1]).read_bytes())) == "hello /x"
+
+
+def test_hosts_of_ones_own_with_pem_and_pfx(run, tmp_path, issue, ca_pem):
+    import subprocess
+
+    for name in ("a.test", "b.test"):
+        cert, key = issue(name).values()
+        (tmp_path / f"{name}.crt").write_bytes(cert)
+        (tmp_path / f"{name}.key").write_bytes(key)
+    (tmp_path / "password").write_text("secret\n")
+    options = "-in b.test.crt -inkey b.test.key -out b.pfx -passout pass:secret"
+    subprocess.run(["openssl", "pkcs12", "-export", *options.split()], cwd=tmp_path, check=True, timeout=60)
+    hosts = ("--host", "a.test=a.test.crt,a.test.key", "--host", "b.test=b.pfx,password")
+    running = run("app:hello", *hosts, "--listen", "0", "--listen", "http://localhost:0")
+    ports = running.ready()
+    assert re.findall(r"https://(.*):", running.output) == ["a.test", "b.test"]
+    context = trusting(ca_pem)
+    for name in ("a.test", "b.test"):
+        assert ask(ports[0], host=name, context=context) == "hello /x"
+    assert ask(ports[-1]) == "hello /x"
+
+
+def test_settings_are_those_of_the_server(run):
+    (port,) = run("app:hello", "--set", "max_header_bytes=1024", "--set", "compression=none", *CLEAR).ready()
+    assert request(port, "GET", "/x", headers={"long": "x" * 2000}).status == 431
+
+
+# ---- processes
+
+
+def test_one_worker_by_default_and_several_when_asked_for(run):
+    (port,) = run("app:pid", *CLEAR).ready()
+    assert len({ask(port) for _ in range(10)}) == 1
+    running = run("app:pid", "--workers", "3", *CLEAR)
+    (port,) = running.ready()
+    pids = set()
+    wait_until(lambda: len(pids.add(ask(port)) or pids) == 3, "three processes to have answered")
+    assert str(running.process.pid) not in pids
+    assert running.signal(signal.SIGTERM).end() == 0
+    assert not any(lives(int(pid)) for pid in pids)
+
+
+def test_a_worker_that_dies_is_replaced(run):
+    running = run("app:pid", *CLEAR)
+    (port,) = running.ready()
+    first = ask(port)
+    os.kill(int(first), signal.SIGKILL)
+    running.wait_for(r"was killed by SIGKILL; it is replaced")
+    running.wait_for(r"worker 0 .* listens")
+    assert ask(port) != first
+
+
+def test_no_worker_serves_in_this_process(run):
+    running = run("app:pid", "--workers", "0", *CLEAR)
+    (port,) = running.ready()
+    assert ask(port) == str(running.process.pid)
+    assert running.signal().end() == 0
+    assert running.printed[-1] == "Stopped. Answered 1 request.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_in_flight_is_finished_at_the_end(run, number):
+    running = run("app:slow", *CLEAR)
+    (port,) = running.ready()
+    with Wire(port).send("GET /?1 HTTP/1.1\r\nHost: h\r\n\r\n") as wire:
+        wire.send("")
+        wait_until(lambda: _in_flight(port), "the request to be there")
+        running.signal(number)
+        assert wire.read().text == "slow"
+    assert running.end() == 0
+
+
+def _in_flight(port):
+    # Whether the server has taken the connection's bytes: the kernel has none left for it.
+    from pathlib import Path
+
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    mine = [line.split() for line in lines if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01"]
+    return bool(mine) and all(line[4].endswith(":00000000") for line in mine)
+
+
+def test_a_second_signal_drops_it(run):
+    running = run("app:slow", *CLEAR)
+    (port,) = running.ready()
+    with Wire(port).send("GET /?60 HTTP/1.1\r\nHost: h\r\n\r\n") as wire:
+        wait_until(lambda: _in_flight(port), "the request to be there")
+        running.signal()
+        wait_until(lambda: refuses(port), "the port to be free")
+        running.signal()
+        wire.cut()
+    assert running.process.wait(30) == 0
+
+
+def test_a_signal_while_it_starts_ends_it(run, tmp_path):
+    (tmp_path / "late.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    running = run("late:app", *CLEAR)
+    wait_until(lambda: (tmp_path / "begun").exists(), "the worker to import")
+    assert running.signal(signal.SIGTERM).end() == 0
+
+
+# ---- what is wrong is said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["app:make"], "takes no arguments: if it makes the handler, type app:make()"),
+        (["app:Nested"], "is a class, not a handler"),
+        (["app:ambiguous"], "takes any number of arguments: say which it is by --asgi, --wsgi or --lambda"),
+        (["app:nothing"], "app has no nothing; it has hello, pid"),
+        (["app"], "which one of app? it has hello, pid"),
+        (["app.py:hello"], "a module is written as it is imported: app:"),
+        (["missing:hello"], "there is no module missing in"),
+        (["app:hello", "--listen", "99999"], "--listen '99999': '99999' is not a port from 0 to 65535"),
+        (["app:hello", "--listen", "::1:80"], "an IPv6 address stands in brackets"),
+        (["app:hello", "--set", "max_header=3"], "unknown key `max_header`: did you mean `max_headers`?"),
+        (["app:hello", "--set", "max_headers=0"], "expected a whole number of headers from 1 to 10000, not 0"),
+        (["app:hello", "--set", "max_headers"], "--set 'max_headers' is not NAME=VALUE"),
+        (["app:hello", "--workers", "many"], '--workers: workers: expected a whole number from 0 to 1000, not "many"'),
+        (["app:hello", "--host", "a.test=none.crt"], '--host: [hosts."a.test"] certificate file none.crt: cannot read'),
+        (["app:hello", "--config", "none.toml"], "cannot read none.toml: No such file"),
+        (["--asgi"], "--asgi says what MODULE:NAME is, which is missing"),
+        ([], "there is no handler: type module:name"),
+    ],
+)  # fmt: skip
+def test_what_can_be_mended_is_said_in_a_line(refused, arguments, words):
+    output = refused(*arguments)
+    assert output.startswith("portico run: ")
+    assert words in output
+    assert output.count("\n") == 1
+
+
+def test_all_that_is_wrong_is_said(refused):
+    output = refused("app:hello", "--workers", "many", "--set", "max_headers=0", "--grace", "-1")
+    assert output.count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def app(request)\n    pass\n", ["broken.py", "line 1", "SyntaxError: expected ':'"]),
+        (
+            "def inner():\n    return 1 / 0\n\ninner()\n",
+            ["line 4, in <module>", "line 2, in inner", "ZeroDivisionError"],
+        ),
+        ("import nothing_of_this_name\n", ["line 1, in <module>", "No module named 'nothing_of_this_name'"]),
+    ],
+)
+def test_a_program_that_fails_is_told_by_its_own_lines(tmp_path, text, words):
+    write(tmp_path / "broken.py", text)
+    running = Running(tmp_path, "broken:app")
+    try:
+        assert running.process.wait(60) == 1
+        with pytest.raises(AssertionError, match="never printed"):
+            running.wait_for("no such line")
+        for word in ["handler 'broken:app': importing broken failed", *words]:
+            assert word in running.output
+        assert "/portico/" not in running.output, "nothing of portico's own"
+    finally:
+        running.close()
+
+
+def test_a_port_that_is_taken_is_told_with_advice(refused):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        output = refused("app:hello", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", code=3)
+    assert "Address already in use; another program has it" in output
+
+
+def test_without_an_address_any_port_will_do(run):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 8443))
+            taken.listen()
+        except OSError:
+            pass  # Another program of this machine has it, which is as good.
+        running = run("app:hello")
+        (port,) = running.ready()
+        assert port != 8443
+        assert f"Port 8443 is taken, so this is port {port}." in running.output
+
+
+def test_help_is_worth_reading(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["run", "--help"])
+    told = capsys.readouterr().out
+    for part in ("examples:\n  portico run app:hello\n", "--workers N", "--set NAME=VALUE", "SIGHUP", "portico.toml"):
+        assert part in told
+
+
+# ---- seen from outside
+
+
+def test_each_worker_has_an_admin_listener(run):
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        first = one.getsockname()[1]
+    running = run("app:pid", "--workers", "2", "--admin", str(first), *CLEAR)
+    ports = running.ready()
+    assert (
+        f"Metrics, probes and the dashboard: http://127.0.0.1:{first}/ http://127.0.0.1:{first + 1}/" in running.output
+    )
+    for port in (first, first + 1):
+        assert request(port, "GET", "/probe/readiness").status == 200
+        assert "portico_" in request(port, "GET", "/metrics").text
+    running.signal(signal.SIGHUP)
+    running.wait_for("portico.run: reloaded in")
+    assert request(first, "GET", "/probe/readiness").status == 200
+    assert ask(ports[0]) != str(running.process.pid)
+
+
+def test_an_admin_listener_for_others_wants_a_token(refused, run, tmp_path):
+    output = refused("app:hello", "--admin", "0.0.0.0:0", *CLEAR)
+    assert "token" in output
+    (tmp_path / "token").write_text("a-token-of-24-characters\n")
+    write(tmp_path / "portico.toml", '[admin]\nlisten = "0.0.0.0:0"\ntoken_file = "token"\n')
+    running = run("app:hello", "--config", "portico.toml", *CLEAR)
+    running.ready()
+    port = int(re.search(r"dashboard: http://0\.0\.0\.0:(\d+)/", running.output)[1])
+    assert request(port, "GET", "/metrics").status == 401
+    shown = {"authorization": "Bearer a-token-of-24-characters"}
+    assert request(port, "GET", "/metrics", headers=shown).status == 200
+
+
+def test_a_trace_is_printed(run):
+    running = run("app:hello", "--trace", *CLEAR)
+    (port,) = running.ready()
+    ask(port)
+    running.wait_for("accepted")
+    running.wait_for("closed")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_access_log_is_written(run, tmp_path, workers):
+    running = run("app:hello", "--workers", workers, "--access-log", "access.log", *CLEAR)
+    (port,) = running.ready()
+    ask(port, "/logged")
+    wait_until(lambda: '"GET /logged HTTP/1.1" 200' in (tmp_path / "access.log").read_text(), "the line")
