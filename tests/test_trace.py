@@ -356,7 +356,7 @@ def test_client_that_leaves_in_the_middle_of_a_response(traced):
     served = traced(large, compression=())
     wire = Wire(served.clear, receive_buffer=4096)
     wire.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    served.trace.wait("response")
+    assert wire.file.read1(100), "some of it is sent"
     wire.file.close()
     reset(wire.sock)
     ended = served.trace.wait("request_ended", outcome="aborted")
@@ -456,7 +456,8 @@ def test_websocket(traced, h2_of, kind):
     (begun,) = served.trace.find("websocket_begun")
     assert begun.details == {"subprotocol": "chat", "compression": False}
     served.trace.wait("request_ended", outcome="whole")
-    assert events(served.trace, stream=1) == [
+    # A client that does not end its stream has it reset.
+    assert [event for event in events(served.trace, stream=1) if event != "reset"] == [
         "request",
         "handler_begun",
         "handler_answered",

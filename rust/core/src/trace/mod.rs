@@ -41,6 +41,8 @@ struct Traced {
 struct State {
     /// Requests that have begun and not ended.
     open: Vec<Open>,
+    /// The highest number of any that has begun.
+    latest: u32,
     /// That the connection heeds the server's end was told.
     draining: bool,
     /// Bytes that went either way, where they are a callback's.
@@ -151,8 +153,10 @@ impl State {
         };
         let Some(at) = self.open.iter().position(|open| open.stream == stream) else {
             return match event {
-                // Of one that is refused there may be no head.
-                Event::Request { .. } | Event::Refused { .. } => {
+                // Of one that is refused there may be no head. Of one that has ended the rest of the body may be, which nobody
+                // wants to know.
+                Event::Request { .. } | Event::Refused { .. } if stream > self.latest => {
+                    self.latest = stream;
                     self.open.push(Open { stream, status: None, body: false });
                     true
                 }
@@ -287,6 +291,7 @@ mod tests {
         trace.of(3).tell(ended);
         trace.of(3).tell(ended);
         trace.of(3).tell(|| Event::HandlerAnswered { status: 200, took: 0.0 });
+        trace.of(3).refused(&RequestError::new(crate::error::Refusal::BodyBytes, "too late"));
         drop(opened);
         trace.tell(|| Event::Draining {});
         trace.of(5).tell(asked);
