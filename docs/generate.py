@@ -15,6 +15,7 @@ import inspect
 import json
 import re
 import sys
+import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,27 @@ def statistics() -> str:
     return table(("Key", "What it counts", "By"), rows)
 
 
+# ---- metrics
+
+
+def metrics() -> str:
+    """What `/metrics` shows of a server that has answered one request."""
+    import portico.testing
+
+    with portico.testing.server(lambda request: {"statusCode": 200}) as served:
+        urllib.request.urlopen(served.url, context=served.ssl_context).read()
+        with urllib.request.urlopen(f"{served.server.listen_admin(0).url}/metrics") as response:
+            page = response.read().decode()
+    rows = []
+    for family in re.split(r"^# HELP ", page, flags=re.MULTILINE)[1:]:
+        head, kind, *samples = family.splitlines()
+        name, _, what = head.partition(" ")
+        first = next((labels for sample in samples for labels in re.findall(r"\{(.*)\}", sample)), "")
+        labels = ", ".join(f"`{label}`" for label in re.findall(r'(\w+)="', first) if label != "le")
+        rows.append((f"`{name}`", kind.split()[-1], labels, what))
+    return table(("Name", "Type", "Labels", "What it says"), rows)
+
+
 # ---- command line and portico.toml
 
 
@@ -217,7 +239,19 @@ def files() -> Iterable[tuple[Path, str]]:
 
 MAKERS: dict[str, Callable[[], str]] = {
     maker.__name__: maker
-    for maker in (settings, keys, attributes, connection, helpers, errors, statistics, commands, exits, configuration)
+    for maker in (
+        settings,
+        keys,
+        attributes,
+        connection,
+        helpers,
+        errors,
+        statistics,
+        metrics,
+        commands,
+        exits,
+        configuration,
+    )
 }
 
 

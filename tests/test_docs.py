@@ -66,11 +66,12 @@ def test_every_statistic_and_label_is_documented_and_no_other() -> None:
     with portico.Server(print) as server:
         stats = server.stats()
     assert stats["handlers"]["builtins.print"].keys() >= {"runs", "why"}
-    assert [*(name for name, _ in _core.statistics()), "certificates", "handlers"] == list(stats)
+    assert [*(name for name, _ in _core.statistics()), "latencies", "certificates", "handlers"] == list(stats)
     of_a_handler = {"runs", "why", "promoted", "demoted", "slow_paths"}
     of_a_certificate = {"host", "subject", "not_after"}
-    known = {*stats, *stats["connections_closed"], *of_a_handler, *of_a_certificate}
-    assert first_column("statistics.md") | {"certificates", "handlers"} == known
+    of_a_latency = {"host", "route", "method", "status", "count", "seconds", "buckets"}
+    known = {*stats, *stats["connections_closed"], *of_a_handler, *of_a_certificate, *of_a_latency}
+    assert first_column("statistics.md") | {"latencies", "certificates", "handlers"} == known
 
 
 def test_every_error_and_reason_is_documented_and_no_other() -> None:

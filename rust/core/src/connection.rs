@@ -259,7 +259,7 @@ pub(crate) async fn run(
     ended.why = match streams {
         // Boxed, so that connections for HTTP need no room for it.
         Some(streams) => Box::pin(raw::serve(stream, connection, streams)).await,
-        None => serve(stream, connection, by_alpn, &mut within).await,
+        None => serve(stream, connection, by_alpn, within).await,
     };
 }
 
@@ -277,7 +277,7 @@ impl Drop for Ended {
     }
 }
 
-async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, within: &mut Within) -> Close {
+async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, mut within: Within) -> Close {
     let config = &connection.service.config;
     if by_alpn {
         within.now(State::Http2);
@@ -313,7 +313,7 @@ async fn serve(mut stream: Stream, connection: Arc<Connection>, by_alpn: bool, w
         // Not a byte of HTTP/2, and nothing else is spoken.
         return if read.is_empty() { Close::Client } else { Close::Refused };
     }
-    h1::serve::serve(stream, connection, read, opened).await
+    h1::serve::serve(stream, connection, within, read, opened).await
 }
 
 /// How an HTTP/2 client begins (RFC 9113 section 3.4).

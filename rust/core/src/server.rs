@@ -76,9 +76,9 @@ pub(crate) struct Service {
     /// Whether there was ever one.
     pub(crate) has_listened: AtomicBool,
     pub(crate) pulse: Pulse,
-    access_log: Option<AccessLog>,
     /// Where headers of proxies are believed.
     pub(crate) forwarding: Option<Arc<Forwarding>>,
+    access_log: Option<AccessLog>,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::RETRY_AFTER;
-use portico_core::dispatch::{Streams, handler_begins};
+use portico_core::dispatch::{Runs, Streams, handler_begins};
 use portico_core::http::Response;
 use portico_core::http::form::Limits;
 use portico_core::{Handler, Pool, Reply};
@@ -215,7 +215,7 @@ impl Call {
 
     pub(crate) fn run(mut self) {
         if !self.reply.is_abandoned() {
-            self.reply.called(portico_core::dispatch::Runs::Threads);
+            self.reply.called(Runs::StreamThreads);
             self.function.call(self.request, self.reply);
         }
     }

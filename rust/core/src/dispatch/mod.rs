@@ -32,7 +32,7 @@ use crate::error::{Refusal, RequestError};
 use crate::event_loops::EventLoop;
 use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
-use crate::metrics::{Metrics, RUNS};
+use crate::metrics::Metrics;
 use crate::record::Record;
 use crate::trace::{self, Trace};
 
@@ -105,8 +105,25 @@ pub enum Runs {
     Inline,
     /// On a thread of a pool.
     Threads,
+    /// On a thread of those for what takes as long as its client.
+    StreamThreads,
     /// On an event loop of another kind.
     Asyncio,
+}
+
+impl Runs {
+    /// Each of them, in the order in which they are counted.
+    pub(crate) const ALL: [Runs; 4] = [Runs::Inline, Runs::Threads, Runs::StreamThreads, Runs::Asyncio];
+
+    /// The word for it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Runs::Inline => "inline",
+            Runs::Threads => "threads",
+            Runs::StreamThreads => "stream_threads",
+            Runs::Asyncio => "asyncio",
+        }
+    }
 }
 
 /// Something to be done on a thread of a [`Pool`].
@@ -224,7 +241,7 @@ impl Reply {
     /// language, count nowhere.
     pub fn called(&mut self, runs: Runs) {
         self.metrics.called(runs);
-        self.call.iter_mut().for_each(|call| call.begins(RUNS[runs as usize]));
+        self.call.iter_mut().for_each(|call| call.begins(runs.label()));
     }
 
     /// Sends the answer. A client that has left meanwhile does not get it.

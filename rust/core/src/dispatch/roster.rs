@@ -31,11 +31,12 @@ pub struct Told {
 impl Placing {
     /// Where that is just now, and why.
     pub fn tell(&self) -> Told {
-        let set = |runs, reason: &str| Told { runs, reason: reason.into(), moves: (0, 0), long_paths: Vec::new() };
         match self {
-            Placing::Set(Runs::Inline) => set("inline", "as dispatch says"),
-            Placing::Set(Runs::Threads) => set("threads", "as dispatch says"),
-            Placing::Set(Runs::Asyncio) => set("asyncio", "it is async, or as dispatch says"),
+            Placing::Set(runs) => {
+                let reason =
+                    if *runs == Runs::Asyncio { "it is async, or as dispatch says" } else { "as dispatch says" };
+                Told { runs: runs.label(), reason: reason.into(), moves: (0, 0), long_paths: Vec::new() }
+            }
             Placing::Auto(judge) => {
                 let is_inline = judge.is_inline();
                 let long_paths = if is_inline { judge.long_paths() } else { Vec::new() };

@@ -3,8 +3,8 @@
 use super::labels::{CLOSES, HANDSHAKE_FAILURES, OUTCOMES, STATES, TURNED};
 use super::served::{Histogram, Labels};
 use super::shards::{Counter, Gauge};
-use super::{CLASSES, Counters, Metrics, RUNS, TLS_VERSIONS, VERSIONS};
-use crate::dispatch::PoolLook;
+use super::{CLASSES, Counters, Metrics, TLS_VERSIONS, VERSIONS};
+use crate::dispatch::{PoolLook, Runs};
 use crate::error::Refusal;
 use crate::record::Outcome;
 
@@ -144,6 +144,11 @@ impl Metrics {
                 "TLS handshakes that failed, by why",
                 |c| &c.handshake_failures,
             ),
+            self.total(
+                "access_log_dropped",
+                "lines of the access log that could not be written in time, and were dropped",
+                |c| &c.access_log_dropped,
+            ),
         ]
     }
 
@@ -185,7 +190,7 @@ impl Metrics {
             ),
             self.by(
                 "runs",
-                RUNS,
+                Runs::ALL.map(Runs::label),
                 "handler_calls",
                 "calls of handlers, by where they run; what the core answers itself is none",
                 |c| &c.calls,
@@ -208,11 +213,6 @@ impl Metrics {
             self.total("websocket_messages_sent", "messages that were given to WebSockets to send", |c| {
                 &c.websocket_messages_sent
             }),
-            self.total(
-                "access_log_dropped",
-                "lines of the access log that could not be written in time, and were dropped",
-                |c| &c.access_log_dropped,
-            ),
         ]
     }
 

@@ -30,8 +30,6 @@ use shards::{Counter, Gauge, Shards};
 
 const VERSIONS: [(&str, Version); 3] = [("1.0", Version::HTTP_10), ("1.1", Version::HTTP_11), ("2", Version::HTTP_2)];
 const TLS_VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
-/// In the order of [`Runs`].
-pub(crate) const RUNS: [&str; 3] = ["inline", "threads", "asyncio"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What one server counts.
@@ -73,7 +71,7 @@ pub(crate) struct Counters {
     ended: [Counter; OUTCOMES.len()],
     bytes_received: Counter,
     bytes_sent: Counter,
-    calls: [Counter; RUNS.len()],
+    calls: [Counter; Runs::ALL.len()],
     pub(crate) handler_failures: Counter,
     pub(crate) loop_takeovers: Counter,
     pub(crate) websockets: Counter,
@@ -124,6 +122,7 @@ pub(crate) struct Within {
 }
 
 impl Within {
+    /// From here on it is about that.
     pub(crate) fn now(&mut self, state: State) {
         self.metrics.states[self.state as usize].remove();
         self.metrics.states[state as usize].add();
@@ -134,16 +133,6 @@ impl Within {
 impl Drop for Within {
     fn drop(&mut self) {
         self.metrics.states[self.state as usize].remove();
-    }
-}
-
-/// An HTTP/1 connection that waits for a request, until dropped.
-pub(crate) struct Waits<'a>(&'a Counters);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.states[State::Http1Idle as usize].remove();
-        self.0.states[State::Http1 as usize].add();
     }
 }
 
@@ -185,13 +174,6 @@ impl Counters {
         if info.resumed {
             self.handshakes_resumed.add();
         }
-    }
-
-    /// Has an HTTP/1 connection wait for a request, on its event loop's thread.
-    pub(crate) fn waits(&self) -> Waits<'_> {
-        self.states[State::Http1 as usize].remove();
-        self.states[State::Http1Idle as usize].add();
-        Waits(self)
     }
 
     /// Counts a call of a handler.

@@ -23,7 +23,7 @@ use crate::http::body::{Broken, Collected, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::pace::Pace;
 use crate::http::{Body, Pieces, Request, Response};
-use crate::metrics::Close;
+use crate::metrics::{Close, State, Within};
 use crate::record::{Outcome as End, Record};
 use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
@@ -43,7 +43,13 @@ const DRAIN: u64 = 128 * 1024;
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves a connection to its end. `read` was read already; `opened` is when the wait for a request began.
-pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: BytesMut, opened: Instant) -> Close {
+pub(crate) async fn serve(
+    stream: Stream,
+    connection: Arc<Connection>,
+    within: Within,
+    read: BytesMut,
+    opened: Instant,
+) -> Close {
     let mut machine = Machine::new(Limits::from(&*connection.service.config), opened);
     if !read.is_empty() {
         machine.receive(&read, opened);
@@ -52,13 +58,16 @@ pub(crate) async fn serve(stream: Stream, connection: Arc<Connection>, read: Byt
     connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io = Io { stream, connection, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
+    let mut io =
+        Io { stream, connection, within, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
     io.run().await.unwrap_or_else(|close| close)
 }
 
 struct Io {
     stream: Stream,
     connection: Arc<Connection>,
+    /// Whether it waits for a request, for those who count.
+    within: Within,
     machine: Machine,
     phase: watch::Receiver<Phase>,
     timer: Timer,
@@ -253,27 +262,29 @@ impl Io {
         self.flush().await.map_err(Stop::Gone)?;
         let (deadline, wait) = self.machine.deadline().unwrap_or_else(|| (Instant::now(), Wait::Idle));
         let (idle, since) = (self.machine.is_idle(), self.machine.waits_since());
+        if idle {
+            self.within.now(State::Http1Idle);
+        }
         let machine = &mut self.machine;
         let mut now = None;
-        let why = {
-            let _waits = idle.then(|| self.connection.service.metrics.waits());
-            tokio::select! {
-                biased;
-                read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => {
-                    return match read {
-                        Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
-                        Err(_) if idle => Err(Stop::Gone(Close::Client)),
-                        Err(_) => Err(Stop::Gone(Close::Aborted)),
-                    };
-                }
-                () = self.timer.until(deadline) => match wait.refusal() {
-                    Some(error) => return Err(Stop::Refuse(error)),
-                    None => Close::Idle,
-                },
-                // At the server's end an upload may use the whole grace.
-                () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Close::Shutdown,
-            }
+        let why = tokio::select! {
+            biased;
+            read = self.stream.read_some(|bytes| receive(machine, bytes, *now.get_or_insert_with(Instant::now))) => match read {
+                Ok(_) => Ok(now.unwrap_or_else(Instant::now)),
+                Err(_) if idle => Err(Stop::Gone(Close::Client)),
+                Err(_) => Err(Stop::Gone(Close::Aborted)),
+            },
+            () = self.timer.until(deadline) => Err(match wait.refusal() {
+                Some(error) => Stop::Refuse(error),
+                None => Stop::Quiet(Close::Idle),
+            }),
+            // At the server's end an upload may use the whole grace.
+            () = out_of_patience(&mut self.phase, since), if wait != Wait::Body => Err(Stop::Quiet(Close::Shutdown)),
         };
+        if idle {
+            self.within.now(State::Http1);
+        }
+        let Err(Stop::Quiet(why)) = why else { return why };
         let looked = self.last_look(why).await;
         if looked.is_err() {
             let setting = if wait == Wait::Idle { "keepalive_timeout" } else { "header_timeout" };
