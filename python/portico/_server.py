@@ -27,6 +27,7 @@ from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from ._ticket_keys import RedisTicketKeys
 from ._trace import Trace
 from .sessions import Sessions
 
@@ -86,9 +87,10 @@ class Server:
     `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
     win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
     every error that nobody else could catch: of a handler (with its request), of a callback for connections (with its
-    connection), and of what came before either (with None). `trace(record)` is called with a `TraceRecord` for every step
-    of every connection, on a thread of its own; `portico.print_trace` prints them (`docs/tracing.md`). `sessions` says how `request.session` is kept: a
-    `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with the defaults of that class.
+    connection), and of what came before either (with None). `trace(record)` is called, on a thread of its own, with a
+    `TraceRecord` for each step of each connection; `portico.print_trace` prints them. `sessions` says how
+    `request.session` is kept: a `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with
+    the defaults of that class.
 
     Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
     Any number of servers may live in one process, and every method may be called from any thread.
@@ -117,12 +119,13 @@ class Server:
         configured = given.pop("trace", None)
         trace = configured if trace is None else trace
         if trace is not None and (not callable(trace) or is_async(trace)):
-            raise ConfigError(
-                f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}"
-            )
+            what = f"the coroutine function {name_of(trace)}" if callable(trace) else type(trace).__name__
+            raise ConfigError(f"trace: a `def` function of a TraceRecord, not {what}")
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
+        # Contexts whose ticket keys change by themselves.
+        self._rotating: list[tuple[RedisTicketKeys, _core.Context]] = []
         self._is_one_of_several = False
         self._pid = os.getpid()
         self._threads = _Threads()
@@ -162,7 +165,7 @@ class Server:
         client_ca: Source | None = None,
         client_crl: Source | None = None,
         ocsp: Source | None = None,
-        ticket_keys: Iterable[Source] | None = None,
+        ticket_keys: Iterable[Source] | RedisTicketKeys | None = None,
         watch: bool = False,
     ) -> Context:
         """Adds a certificate for a host name, also while serving.
@@ -181,13 +184,14 @@ class Server:
         `ocsp` is an OCSP response (RFC 6960) to send with the certificate, as long as it is good. `ticket_keys` are
         secrets of 32 random bytes or more, or files of them, by which processes and machines that share them take up
         each other's TLS sessions (RFC 5077): the first seals, each one opens, so put a new one in front and drop the
-        last one a day later. With `watch` the files are looked at every second and read again when they have changed;
-        what is not usable is told to `on_error`, and what was there stays.
+        last one a day later; a `RedisTicketKeys` does so by itself. With `watch` the files are looked at every second
+        and read again when they have changed; what is not usable is told to `on_error`, and what was there stays.
 
         Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
         """
         self._check_process()
+        rotating = ticket_keys if isinstance(ticket_keys, RedisTicketKeys) else None
         keywords = {
             "cert": cert,
             "key": key,
@@ -200,12 +204,15 @@ class Server:
             "client_ca": client_ca,
             "client_crl": client_crl,
             "ocsp": ocsp,
-            "ticket_keys": ticket_keys,
+            "ticket_keys": rotating.current() if rotating else ticket_keys,
             "watch": watch,
         }
         with Giving(self) as giving:
             taken = (None, None) if handler is None else giving.take(handler)
-            context = Context(self._core.add_context(host, keywords, *taken))
+            core = self._core.add_context(host, keywords, *taken)
+            context = Context(core)
+        if rotating:
+            rotating.follow(self, core)
         context._log_warnings()
         return context
 

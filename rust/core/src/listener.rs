@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use socket2::SockFilter;
@@ -26,7 +26,7 @@ use crate::raw::Streams;
 use crate::server::{Server, Service};
 use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Socket;
-use crate::trace::{self, Opened};
+use crate::trace::{self, Event, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -562,7 +562,7 @@ fn admit(
         }
     }
     let id = service.next_connection_id();
-    let mut opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
+    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
@@ -577,35 +577,35 @@ fn admit(
             Err(error) => return accept_failed(&service, &local, &error),
         };
         let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
-        // Boxed, so that connections without it need no room for it.
-        if spoken.proxy_protocol && !Box::pin(learn(&service, &mut socket, &mut info, &mut seat, &mut opened)).await {
-            return;
+        if spoken.proxy_protocol {
+            // Boxed, so that connections without it need no room for it.
+            if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
+                return opened.close(why.label());
+            }
+            opened.trace.tell(|| proxied(&info));
         }
         connection::run(service, socket, info, spoken, opened).await;
     });
 }
 
-/// Has the proxy say whose connection it is; whether that one is let in.
+/// Has the proxy say whose connection it is, or says why that one is not let in.
 async fn learn(
     service: &Service,
     socket: &mut Socket,
     info: &mut ConnectionInfo,
     seat: &mut Seat,
-    opened: &mut Opened,
-) -> bool {
+) -> Result<(), Turned> {
     let (peer, local) = (info.peer.clone(), info.local.clone());
-    let mut phase = service.lifecycle.subscribe();
-    let since = std::time::Instant::now();
-    let told = tokio::select! {
+    let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
+    let opened = tokio::select! {
         biased;
-        told = proxy::opening::open(service, socket, info) => told,
-        () = out_of_patience(&mut phase, since) => Err((Turned::Shutdown, "the server is closed".into())),
+        opened = proxy::opening::open(service, socket, info) => opened,
+        () = out_of_patience(&mut phase, begun) => Err((Turned::Shutdown, "the server is closed".into())),
     };
-    if let Err((why, message)) = told {
-        opened.why = why.label();
+    if let Err((why, message)) = opened {
         let message = format!("connection from {peer} to {local} turned away: its PROXY header: {message}");
         turned_away(service, why, message);
-        return false;
+        return Err(why);
     }
     // The proxy's own address stays where it tells no other, and is not limited.
     let told = info.proxy.as_ref().is_some_and(|proxy| proxy.header.addresses.is_some());
@@ -614,10 +614,19 @@ async fn learn(
         None => Ok(()),
     };
     if let Err(why) = taken {
-        opened.why = why.label();
         too_many(service, why, &info.peer, &info.local);
     }
-    taken.is_ok()
+    taken
+}
+
+fn proxied(info: &ConnectionInfo) -> Event {
+    let header = info.proxy.as_ref().map(|proxy| &proxy.header);
+    let addresses = header.and_then(|header| header.addresses.as_ref());
+    Event::Proxied {
+        version: header.map_or(0, |header| header.version.into()),
+        client: addresses.map(|(client, _)| client.to_string().into()),
+        server: addresses.map(|(_, server)| server.to_string().into()),
+    }
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.

@@ -13,10 +13,10 @@ use http::{Method, StatusCode, Version};
 
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionInfo};
-use crate::error::Refusal;
+use crate::error::{Refusal, RequestError};
 use crate::http::target::Target;
 use crate::http::{Headers, Response};
-use crate::server::Service;
+use crate::trace::{self, Event, Trace};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,8 @@ impl Details {
 #[derive(Debug)]
 pub(crate) struct Record {
     began: Instant,
+    /// Its number on the connection: the stream of HTTP/2, and from 1 on in HTTP/1.
+    pub(crate) stream: u32,
     first_byte: Option<Instant>,
     pub(crate) method: Method,
     /// Its head came whole, and could be parsed.
@@ -152,16 +154,18 @@ pub(crate) struct Record {
 impl Record {
     /// Of a request without a head, which was refused or broken off at `began`; `line` is the beginning of what came in its
     /// place.
-    pub(crate) fn without_head(began: Instant, line: Bytes, service: &Service) -> Self {
+    pub(crate) fn without_head(began: Instant, line: Bytes, connection: &Connection, stream: u32) -> Self {
+        let service = &connection.service;
         let details = service.wants_details().then(|| Box::new(Details { target: line, ..Details::default() }));
         let id = service.request_id(|_| None).map(Box::new);
-        Record { has_head: false, id, details, ..Record::new(began, Version::HTTP_11, Method::GET) }
+        Record { has_head: false, id, details, ..Record::new(began, Version::HTTP_11, Method::GET, stream) }
     }
 
     /// Of a request whose head was whole at `began`.
-    pub(crate) fn new(began: Instant, version: Version, method: Method) -> Self {
+    pub(crate) fn new(began: Instant, version: Version, method: Method, stream: u32) -> Self {
         Record {
             began,
+            stream,
             first_byte: None,
             method,
             has_head: true,
@@ -181,6 +185,10 @@ impl Record {
     /// Keeps what somebody wants to know of its head.
     pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
         let service = &connection.service;
+        connection
+            .trace
+            .of(self.stream)
+            .tell(|| trace::asked(&self.method, self.version, &Details::new(target.whole(), headers)));
         if service.wants_details() {
             let mut details = Details::new(target.whole(), headers);
             if let Some(forwarding) = &connection.info.forwarding {
@@ -195,10 +203,14 @@ impl Record {
     /// The same of a head that h2 has read, and that is refused.
     pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
         let service = &connection.service;
-        if service.wants_details() {
+        let details = || {
             let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
             let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
-            self.details = Some(Box::new(Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)));
+            Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)
+        };
+        connection.trace.of(self.stream).tell(|| trace::asked(&self.method, self.version, &details()));
+        if service.wants_details() {
+            self.details = Some(Box::new(details()));
         }
         let given = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
         self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
@@ -230,8 +242,9 @@ impl Record {
         self.outcome.get_or_insert(Outcome::Whole);
     }
 
-    pub(crate) fn refused(&mut self, why: Refusal) {
-        self.outcome = Some(Outcome::Refused(why));
+    pub(crate) fn refused(&mut self, error: &RequestError, trace: &Trace) {
+        self.outcome = Some(Outcome::Refused(error.refusal));
+        trace.of(self.stream).refused(error);
     }
 
     /// Tells who wants to know.
@@ -245,6 +258,13 @@ impl Record {
         let host = connection.context.as_ref().map_or(self.host.as_deref(), |context| context.host());
         let since = |now: Instant| now.saturating_duration_since(self.began);
         let duration = since(now);
+        let received = self.received + self.upload.as_ref().map_or(0, |came| came.load(Relaxed));
+        connection.trace.of(self.stream).tell(|| Event::RequestEnded {
+            status: self.status.map(|status| status.as_u16()),
+            received: Some(received),
+            sent: Some(self.sent),
+            outcome: outcome.label(),
+        });
         service.finished(&Finished {
             connection: &connection.info,
             host,
@@ -252,7 +272,7 @@ impl Record {
             method: self.has_head.then_some(&self.method),
             version: self.version,
             status: self.status,
-            received: self.received + self.upload.as_ref().map_or(0, |came| came.load(Relaxed)),
+            received,
             sent: self.sent,
             began: self.began,
             first_byte: self.status.map(|_| self.first_byte.map_or(duration, since)),
