@@ -92,6 +92,17 @@ def test_every_field_of_a_snapshot_is_documented_and_no_other(admin):
     assert sorted(documented) == sorted(snapshot(admin))
 
 
+def test_the_page_knows_the_counters_by_their_names(admin):
+    _, admin, _ = admin()
+    counters = snapshot(admin)["counters"]
+    script = request(admin.port, host="127.0.0.1").text
+    (errors,) = re.findall(r"const ERRORS = (.*?);", script, re.DOTALL)
+    used = set(re.findall(r"\bcounters\??\.(\w+)", script)) | set(re.findall(r'model\.grown\("(\w+)"', script))
+    used |= set(re.findall(r'"([a-z]+_[a-z_]+)"', re.sub(r", \[[^\[\]]*\]\]", "", errors)))
+    assert len(used) > 12
+    assert used - set(counters) == set()
+
+
 def test_a_snapshot_says_what_stats_say(serve):
     router = portico.Router()
     router.get("/users/{id}")(lambda request: portico.response(200, "hi"))
@@ -141,9 +152,10 @@ def test_requests_are_told_by_host_and_route(serve):
 def test_websockets_do_not_count_as_slow_requests(open_socket, serve):
     served = serve(portico.websocket(lambda ws: list(ws)))
     admin = served.server.listen_admin(0)
-    open_socket(served).close()
-    wait_until(lambda: snapshot(admin)["counters"]["websockets_open"] == 0)
-    assert snapshot(admin)["counters"]["websockets"] == 1
+    opened = open_socket(served)
+    wait_until(lambda: snapshot(admin)["counters"]["websockets_open"] == 1)
+    opened.wire.close()
+    wait_until(lambda: sum(snapshot(admin)["counters"]["requests_ended"].values()) == 1)
     assert sum(snapshot(admin)["latency"]["counts"]) == 0
 
 
@@ -160,7 +172,7 @@ def test_an_event_comes_every_second_and_a_line_of_the_log_once(admin):
         for stream in (one, other):
             (line,) = first(stream, "log")
             assert (line["number"], line["level"]) == (1, "error")
-            assert "handler for GET http://localhost/%0A%0D raised ValueError: no" in line["message"]
+            assert "/%0A%0D raised ValueError: no" in line["message"]
             assert "test_dashboard.py:" in line["message"]
         after = first(one, "snapshot", lambda event: event["counters"]["handler_failures"] == 1)
         assert after["counters"]["responses"]["5xx"] == 1
@@ -170,6 +182,28 @@ def test_an_event_comes_every_second_and_a_line_of_the_log_once(admin):
         assert request(listener.port).status == 500
         assert [line["number"] for line in first(one, "log")] == [2]
     assert [line["number"] for line in snapshot(admin)["log"]] == [1, 2]
+
+
+def test_callbacks_of_streams_that_raise_are_in_the_log(stream):
+    class Unspeakable(portico.Error):
+        def __str__(self):
+            raise RuntimeError
+
+    raised = iter([ValueError("no such thing"), Unspeakable()])
+
+    def fails(connection):
+        raise next(raised)
+
+    served = stream(fails)
+    admin = served.server.listen_admin(0)
+    for number in (1, 2):
+        with served.connect() as wire:
+            wire.cut()
+        wait_until(lambda number=number: len(snapshot(admin)["log"]) == number)
+    one, other = snapshot(admin)["log"]
+    assert "fails for " in one["message"]
+    assert "raised ValueError: no such thing (" in one["message"]
+    assert other["message"].endswith("Unspeakable, which cannot be written")
 
 
 def test_what_peers_do_wrong_is_in_the_log_and_bounded(serve):
@@ -198,9 +232,12 @@ def test_events_go_on_while_handlers_are_stuck_and_while_it_drains(admin, gate):
         for wire in (one, other):
             wire.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         gate.wait_for()
-        stuck = first(stream, "snapshot", lambda event: event["counters"]["pool_queue"]["handlers"] == 1)
-        assert stuck["state"] == "serving"
-        assert stuck["counters"]["requests_in_flight"] == 2
+
+        def are_stuck(event):
+            counters = event["counters"]
+            return counters["pool_queue"]["handlers"] == 1 and counters["requests_in_flight"] == 2
+
+        assert first(stream, "snapshot", are_stuck)["state"] == "serving"
         closing = threading.Thread(target=server.close, args=(50.0,))
         closing.start()
         draining = first(stream, "snapshot", lambda event: event["state"] == "draining")

@@ -131,6 +131,7 @@ def test_shows_what_happens_while_it_happens(shop, open_page):
     assert row(page, "errors", "request_line")[1:] == ["0", "1"]
     assert row(page, "errors", "handlers that failed")[1:] == ["0", "1"]
     assert number(row(page, "connections", "open")[1]) >= 1
+    assert row(page, "connections", "HTTP/2")[1] == "0"
     assert page.locator("#listeners").inner_text().count("127.0.0.1") == 2
 
 

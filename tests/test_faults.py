@@ -126,7 +126,7 @@ def test_no_descriptor_for_a_connection(fault):
         one.check_neighbour()
     stats = one.stats()
     assert stats["accept_errors"] > 0
-    assert stats["connections_turned_away"] == {"max_connections": 0, "max_connections_per_ip": 0}
+    assert not any(stats["connections_turned_away"].values())
 
 
 @pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "EIO"])

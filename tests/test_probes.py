@@ -96,7 +96,7 @@ def test_answered_while_no_connection_is_let_in(make_server, stuck):
             assert wire.cut() == b""
         assert ask(admin, "/probe/liveness") == (200, "alive")
         assert ask(admin, "/probe/readiness") == (200, "ready")
-        assert 'turned_away_total{limit="max_connections"} 1\n' in request(admin.port, path="/metrics").text
+        assert 'turned_away_total{reason="max_connections"} 1\n' in request(admin.port, path="/metrics").text
     assert server.stats()["connections_turned_away"]["max_connections"] == 1, "the admin's clients do not count"
 
 

@@ -15,6 +15,8 @@ import portico
 
 # Only for what happens past the limit; the default is what every other load has.
 MAX_IN_FLIGHT = os.environ.get("PORTICO_BENCH_MAX_IN_FLIGHT")
+# Only for `loadtest/observed.py`.
+ACCESS_LOG = os.environ.get("PORTICO_BENCH_ACCESS_LOG")
 
 
 def answer(body: bytes) -> dict[str, Any]:
@@ -116,6 +118,8 @@ def main() -> None:
         settings["dispatch"] = kind
     if MAX_IN_FLIGHT:
         settings["max_in_flight"] = int(MAX_IN_FLIGHT)
+    if ACCESS_LOG:
+        settings |= {"access_log": ACCESS_LOG, "access_log_format": os.environ["PORTICO_BENCH_ACCESS_LOG_FORMAT"]}
     match kind:
         case "async":
             handler = asynchronous()

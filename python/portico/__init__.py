@@ -56,6 +56,7 @@ from ._responses import (
 )
 from ._router import Mount, Route, Router
 from ._server import Handler, Listener, Server
+from ._ticket_keys import RedisTicketKeys
 from ._trace import print_trace
 from ._websocket import AsyncWebSocket, WebSocket, websocket
 from ._worker import Worker
@@ -93,6 +94,7 @@ __all__ = [
     "Pages",
     "PeerCertificate",
     "ProxyInfo",
+    "RedisTicketKeys",
     "Request",
     "RequestError",
     "Response",

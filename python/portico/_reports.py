@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OnError = Callable[[BaseException, Any], object]
 
 _logger = logging.getLogger("portico.error")
+access_logger = logging.getLogger("portico.access")
 certificate_logger = logging.getLogger("portico.certificate")
 
 
@@ -38,6 +39,19 @@ class InterpreterEnds(SystemExit):
     later aborts the process."""
 
 
+def _who(request: Request) -> tuple[str, dict[str, object]]:
+    """Who asked, and what the request is called: for people, and as attributes of the log record."""
+    connection = request.connection
+    peername = connection.peername if connection is not None else ""
+    if isinstance(peername, tuple):
+        host, port = peername
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    else:
+        peer = f"unix:{peername}"
+    extra: dict[str, object] = {"peer": peer, "request_id": request.id, "traceparent": request.traceparent}
+    return f" (from {peer}, request id {request.id})" if request.id else f" (from {peer})", extra
+
+
 class Reports:
     """What one server tells about its errors."""
 
@@ -52,24 +66,28 @@ class Reports:
         """A handler raised, or returned what is no response. Called where the handler ran."""
         if isinstance(exception, InterpreterEnds):
             return
+        who, extra = _who(request)
         # Requests that are in each other's way are their client's doing.
         in_the_way = isinstance(exception, SessionError) and exception.reason != "store"
         if isinstance(exception, RequestError) or in_the_way:
-            _logger.info("%s %s: %s", request.method, request.url, exception)
-            self.lines.note("info", f"{request.method} {request.url}: {exception}")
+            _logger.info("%s %s: %s%s", request.method, request.url, exception, who, extra=extra)
+            self.lines.note("info", f"{request.method} {request.url}: {_words(exception)}{who}")
         elif isinstance(exception, Error):
-            _logger.error("handler for %s %s: %s", request.method, request.url, exception)
-            self.lines.note("error", f"handler for {request.method} {request.url}: {exception}")
+            _logger.error("handler for %s %s: %s%s", request.method, request.url, exception, who, extra=extra)
+            self.lines.note("error", f"handler for {request.method} {request.url}: {_words(exception)}{who}")
         else:
-            _logger.error("handler for %s %s raised", request.method, request.url, exc_info=exception)
-            self.lines.note("error", f"handler for {request.method} {request.url} raised {_in_a_line(exception)}")
+            _logger.error(
+                "handler for %s %s raised%s", request.method, request.url, who, exc_info=exception, extra=extra
+            )
+            told = f"handler for {request.method} {request.url} raised {_in_a_line(exception)}{who}"
+            self.lines.note("error", told)
         self._tell(exception, request)
 
     def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
         """The callback of a listener for streams raised. Called where it ran."""
         if isinstance(exception, Error):
             _logger.error("%s for %r: %s", name_of(callback), connection, exception)
-            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {exception}")
+            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {_words(exception)}")
         else:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
             self.lines.note("error", f"{name_of(callback)} for {connection!r} raised {_in_a_line(exception)}")
@@ -90,12 +108,23 @@ class Reports:
         if not self._trace_failed:
             self._trace_failed = True
             _logger.error("trace raised; it is called on, and what else it raises is not logged", exc_info=exception)
+            self.lines.note("error", f"trace raised {_in_a_line(exception)}")
             self._tell(exception, None)
         return True
 
     def warned(self, message: str) -> None:
         """A certificate ends soon, or one that was reloaded has what clients will mind. Called on the same thread."""
         certificate_logger.warning("%s", message)
+
+    def accessed(self, lines: str) -> None:
+        """Lines of the access log, where it goes to a logger. Called on a thread for this only."""
+        for line in lines.splitlines():
+            access_logger.info("%s", line)
+
+    def log_failed(self, message: str) -> None:
+        """The access log cannot be written, or is again."""
+        _logger.warning("%s", message)
+        self.lines.note("warning", message)
 
     def dropped(self, count: int) -> None:
         """So many errors of connections came too fast to be told one by one."""
@@ -108,6 +137,14 @@ class Reports:
             self._on_error(exception, about)
         except BaseException:
             _logger.exception("on_error raised")
+
+
+def _words(exception: BaseException) -> str:
+    """What it says; one that cannot say it costs its line no more than that."""
+    try:
+        return str(exception)
+    except Exception:
+        return f"{type(exception).__name__}, which cannot be written"
 
 
 def _in_a_line(exception: BaseException) -> str:

@@ -20,13 +20,14 @@ from . import _core
 from ._addresses import url_of
 from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
-from ._errors import ClosedError, ConfigError
+from ._errors import ClosedError, ConfigError, Error
 from ._handlers import Function, is_async
 from ._loops import Loop
 from ._reports import InterpreterEnds, OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from ._ticket_keys import RedisTicketKeys
 from ._trace import Trace
 from .sessions import Sessions
 
@@ -123,6 +124,8 @@ class Server:
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()
+        # Contexts whose ticket keys change by themselves.
+        self._rotating: list[tuple[RedisTicketKeys, _core.Context]] = []
         self._is_one_of_several = False
         self._pid = os.getpid()
         self._threads = _Threads()
@@ -162,7 +165,7 @@ class Server:
         client_ca: Source | None = None,
         client_crl: Source | None = None,
         ocsp: Source | None = None,
-        ticket_keys: Iterable[Source] | None = None,
+        ticket_keys: Iterable[Source] | RedisTicketKeys | None = None,
         watch: bool = False,
     ) -> Context:
         """Adds a certificate for a host name, also while serving.
@@ -181,13 +184,14 @@ class Server:
         `ocsp` is an OCSP response (RFC 6960) to send with the certificate, as long as it is good. `ticket_keys` are
         secrets of 32 random bytes or more, or files of them, by which processes and machines that share them take up
         each other's TLS sessions (RFC 5077): the first seals, each one opens, so put a new one in front and drop the
-        last one a day later. With `watch` the files are looked at every second and read again when they have changed;
-        what is not usable is told to `on_error`, and what was there stays.
+        last one a day later; a `RedisTicketKeys` does so by itself. With `watch` the files are looked at every second
+        and read again when they have changed; what is not usable is told to `on_error`, and what was there stays.
 
         Raises `ConfigError` for a malformed host name or rule, `CertificateError` where certificate and key cannot be
         used, saying which file and why, `ClosedError` for a closed server. The server keeps what it had.
         """
         self._check_process()
+        rotating = ticket_keys if isinstance(ticket_keys, RedisTicketKeys) else None
         keywords = {
             "cert": cert,
             "key": key,
@@ -200,12 +204,15 @@ class Server:
             "client_ca": client_ca,
             "client_crl": client_crl,
             "ocsp": ocsp,
-            "ticket_keys": ticket_keys,
+            "ticket_keys": rotating.current() if rotating else ticket_keys,
             "watch": watch,
         }
         with Giving(self) as giving:
             taken = (None, None) if handler is None else giving.take(handler)
-            context = Context(self._core.add_context(host, keywords, *taken))
+            core = self._core.add_context(host, keywords, *taken)
+            context = Context(core)
+        if rotating:
+            rotating.follow(self, core)
         context._log_warnings()
         return context
 
@@ -376,7 +383,8 @@ class Server:
         """Blocks until the server is closed, by whomever.
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM close it with `grace`; a second one drops what is still in
-        flight. The signal handlers that were there are put back at the end.
+        flight. Where the access log goes to a file, SIGUSR1 opens that anew, as `reopen_logs` does. The signal handlers
+        that were there are put back at the end.
         """
         self._check_open("serve_forever on")
         grace = _check_grace(grace)
@@ -392,11 +400,28 @@ class Server:
             self._begin_to_close(grace)
             grace = 0.0
 
-        with ending_signals(on_signal):
+        def on_reopen(number: int, frame: FrameType | None) -> None:
+            try:
+                self.reopen_logs()
+            except Error as error:
+                self._reports.log_failed(f"{error}; it goes on in the old file")
+
+        with ending_signals(on_signal, reopen=on_reopen if self._core.logs_to_file() else None):
             # Not for ever at once: a signal that comes just before the wait does not end it.
             while not self._closed.wait(1.0):
                 pass
         self.close(grace)
+
+    def reopen_logs(self) -> None:
+        """Opens the file of the access log anew, after it was renamed: as logrotate's `postrotate` has it.
+
+        Lines that come from now on go to the new file, and no line is lost. Waits until the old file is done with, two
+        seconds at most. Does nothing where the log goes elsewhere.
+
+        Raises `ConfigError` where the file cannot be opened, in which case the old one stays, and `ClosedError`.
+        """
+        self._check_process()
+        self._core.reopen_logs()
 
     # ---- looking at it
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .._errors import ConfigError, SessionError
+from .._errors import SessionError
+from .._redis import connect
 from ._store import Lock, Locked, Record, Store
-
-# How long to wait for the server, in seconds, and how often to try again: it may have been started anew, and then each
-# connection finds out by a failure.
-_TIMEOUT = 2.0
-_RETRIES = 1
 
 # A session is one hash: v(ersion), b(ytes), e(nds), x (expires), and o(wner) and u(ntil) of its lock. Times are
 # milliseconds since 1970 of whoever calls, so that all stores go by the same clock; the server's own only removes what
@@ -62,29 +58,8 @@ class RedisStore(Store):
     Raises `ConfigError` for a URL that is none, and without the package."""
 
     def __init__(self, url: str, *, prefix: str = "portico:session:") -> None:
-        try:
-            import redis
-            from redis.backoff import ExponentialBackoff
-            from redis.retry import Retry
-        except ImportError as error:
-            raise ConfigError(
-                f"sessions: a store in Redis needs the package redis ({error}): pip install 'portico[redis]'"
-            ) from error
         self._prefix = prefix
-        self._errors = (redis.RedisError, OSError)
-        try:
-            self._client: Any = redis.Redis.from_url(
-                url,
-                socket_timeout=_TIMEOUT,
-                socket_connect_timeout=_TIMEOUT,
-                retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES),
-                retry_on_error=[redis.ConnectionError, redis.TimeoutError],
-            )
-        except ValueError as error:
-            # The message does not have the URL in it, which may hold a password.
-            raise ConfigError(f"sessions: not the URL of a Redis: {error}") from error
-        options = self._client.connection_pool.connection_kwargs
-        self._name = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        self._client, self._name, self._errors = connect(url, "sessions", "a store")
         self._load = self._client.register_script(_LOAD)
         self._commit = self._client.register_script(_COMMIT)
         self._unlock = self._client.register_script(_UNLOCK)

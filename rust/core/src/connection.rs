@@ -176,21 +176,23 @@ impl Connection {
         self.info.sni.as_deref().is_some_and(|sni| sni.eq_ignore_ascii_case(name))
     }
 
-    /// Counts and reports a request that the server itself answers.
-    pub(crate) fn refused(&self, error: &RequestError) {
+    /// Counts and reports a request that the server itself answers; `id` is what it is called.
+    pub(crate) fn refused(&self, error: &RequestError, id: Option<&HeaderValue>) {
         self.service.metrics.refused(error.refusal);
+        let host = self.info.sni.as_deref().map_or(String::new(), |name| format!(" for host {name:?}"));
+        let id = id.and_then(|id| id.to_str().ok()).map_or(String::new(), |id| format!(", request id {id}"));
         self.service.observer.report(Report {
             stage: Stage::Request,
             reason: error.refusal.label(),
-            message: format!("{error}; from {} on {}", self.info.peer, self.info.local),
+            message: format!("{error}; from {}{host} on {}{id}", self.info.peer, self.info.local),
             status: Some(error.refusal.status()),
             connection: Some(self.info.clone()),
         });
     }
 
     /// The same, with the answer.
-    pub(crate) fn refuse(&self, error: &RequestError) -> Response {
-        self.refused(error);
+    pub(crate) fn refuse(&self, error: &RequestError, id: Option<&HeaderValue>) -> Response {
+        self.refused(error, id);
         let mut response = Response::refusal(error);
         if error.refusal == Refusal::ContentCoding {
             // What would have been taken (RFC 9110 section 15.5.16).

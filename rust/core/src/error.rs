@@ -250,6 +250,8 @@ pub enum Stage {
     Certificate,
     /// A certificate that ends soon, or that clients will mind: nothing failed yet.
     Warning,
+    /// The access log cannot be written, or is again.
+    AccessLog,
 }
 
 /// An error of one connection, or of what a server does by itself. It reaches no caller: it is handed to the [`Observer`].
@@ -271,6 +273,12 @@ pub struct Report {
 pub trait Observer: Send + Sync + 'static {
     /// One error of one connection.
     fn report(&self, report: Report);
+
+    /// Lines of the access log, each with its end, where the setting `access_log` says that the embedding program takes them.
+    /// Called on a thread for this only, which may take its time.
+    fn access(&self, lines: &str) {
+        let _ = lines;
+    }
 }
 
 #[cfg(test)]

@@ -16,10 +16,10 @@
 //! HTTP on its connection, or in its stream, and leave it to [`websocket`].
 //!
 //! Around it: [`config`] (settings that cannot be wrong), [`error`] (what failed, where, and who caused it), `metrics`,
-//! `record` (what is said of each request when it has ended), [`trace`] (what each connection does, for those who ask),
-//! `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's bytes,
-//! with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). [`admin`] is what those look at who run
-//! it. Each I/O thread runs an event loop of its
+//! `record` (what is said of each request when it has ended), [`access_log`], [`trace`] (what each connection does, for those
+//! who ask), `shutdown`, [`server`], which owns the threads, [`locks`], and what 3 and `raw` share: `stream` (a connection's
+//! bytes, with or without TLS), `timer` (one for its waits) and `farewell` (how it ends). [`admin`] is what those look at who
+//! run it. Each I/O thread runs an event loop of its
 //! own, and a connection stays on the loop that it began on; one thread at a time turns a loop (`event_loops`).
 //!
 //! ```
@@ -34,17 +34,18 @@
 //!
 //! # fn main() -> Result<(), portico_core::Error> {
 //! let hello = |request: Request| Response::new(http::StatusCode::OK, format!("hello {}\n", request.path()));
-//! let server = Server::new(Config::default(), Some(Arc::new(hello)), Arc::new(StdThreads), Arc::new(Quiet));
+//! let server = Server::new(Config::default(), Some(Arc::new(hello)), Arc::new(StdThreads), Arc::new(Quiet))?;
 //! let place = Place::Inet { host: "127.0.0.1".into(), port: 0 };
 //! let listener = server.listen(&Endpoint { place, tls: false, reuse_port: false, backlog: None })?;
 //! println!("http://{}", listener.address());
-//! server.close(std::time::Duration::from_secs(30));
+//! server.close(std::time::Duration::from_secs(30), None);
 //! # Ok(())
 //! # }
 //! ```
 
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod admin;
 pub mod config;
 pub mod connection;
@@ -61,6 +62,7 @@ pub mod proxy;
 pub mod raw;
 mod recent;
 mod record;
+mod request_id;
 pub mod routing;
 pub mod server;
 mod shutdown;

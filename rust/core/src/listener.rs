@@ -7,8 +7,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Socket2, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
@@ -24,7 +26,7 @@ use crate::raw::Streams;
 use crate::server::{Server, Service};
 use crate::shutdown::{draining, out_of_patience};
 use crate::stream::Socket;
-use crate::trace::{self, Opened};
+use crate::trace::{self, Event, Opened};
 
 /// Where to listen, and how.
 #[derive(Debug, Clone)]
@@ -72,6 +74,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_TURN: u32 = 64;
 /// How long closing a listener waits for its socket to be gone.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How long a listener that closes accepts what is being connected; and where another socket has the same address, so that
+/// who comes meanwhile is let in all the same, and the slow can be waited for.
+const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE_SHARED: Duration = Duration::from_millis(300);
 /// Linux copies the option from the listener to what it accepts: one system call less for each connection.
 const NODELAY_IS_INHERITED: bool = cfg!(target_os = "linux");
 
@@ -141,6 +147,7 @@ pub struct Bound {
     /// Where a Unix socket stands, and which file that was when it was made.
     path: Option<(PathBuf, Option<(u64, u64)>)>,
     inherited: bool,
+    reuse_port: bool,
     tls: bool,
     streams: Option<Arc<Streams>>,
     proxy_protocol: bool,
@@ -194,7 +201,7 @@ impl Bound {
         let backlog = endpoint.backlog.unwrap_or(config.backlog);
         match Self::bind(endpoint, backlog) {
             Ok(mut bound) => {
-                bound.tls = endpoint.tls;
+                (bound.tls, bound.reuse_port) = (endpoint.tls, endpoint.reuse_port);
                 if config.nodelay && NODELAY_IS_INHERITED && matches!(bound.socket, Listening::Tcp(_)) {
                     let _ = SockRef::from(&bound.socket).set_tcp_nodelay(true);
                 }
@@ -238,6 +245,7 @@ impl Bound {
             address,
             path: None,
             inherited: false,
+            reuse_port: false,
             tls: false,
             streams: None,
             proxy_protocol: false,
@@ -262,6 +270,7 @@ impl Bound {
             address,
             path,
             inherited: false,
+            reuse_port: false,
             tls: false,
             streams: None,
             proxy_protocol: false,
@@ -284,7 +293,16 @@ impl Bound {
                 (Listening::unix(socket), Address::Unix(path))
             }
         };
-        Ok(Bound { socket, address, path: None, inherited: true, tls: false, streams: None, proxy_protocol: false })
+        Ok(Bound {
+            socket,
+            address,
+            path: None,
+            inherited: true,
+            reuse_port: false,
+            tls: false,
+            streams: None,
+            proxy_protocol: false,
+        })
     }
 
     /// Has a callback take its connections, in place of HTTP.
@@ -341,18 +359,57 @@ fn is_left_over(path: &Path, place: &SockAddr) -> bool {
     is_socket && probe().is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if !self.inherited {
-            // Closing alone would leave it listening where a forked child has a copy of the descriptor.
-            let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+/// Lets every packet pass but SYN: whoever is connecting gets in, and nobody new begins to. The kernel counts from the
+/// header of TCP, of which byte 13 has the flags (RFC 9293 section 3.1).
+#[cfg(target_os = "linux")]
+const NO_SYN: &[SockFilter] = &[
+    SockFilter::new(0x30, 0, 0, 13),       // load byte 13
+    SockFilter::new(0x45, 0, 1, 0x02),     // SYN?
+    SockFilter::new(0x06, 0, 0, 0),        // drop
+    SockFilter::new(0x06, 0, 0, u32::MAX), // pass
+];
+
+impl Bound {
+    /// Has the kernel take no new connections, and keep those that it has, or is making. A client that is not let in tries
+    /// again after a second, and is refused then, or has come to another socket of the address.
+    fn refuse_more(&self) {
+        if self.inherited {
+            return; // Others may accept from it.
         }
+        self.remove_file();
+        #[cfg(target_os = "linux")]
+        if let Listening::Tcp(_) = self.socket {
+            // Without it a connection that comes in the last moment is reset.
+            let _ = SockRef::from(&self.socket).attach_filter(NO_SYN);
+        }
+    }
+
+    /// How long connections that are being made may take.
+    fn settling(&self) -> Duration {
+        match self.socket {
+            _ if self.inherited => Duration::ZERO,
+            Listening::Tcp(_) if self.reuse_port => SETTLE_SHARED,
+            _ => SETTLE,
+        }
+    }
+
+    fn remove_file(&self) {
         if let Some((path, file)) = &self.path
             && file_id(path) == *file
         {
             // Only our own: a successor may have put its socket there.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if !self.inherited {
+            // Closing alone would leave it listening where a forked child has a copy of the descriptor.
+            let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+        }
+        self.remove_file();
     }
 }
 
@@ -378,7 +435,8 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
         Ok(source) => source,
         Err(error) => return accept_failed(service, &local, &error),
     };
-    let mut last = false;
+    // Told to stop; and what was connecting then has had its time.
+    let (mut last, mut settled) = (false, false);
     let mut turn = 0u32;
     loop {
         match source.get_ref().socket.accept() {
@@ -391,7 +449,13 @@ async fn accept(bound: Bound, service: &Arc<Service>, loops: &EventLoops, mut st
                     tokio::task::yield_now().await;
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && last => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && settled => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && last => {
+                settled = true;
+                let bound = source.get_ref();
+                bound.refuse_more();
+                tokio::time::sleep(bound.settling()).await;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::select! {
                     biased;
@@ -513,35 +577,39 @@ fn admit(
             Err(error) => return accept_failed(&service, &local, &error),
         };
         let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
-        // Boxed, so that connections without it need no room for it.
-        if spoken.proxy_protocol && !Box::pin(learn(&service, &mut socket, &mut info, &mut seat, &mut opened)).await {
-            return;
+        if spoken.proxy_protocol {
+            // Boxed, so that connections without it need no room for it.
+            if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
+                opened.why = why.label();
+                return;
+            }
+        }
+        if info.proxy.is_some() {
+            let (peer, local) = (&info.peer, &info.local);
+            opened.trace.tell(|| Event::Proxied { peer: peer.to_string().into(), local: local.to_string().into() });
         }
         connection::run(service, socket, info, spoken, opened).await;
     });
 }
 
-/// Has the proxy say whose connection it is; whether that one is let in.
+/// Has the proxy say whose connection it is, or says why that one is not let in.
 async fn learn(
     service: &Service,
     socket: &mut Socket,
     info: &mut ConnectionInfo,
     seat: &mut Seat,
-    opened: &mut Opened,
-) -> bool {
+) -> Result<(), Turned> {
     let (peer, local) = (info.peer.clone(), info.local.clone());
-    let mut phase = service.lifecycle.subscribe();
-    let since = std::time::Instant::now();
-    let told = tokio::select! {
+    let (mut phase, begun) = (service.lifecycle.subscribe(), Instant::now());
+    let opened = tokio::select! {
         biased;
-        told = proxy::opening::open(service, socket, info) => told,
-        () = out_of_patience(&mut phase, since) => Err((Turned::Shutdown, "the server is closed".into())),
+        opened = proxy::opening::open(service, socket, info) => opened,
+        () = out_of_patience(&mut phase, begun) => Err((Turned::Shutdown, "the server is closed".into())),
     };
-    if let Err((why, message)) = told {
-        opened.why = why.label();
+    if let Err((why, message)) = opened {
         let message = format!("connection from {peer} to {local} turned away: its PROXY header: {message}");
         turned_away(service, why, message);
-        return false;
+        return Err(why);
     }
     // The proxy's own address stays where it tells no other, and is not limited.
     let told = info.proxy.as_ref().is_some_and(|proxy| proxy.header.addresses.is_some());
@@ -550,10 +618,9 @@ async fn learn(
         None => Ok(()),
     };
     if let Err(why) = taken {
-        opened.why = why.label();
         too_many(service, why, &info.peer, &info.local);
     }
-    taken.is_ok()
+    taken
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.

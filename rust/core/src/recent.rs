@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::error::{Observer, Report, Stage};
 use crate::locks::Mutex;
 
-/// Lines that are kept.
+/// Lines that are kept of what is daily business, and again of what is not: a flood of the one is not to wash away the other.
 const LINES: usize = 100;
 /// The most bytes of a line that are kept: strangers may make them long.
 const LONGEST: usize = 500;
@@ -37,7 +37,7 @@ impl Level {
     fn of(stage: Stage) -> Self {
         match stage {
             Stage::Admission | Stage::Handshake | Stage::Request => Level::Info,
-            Stage::Warning => Level::Warning,
+            Stage::Warning | Stage::AccessLog => Level::Warning,
             Stage::Accept | Stage::Certificate => Level::Error,
         }
     }
@@ -62,7 +62,8 @@ pub struct Recent(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    lines: VecDeque<Line>,
+    daily: VecDeque<Line>,
+    others: VecDeque<Line>,
     written: u64,
 }
 
@@ -76,15 +77,21 @@ impl Recent {
         let mut kept = self.0.lock();
         kept.written += 1;
         let line = Line { number: kept.written, time: SystemTime::now(), level, message };
-        if kept.lines.len() == LINES {
-            kept.lines.pop_front();
+        let lines = if level == Level::Info { &mut kept.daily } else { &mut kept.others };
+        if lines.len() == LINES {
+            lines.pop_front();
         }
-        kept.lines.push_back(line);
+        lines.push_back(line);
     }
 
     /// The lines behind that number, the oldest first.
     pub fn since(&self, number: u64) -> Vec<Line> {
-        self.0.lock().lines.iter().filter(|line| line.number > number).cloned().collect()
+        let kept = self.0.lock();
+        let lines = kept.daily.iter().chain(&kept.others).filter(|line| line.number > number);
+        let mut lines: Vec<_> = lines.cloned().collect();
+        drop(kept);
+        lines.sort_unstable_by_key(|line| line.number);
+        lines
     }
 }
 
@@ -99,6 +106,10 @@ impl Observer for Remembering {
         self.recent.note(Level::of(report.stage), &report.message);
         self.observer.report(report);
     }
+
+    fn access(&self, lines: &str) {
+        self.observer.access(lines);
+    }
 }
 
 #[cfg(test)]
@@ -108,11 +119,15 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept_and_long_ones_cut() {
         let recent = Recent::default();
-        for number in 1..=LINES + 20 {
+        recent.note(Level::Error, "1");
+        for number in 2..=LINES + 20 {
             recent.note(Level::Info, &number.to_string());
         }
         let lines = recent.since(0);
-        assert_eq!((lines.len(), lines[0].number, lines[0].message.as_str()), (LINES, 21, "21"));
+        assert_eq!(
+            (lines.len(), lines[0].number, lines[1].number, lines[1].message.as_str()),
+            (LINES + 1, 1, 21, "21")
+        );
         recent.note(Level::Error, &"ü".repeat(LONGEST));
         let [line] = &recent.since(LINES as u64 + 20)[..] else { panic!() };
         assert_eq!(line.message, format!("{}…", "ü".repeat(LONGEST / 2)));

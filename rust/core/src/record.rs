@@ -1,19 +1,21 @@
 //! What is said of each request when it has ended: a [`Record`] follows it from its head on, and is told as a [`Finished`] to
 //! [`crate::server::Service::finished`], once, however the request ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
+use crate::config::Config;
 use crate::connection::{Connection, ConnectionInfo};
 use crate::error::Refusal;
-use crate::http::Headers;
-use crate::http::h1::Head;
 use crate::http::target::Target;
+use crate::http::{Headers, Response};
 use crate::server::Service;
 
 /// How a request ended.
@@ -35,7 +37,6 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The word for it in logs.
-    #[allow(dead_code, reason = "for the access log")]
     pub(crate) fn label(self) -> &'static str {
         match self {
             Outcome::Whole => "whole",
@@ -75,55 +76,51 @@ pub(crate) struct Finished<'a> {
     /// From then to the end.
     pub(crate) duration: Duration,
     pub(crate) outcome: Outcome,
+    /// What it is called, where requests have ids.
+    pub(crate) id: Option<&'a HeaderValue>,
     /// What was asked for, and by whom; where somebody wants to know, see [`crate::server::Service::wants_details`].
     pub(crate) details: Option<&'a Details>,
 }
 
-impl Finished<'_> {
-    /// When its head was whole, by the wall clock, which is asked here.
-    #[allow(dead_code, reason = "for the access log")]
-    pub(crate) fn time(&self) -> SystemTime {
-        let now = SystemTime::now();
-        now.checked_sub(self.duration).unwrap_or(now)
-    }
+/// What was asked for, and by whom: every byte as the client sent it, none of them copied.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Details {
+    /// The request target, without the host of HTTP/2. Where no head was parsed, the beginning of what came in its place.
+    pub(crate) target: Bytes,
+    /// The client that a trusted proxy names; none where none does, and then none where it is hidden.
+    pub(crate) client: Option<Option<SocketAddr>>,
+    headers: Bytes,
+    /// Where those of [`HEADERS`] are.
+    places: [Option<(u32, u32)>; HEADERS.len()],
 }
 
-/// What was asked for, and by whom: every byte as the client sent it.
-#[derive(Debug, Clone, Default)]
-#[allow(dead_code, reason = "each of those who are told reads what it needs")]
-pub(crate) struct Details {
-    /// The request target, without the host of HTTP/2.
-    pub(crate) target: Bytes,
-    /// Host and port that were asked for.
-    pub(crate) host: Option<Bytes>,
-    pub(crate) referer: Option<Bytes>,
-    pub(crate) user_agent: Option<Bytes>,
-    pub(crate) traceparent: Option<Bytes>,
-}
+const HEADERS: [&str; 4] = ["host", "referer", "user-agent", "traceparent"];
 
 impl Details {
-    fn new(target: &Target, headers: &Headers) -> Self {
-        let header = |name| headers.shared(name);
-        Details {
-            target: target.whole(),
-            host: header("host"),
-            referer: header("referer"),
-            user_agent: header("user-agent"),
-            traceparent: header("traceparent"),
-        }
+    pub(crate) fn new(target: Bytes, headers: &Headers) -> Self {
+        let (headers, places) = headers.shared(HEADERS);
+        Details { target, client: None, headers, places }
     }
 
-    fn of_parts(parts: &Parts) -> Self {
-        let header = |name| parts.headers.get(name).map(|value| Bytes::copy_from_slice(value.as_bytes()));
-        let authority = parts.uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
-        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-        Details {
-            target: Bytes::copy_from_slice(target.as_bytes()),
-            host: authority.or_else(|| header("host")),
-            referer: header("referer"),
-            user_agent: header("user-agent"),
-            traceparent: header("traceparent"),
-        }
+    fn header(&self, at: usize) -> Option<&[u8]> {
+        self.places[at].and_then(|(start, end)| self.headers.get(start as usize..end as usize))
+    }
+
+    /// Host and port that were asked for.
+    pub(crate) fn host(&self) -> Option<&[u8]> {
+        self.header(0)
+    }
+
+    pub(crate) fn referer(&self) -> Option<&[u8]> {
+        self.header(1)
+    }
+
+    pub(crate) fn user_agent(&self) -> Option<&[u8]> {
+        self.header(2)
+    }
+
+    pub(crate) fn traceparent(&self) -> Option<&[u8]> {
+        self.header(3)
     }
 }
 
@@ -132,7 +129,9 @@ impl Details {
 pub(crate) struct Record {
     began: Instant,
     first_byte: Option<Instant>,
-    method: Option<Method>,
+    pub(crate) method: Method,
+    /// Its head came whole, and could be parsed.
+    has_head: bool,
     version: Version,
     pub(crate) status: Option<StatusCode>,
     /// The name of the host's context; none with TLS, where the connection knows.
@@ -140,42 +139,78 @@ pub(crate) struct Record {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
+    /// What it is called, where requests have ids.
+    pub(crate) id: Option<Box<HeaderValue>>,
     /// How it ended, once that is known.
     pub(crate) outcome: Option<Outcome>,
+    /// Boxed, as the id is, so that those of whom nothing more is said have no room for it.
     details: Option<Box<Details>>,
     /// What came of a body that another task reads.
     upload: Option<Arc<AtomicU64>>,
 }
 
 impl Record {
-    /// Of a request whose head was whole at `began`, or was refused then.
-    pub(crate) fn new(began: Instant, version: Version) -> Self {
+    /// Of a request without a head, which was refused or broken off at `began`; `line` is the beginning of what came in its
+    /// place.
+    pub(crate) fn without_head(began: Instant, line: Bytes, service: &Service) -> Self {
+        let details = service.wants_details().then(|| Box::new(Details { target: line, ..Details::default() }));
+        let id = service.request_id(|_| None).map(Box::new);
+        Record { has_head: false, id, details, ..Record::new(began, Version::HTTP_11, Method::GET) }
+    }
+
+    /// Of a request whose head was whole at `began`.
+    pub(crate) fn new(began: Instant, version: Version, method: Method) -> Self {
         Record {
             began,
             first_byte: None,
-            method: None,
+            method,
+            has_head: true,
             version,
             status: None,
             host: None,
             route: None,
             received: 0,
             sent: 0,
+            id: None,
             outcome: None,
             details: None,
             upload: None,
         }
     }
 
-    /// Of a head that HTTP/1 has read.
-    pub(crate) fn of_head(began: Instant, head: &Head, service: &Service) -> Self {
-        let details = service.wants_details().then(|| Box::new(Details::new(&head.target, &head.headers)));
-        Record { method: Some(head.method.clone()), details, ..Record::new(began, head.version) }
+    /// Keeps what somebody wants to know of its head.
+    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
+        let service = &connection.service;
+        if service.wants_details() {
+            let mut details = Details::new(target.whole(), headers);
+            if let Some(forwarding) = &connection.info.forwarding {
+                details.client = forwarding.read(headers).map(|told| told.client);
+            }
+            self.details = Some(Box::new(details));
+        }
+        let given = |name: &HeaderName| headers.get(name.as_str());
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
-    /// Of a head that h2 has read.
-    pub(crate) fn of_parts(began: Instant, parts: &Parts, service: &Service) -> Self {
-        let details = service.wants_details().then(|| Box::new(Details::of_parts(parts)));
-        Record { method: Some(parts.method.clone()), details, ..Record::new(began, Version::HTTP_2) }
+    /// The same of a head that h2 has read, and that is refused.
+    pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
+        let service = &connection.service;
+        if service.wants_details() {
+            let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+            let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
+            self.details = Some(Box::new(Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)));
+        }
+        let given = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
+    }
+
+    /// Puts the id into a response that does not say another one.
+    pub(crate) fn mark(&self, response: &mut Response, config: &Config) {
+        if let (Some(name), Some(id)) = (&config.request_id_header, &self.id)
+            && !response.headers.iter().any(|(known, _)| known == name)
+        {
+            response.headers.push((name.clone(), (**id).clone()));
+        }
     }
 
     /// The first byte of the response has been handed on.
@@ -214,7 +249,7 @@ impl Record {
             connection: &connection.info,
             host,
             route: self.route.as_deref().filter(|route| !route.is_empty()),
-            method: self.method.as_ref(),
+            method: self.has_head.then_some(&self.method),
             version: self.version,
             status: self.status,
             received: self.received + self.upload.as_ref().map_or(0, |came| came.load(Relaxed)),
@@ -223,7 +258,14 @@ impl Record {
             first_byte: self.status.map(|_| self.first_byte.map_or(duration, since)),
             duration,
             outcome,
+            id: self.id.as_deref(),
             details: self.details.as_deref(),
         });
     }
+}
+
+/// Whether the peer may say what its requests are called: anybody, unless there are proxies whose business that is.
+fn is_believed(connection: &Connection) -> bool {
+    let proxies = &connection.service.config.trusted_proxies;
+    proxies.is_empty() || proxies.has(&connection.info.peer)
 }

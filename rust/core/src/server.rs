@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::header::{HeaderName, HeaderValue};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
+use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::dispatch::{Handler, Pool, Roster, Work};
 use crate::error::{Error, Observer};
@@ -23,6 +25,7 @@ use crate::metrics::{Counted, Latency, Metrics};
 use crate::proxy::Forwarding;
 use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
+use crate::request_id;
 use crate::shutdown::{Lifecycle, Phase};
 use crate::tls::{self, Context, Hosts, host_name};
 use crate::trace;
@@ -75,6 +78,7 @@ pub(crate) struct Service {
     pub(crate) pulse: Pulse,
     /// Where headers of proxies are believed.
     pub(crate) forwarding: Option<Arc<Forwarding>>,
+    access_log: Option<AccessLog>,
     connections: AtomicU64,
     /// Connections and accepting listeners.
     alive: AtomicUsize,
@@ -97,12 +101,21 @@ impl Service {
 
     /// Whether anybody wants to know what was asked for, and by whom: [`crate::record::Details`].
     pub(crate) fn wants_details(&self) -> bool {
-        false
+        self.access_log.is_some()
+    }
+
+    /// What to call a request, where the setting `request_id_header` says that it has an id; `given` finds a header.
+    pub(crate) fn request_id<'a>(&self, given: impl FnOnce(&HeaderName) -> Option<&'a [u8]>) -> Option<HeaderValue> {
+        let name = self.config.request_id_header.as_ref()?;
+        request_id::of(given(name))
     }
 
     /// A request has ended, whatever way.
     pub(crate) fn finished(&self, finished: &Finished<'_>) {
         self.metrics.finished(finished);
+        if let Some(log) = &self.access_log {
+            log.add(finished, &self.metrics);
+        }
     }
 
     /// Counts one more thing that a graceful end waits for.
@@ -141,12 +154,15 @@ pub struct Server {
 impl Server {
     /// A server that does not listen yet. `handler` answers for hosts that have none of their own; see also
     /// [`Server::set_handler`].
+    ///
+    /// # Errors
+    /// [`Error::Config`]: the access log cannot be opened.
     pub fn new(
         config: Config,
         handler: Option<Arc<dyn Handler>>,
         spawn: Arc<dyn Spawn>,
         observer: Arc<dyn Observer>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let recent: Arc<Recent> = Arc::default();
         let observer = Arc::new(Remembering { recent: recent.clone(), observer });
         Server::of(config, Arc::new(RwLock::new(Hosts::new(handler))), None, spawn, (recent, observer))
@@ -159,7 +175,7 @@ impl Server {
         config: Config,
         handler: Arc<dyn Handler>,
         spawn: impl FnOnce(Arc<dyn Spawn>) -> Arc<dyn Spawn>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let Service { hosts, recent, observer, .. } = &*self.service;
         let told = (recent.clone(), observer.clone());
         Server::of(config, hosts.clone(), Some(handler), spawn(self.spawn.clone()), told)
@@ -171,7 +187,8 @@ impl Server {
         only: Option<Arc<dyn Handler>>,
         spawn: Arc<dyn Spawn>,
         (recent, observer): (Arc<Recent>, Arc<dyn Observer>),
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let access_log = AccessLog::open(&config)?;
         let forwarding = config.forwarded.map(|style| Forwarding { style, proxies: config.trusted_proxies.clone() });
         let service = Arc::new(Service {
             forwarding: forwarding.map(Arc::new),
@@ -190,6 +207,7 @@ impl Server {
             listening: AtomicUsize::new(0),
             has_listened: AtomicBool::new(false),
             pulse: Pulse::new(),
+            access_log,
             connections: AtomicU64::new(0),
             alive: AtomicUsize::new(0),
             empty: Notify::new(),
@@ -199,7 +217,7 @@ impl Server {
         let ended = loops.clone();
         // Handles of event loops keep their descriptors open.
         service.lifecycle.on_end(Box::new(move || drop(ended.lock().take())));
-        Server { service, spawn, loops, watch: Arc::default() }
+        Ok(Server { service, spawn, loops, watch: Arc::default() })
     }
 
     /// Sets who answers for hosts that have no handler of their own.
@@ -347,6 +365,10 @@ impl Server {
             self.service.pulse.watch(&made);
             loops.insert(made).clone()
         };
+        if let Some(log) = &self.service.access_log {
+            let Service { observer, metrics, .. } = &*self.service;
+            log.start(&self.spawn, observer, metrics)?;
+        }
         made.start().map_err(no_loop)?;
         made.first().spawn(supervise(self.service.clone()));
         if self.service.only.is_none() {
@@ -368,6 +390,15 @@ impl Server {
     /// The server is closed, or the machine has no threads to give.
     pub fn watch_handlers(&self) -> io::Result<()> {
         self.event_loops().map_err(io::Error::other)?.watch()
+    }
+
+    /// Opens the file of the access log anew, as after it was renamed: what follows is written to the new one.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: it cannot be opened, and the old one stays; [`Error::Closed`].
+    pub fn reopen_logs(&self) -> Result<(), Error> {
+        self.check_open("reopen the logs of")?;
+        self.service.access_log.as_ref().map_or(Ok(()), AccessLog::reopen)
     }
 
     /// Stops accepting, lets requests in flight finish for `grace`, then drops the rest. Clients that have asked nothing
@@ -491,5 +522,8 @@ fn finish(service: &Service) {
     // Dropped outside the lock, because dropping handlers may run anything.
     let hosts = std::mem::take(&mut *service.hosts.write());
     drop(hosts);
+    if let Some(log) = &service.access_log {
+        log.close();
+    }
     service.lifecycle.end();
 }

@@ -38,7 +38,7 @@ impl Observer for Deaf {
 }
 
 fn server(handler: impl Handler, observer: impl Observer) -> Server {
-    Server::new(Config::default(), Some(Arc::new(handler)), Arc::new(StdThreads), Arc::new(observer))
+    Server::new(Config::default(), Some(Arc::new(handler)), Arc::new(StdThreads), Arc::new(observer)).unwrap()
 }
 
 fn listen(server: &Server, tls: bool) -> (Listener, SocketAddr) {

@@ -29,7 +29,7 @@ impl Observer for Deaf {
 /// A server that hands its connections to the test.
 fn server(settings: &[(&str, Value)]) -> (Server, SocketAddr, Receiver<Arc<Connection>>) {
     let config = Config::parse(settings.iter().map(|(name, value)| (name.to_string(), value.clone()))).unwrap();
-    let server = Server::new(config, None, Arc::new(StdThreads), Arc::new(Deaf));
+    let server = Server::new(config, None, Arc::new(StdThreads), Arc::new(Deaf)).unwrap();
     let (sender, receiver) = channel();
     let sender = portico_core::locks::Mutex::new(sender);
     let handler = move |connection: Connection| drop(sender.lock().send(Arc::new(connection)));

@@ -46,7 +46,7 @@ static RUNNING: LazyLock<Running> = LazyLock::new(|| {
     let path = std::env::temp_dir().join(format!("portico-fuzz-{}.sock", std::process::id()));
     let mut config = Config::default();
     config.io_threads = 1;
-    let server = Server::new(config, Some(Arc::new(Echo)), Arc::new(StdThreads), Arc::new(Deaf));
+    let server = Server::new(config, Some(Arc::new(Echo)), Arc::new(StdThreads), Arc::new(Deaf)).expect("no log is to be opened");
     let endpoint = Endpoint { place: Place::Unix(path.clone()), tls: false, reuse_port: false, backlog: None };
     let listener = server.listen(&endpoint).expect("listens");
     Running { path, server, _listener: listener }

@@ -51,6 +51,12 @@ impl Context {
         detach(py, || self.0.replace(changes)).map_err(errors::to_python)
     }
 
+    /// The secrets of session tickets alone.
+    fn replace_ticket_keys(&self, py: Python<'_>, keys: Vec<Vec<u8>>) -> PyResult<()> {
+        let keys = keys.into_iter().map(Source::Bytes).collect();
+        detach(py, || self.0.replace_ticket_keys(keys)).map_err(errors::to_python)
+    }
+
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
         detach(py, || self.0.reload()).map_err(errors::to_python)
     }

@@ -74,7 +74,7 @@ pub(crate) fn from_report(py: Python<'_>, report: Report) -> Bound<'_, PyAny> {
         Stage::Handshake => HandshakeError::new_err(message),
         Stage::Request if !limit => RequestError::new_err(message),
         Stage::Request | Stage::Admission => LimitError::new_err(message),
-        Stage::Accept => ListenError::new_err(message),
+        Stage::Accept | Stage::AccessLog => ListenError::new_err(message),
         Stage::Certificate | Stage::Warning => CertificateError::new_err(message),
     };
     describe(py, &error, reason, status);

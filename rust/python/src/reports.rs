@@ -1,6 +1,7 @@
 //! The errors of connections, on their way from I/O threads to Python.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock, Weak};
 
 use portico_core::error::Stage;
 use portico_core::locks::{Condvar, Mutex};
@@ -18,6 +19,8 @@ use crate::threads::try_attach;
 pub(crate) struct Reporter {
     state: Mutex<Reported>,
     more: Condvar,
+    /// Where lines of the access log go, once there is somebody to take them.
+    lines: OnceLock<Weak<Slot>>,
 }
 
 #[derive(Default)]
@@ -41,9 +44,25 @@ impl Observer for Reporter {
         drop(state);
         self.more.notify_one();
     }
+
+    /// To the logger, which may take its time.
+    fn access(&self, lines: &str) {
+        let Some(reports) = self.lines.get().and_then(Weak::upgrade) else { return };
+        try_attach(|py| {
+            let Ok(reports) = reports.get(py) else { return };
+            if let Err(error) = reports.call_method1(intern!(py, "accessed"), (lines,)) {
+                error.write_unraisable(py, Some(&reports));
+            }
+        });
+    }
 }
 
 impl Reporter {
+    /// Hands lines of the access log to `reports.accessed`.
+    pub(crate) fn log_to(&self, reports: &Arc<Slot>) {
+        let _ = self.lines.set(Arc::downgrade(reports));
+    }
+
     /// Hands reports to `reports.failed` until closed.
     pub(crate) fn run(&self, reports: &Slot) {
         while let Some((batch, dropped)) = self.next() {
@@ -57,6 +76,9 @@ impl Reporter {
                 for report in batch {
                     match report.stage {
                         Stage::Warning => tell(intern!(py, "warned"), PyString::new(py, &report.message).into_any()),
+                        Stage::AccessLog => {
+                            tell(intern!(py, "log_failed"), PyString::new(py, &report.message).into_any());
+                        }
                         _ => tell(intern!(py, "failed"), errors::from_report(py, report)),
                     }
                 }

@@ -363,6 +363,26 @@ impl Request {
         self.value(py, const { position("httpMethod") })
     }
 
+    /// What it is called in logs, where the setting `request_id_header` gives requests ids; else None.
+    #[getter]
+    fn id(&self) -> Option<&str> {
+        self.request.id.as_ref().and_then(|id| id.to_str().ok())
+    }
+
+    /// The pattern of the route that led here, with those of the mounts before it: `/shop/items/{id}`. None without a
+    /// `portico.Router`.
+    #[getter]
+    fn route(&self) -> Option<&str> {
+        self.request.route_pattern()
+    }
+
+    /// The header by which a client says what trace the request is part of, where it keeps to W3C Trace Context; else None. To
+    /// be passed on in requests that are made for this one.
+    #[getter]
+    fn traceparent(&self) -> Option<&str> {
+        self.request.traceparent()
+    }
+
     /// The body as text, by the charset of its content type, else UTF-8 (WHATWG Encoding); what does not decode becomes
     /// U+FFFD.
     #[getter]

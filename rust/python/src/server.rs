@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use portico_core::access_log::LogTarget;
 use portico_core::config::Dispatch;
 use portico_core::dispatch::Streams;
 use portico_core::http::form::Limits;
@@ -102,9 +103,11 @@ impl Server {
         let reporter = Arc::new(Reporter::default());
         let pool = Pool::new(config.threads.0, config.threads.1, spawn.clone());
         let visits = Visits::new(config.stream_threads, spawn.clone());
+        reporter.log_to(&reports);
         let forms = Arc::new(Limits::from(&config));
         let site = Arc::new(Site { server: owner, reports, long: visits.pool.clone(), forms });
-        let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone());
+        let server = portico_core::Server::new(config.clone(), None, spawn.clone(), reporter.clone())
+            .map_err(errors::to_python)?;
         let tracer = trace.map(|callable| {
             let tracer = Arc::new(Tracer { queue: Arc::default(), callable: Slot::new(callable) });
             told.push(Arc::downgrade(&tracer.callable));
@@ -279,6 +282,16 @@ impl Server {
     fn drive(&self, py: Python<'_>, bridge: &Bridge, fd: RawFd) -> PyResult<Option<Driver>> {
         let other = duplicate(fd)?;
         Driver::new(py, &self.server, bridge, other).map_err(errors::to_python)
+    }
+
+    /// Opens the file of the access log anew.
+    fn reopen_logs(&self, py: Python<'_>) -> PyResult<()> {
+        detach(py, || self.server.reopen_logs()).map_err(errors::to_python)
+    }
+
+    /// Whether the access log goes to a file, which somebody may rename.
+    fn logs_to_file(&self) -> bool {
+        matches!(self.config.access_log, Some(LogTarget::File(_)))
     }
 
     /// Begins to close, and returns. `idle` is there in place of the setting `drain_idle_timeout`.

@@ -48,7 +48,7 @@ impl Server {
         let access = Arc::new(Access::new(token));
         let dashboard = Dashboard::new(watched.clone());
         let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone(), dashboard, workers });
-        let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn))));
+        let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn)))?);
         self.check_open("listen on")?;
         let bound = admin.bind(endpoint)?;
         access.check(bound.address())?;

@@ -4,7 +4,11 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::header::{self, HeaderName};
+
 use super::{Config, Dispatch};
+use crate::access_log::{LogFormat, LogTarget};
+use crate::http::Response;
 use crate::http::coding::{Coding, RequestCoding};
 use crate::proxy::{Proxies, Style};
 
@@ -56,6 +60,10 @@ pub enum Kind {
     Switch,
     /// A folder that is there, or `None`.
     Folder,
+    /// Where a log goes, or `None`.
+    Log,
+    /// The name of a header, or `None`.
+    Header,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// Any of some words, each once, the preferred first.
@@ -139,6 +147,30 @@ impl Checked {
         if let Checked::Words(words) = self { words } else { Vec::new() }
     }
 
+    pub(super) fn header(self) -> Option<HeaderName> {
+        let Checked::Choice(name) = self else { return None };
+        HeaderName::from_bytes(name.as_bytes()).ok()
+    }
+
+    pub(super) fn log(self) -> Option<LogTarget> {
+        let Checked::Choice(place) = self else { return None };
+        Some(match place.as_str() {
+            "-" => LogTarget::Stdout,
+            "stderr" => LogTarget::Stderr,
+            "logging" => LogTarget::Program,
+            path => LogTarget::File(path.into()),
+        })
+    }
+
+    pub(super) fn log_format(self) -> LogFormat {
+        let Checked::Choice(word) = self else { return LogFormat::Combined };
+        match word.as_str() {
+            "common" => LogFormat::Common,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Combined,
+        }
+    }
+
     pub(super) fn proxies(self) -> Proxies {
         if let Checked::Proxies(proxies) = self { proxies } else { Proxies::default() }
     }
@@ -178,7 +210,13 @@ impl Kind {
             (Kind::Choice(words), Value::Text(word)) if words.contains(&word.as_ref()) => {
                 Ok(Checked::Choice(word.to_string()))
             }
-            (Kind::Words(_) | Kind::Folder | Kind::Proxies, Value::Nothing) => Ok(Checked::Nothing),
+            (Kind::Words(_) | Kind::Folder | Kind::Proxies | Kind::Log | Kind::Header, Value::Nothing) => {
+                Ok(Checked::Nothing)
+            }
+            (Kind::Header, Value::Text(name)) if is_free(name) => Ok(Checked::Choice(name.to_string())),
+            (Kind::Log, Value::Text(place)) if !place.is_empty() && !place.contains('\0') => {
+                Ok(Checked::Choice(place.to_string()))
+            }
             (Kind::Proxies, Value::Words(words)) => {
                 Proxies::parse(words.iter().map(AsRef::as_ref)).map(Checked::Proxies)
             }
@@ -211,6 +249,8 @@ impl Kind {
             }
             Kind::Switch => "True or False".into(),
             Kind::Folder => "the path of a folder that is there, or None".into(),
+            Kind::Header => "the name of a header that means nothing else, as X-Request-Id, or None".into(),
+            Kind::Log => "the path of a file, \"-\", \"stderr\", \"logging\", or None".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Words(words) => {
                 format!("a tuple of any of {}, each once, the preferred first; or None", words.join(", "))
@@ -219,6 +259,13 @@ impl Kind {
             Kind::Range { min, max } => format!("a pair (least, most) of whole numbers from {min} to {max}"),
         }
     }
+}
+
+/// Whether it is a name of a header, and of none that means something to a server.
+fn is_free(name: &str) -> bool {
+    let taken = [header::HOST, header::DATE, header::CONTENT_TYPE, header::COOKIE, header::SET_COOKIE, header::UPGRADE];
+    HeaderName::from_bytes(name.as_bytes())
+        .is_ok_and(|name| !Response::is_framing(&name) && name != header::TRANSFER_ENCODING && !taken.contains(&name))
 }
 
 fn or_none(optional: bool) -> &'static str {

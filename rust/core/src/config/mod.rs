@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HeaderName;
 pub use kind::{Kind, Setting, Value};
 pub use settings::SETTINGS;
 
+use crate::access_log::{LogFormat, LogTarget};
 use crate::error::Error;
 use crate::http::coding::{Coding, RequestCoding};
 use crate::proxy::{Proxies, Style};
@@ -59,6 +61,9 @@ pub struct Config {
     pub websocket: bool,
     pub nodelay: bool,
     pub backlog: i32,
+    pub access_log: Option<LogTarget>,
+    pub access_log_format: LogFormat,
+    pub request_id_header: Option<HeaderName>,
     pub trusted_proxies: Arc<Proxies>,
     pub forwarded: Option<Style>,
     pub dispatch: Dispatch,
@@ -103,6 +108,9 @@ impl Default for Config {
             websocket: false,
             nodelay: false,
             backlog: 0,
+            access_log: None,
+            access_log_format: LogFormat::Combined,
+            request_id_header: None,
             trusted_proxies: Arc::default(),
             forwarded: None,
             dispatch: Dispatch::Auto,
@@ -210,6 +218,8 @@ mod tests {
         assert!(refused("compression", words(&["lzw"])).ends_with("not (\"lzw\",)"));
         assert!(refused("compression", words(&["br", "br"])).contains("each once"));
         assert!(refused("compression", Value::Text("br".into())).contains("a tuple of any of zstd, br, gzip"));
+        assert!(refused("request_id_header", Value::Text("content-length".into())).contains("the name of a header"));
+        assert!(refused("access_log", Value::Text("".into())).contains("the path of a file"));
         assert!(refused("http1", Value::Integer(1)).contains("True or False"));
         assert!(refused("form_folder", Value::Text("/no/such/folder".into())).ends_with("not \"/no/such/folder\""));
         assert!(refused("trusted_proxies", words(&["10.0.0.1/8"])).contains("did you mean \"10.0.0.0/8\""));

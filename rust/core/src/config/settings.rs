@@ -227,6 +227,27 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.forwarded = v.style(),
     },
     Setting {
+        name: "access_log",
+        kind: Kind::Log,
+        default: Value::Nothing,
+        doc: "Where a line goes for each request that has ended: to the end of a file, into a named pipe, `-` to standard output, `stderr` to standard error, `logging` to the logger `portico.access`. None: nowhere. `server.reopen_logs()` opens a file anew.",
+        set: |c, v| c.access_log = v.log(),
+    },
+    Setting {
+        name: "access_log_format",
+        kind: Kind::Choice(&["combined", "common", "json"]),
+        default: Value::Text(Cow::Borrowed("combined")),
+        doc: "What these lines look like: Combined or Common Log Format, as Apache and nginx write them, or a JSON object for each, with durations, TLS and more.",
+        set: |c, v| c.access_log_format = v.log_format(),
+    },
+    Setting {
+        name: "request_id_header",
+        kind: Kind::Header,
+        default: Value::Nothing,
+        doc: "The header of requests' ids, as `X-Request-Id`. Each request then has one: the client's, where that is 1 to 128 letters, digits and `-_.~+/=:;@`, or a new one; with `trusted_proxies` only they may give one. Handlers see it as `request.id`, logs name it, and the response has the header too. None: no ids.",
+        set: |c, v| c.request_id_header = v.header(),
+    },
+    Setting {
         name: "dispatch",
         kind: Kind::Choice(&["auto", "inline", "threads", "asyncio"]),
         default: Value::Text(Cow::Borrowed("auto")),

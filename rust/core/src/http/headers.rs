@@ -82,9 +82,16 @@ impl Headers {
         self.spans.iter().find(|span| self.slice(span.name) == name.as_bytes()).map(|span| self.slice(span.value))
     }
 
-    /// The first value of one header, by its lower-case name, shared.
-    pub(crate) fn shared(&self, name: &str) -> Option<Bytes> {
-        self.get(name).map(|value| self.block.slice_ref(value))
+    /// All of them as they stand in memory, shared, and where in it the first values of some are, by their lower-case names.
+    pub(crate) fn shared<const N: usize>(&self, names: [&str; N]) -> (Bytes, [Option<(u32, u32)>; N]) {
+        let mut places = [None; N];
+        for span in &self.spans {
+            let name = self.slice(span.name);
+            if let Some(at) = names.iter().position(|wanted| wanted.as_bytes() == name) {
+                places[at].get_or_insert(span.value);
+            }
+        }
+        (self.block.clone(), places)
     }
 
     /// The values of one header as one list, by its lower-case name. Where it came in one line, nothing is copied.
@@ -108,7 +115,7 @@ impl Headers {
 
 #[cfg(test)]
 mod tests {
-    use super::Headers;
+    use super::{Bytes, Headers};
 
     #[test]
     fn headers_of_a_decoded_body_are_its_own() {
@@ -137,6 +144,7 @@ mod tests {
         let headers = Headers::from_map(Some("h"), &map);
         assert_eq!(headers.get("b"), Some(&b"2"[..]));
         assert_eq!(headers.get_all("a").collect::<Vec<_>>(), [b"1", b"3"]);
+        assert_eq!(headers.shared(["c", "a"]), (Bytes::from_static(b"hostha1a3b2"), [None, Some((6, 7))]));
         assert_eq!(headers.joined("a").as_deref(), Some(&b"1,3"[..]));
         assert_eq!(headers.joined("b").as_deref(), Some(&b"2"[..]));
         assert_eq!(headers.joined("c"), None);

@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use encoding_rs::{Encoding, UTF_8};
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 
 use super::body::Incoming;
 use super::headers::Headers;
 use super::target::{self, Target};
 use crate::connection::{Address, ConnectionInfo};
 use crate::proxy::Told;
+use crate::request_id;
 
 /// One request. Its body is here, or comes while its handler runs.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Request {
     pub incoming: Option<Incoming>,
     /// The connection on which it came; none where only its bytes were parsed.
     pub connection: Option<Arc<ConnectionInfo>>,
+    /// What it is called, where requests have ids: the setting `request_id_header`.
+    pub id: Option<HeaderValue>,
     /// What routers found in the path; none where they found nothing.
     pub(crate) route: Option<Box<Route>>,
     /// See [`Request::route_pattern`].
@@ -167,6 +170,13 @@ impl Request {
     /// without a router, and where what answers is mounted at the root.
     pub fn route_pattern(&self) -> Option<&str> {
         self.pattern.as_deref().filter(|pattern| !pattern.is_empty())
+    }
+
+    /// The `traceparent` by which the client says what trace this request is part of, where it keeps to W3C Trace Context.
+    pub fn traceparent(&self) -> Option<&str> {
+        let mut given = self.headers.get_all("traceparent");
+        let value = given.next().filter(|value| given.next().is_none() && request_id::trace(value).is_some())?;
+        std::str::from_utf8(value).ok()
     }
 
     /// For whoever answers where a router has no route: the methods that there are for the path, as `Allow` lists them; empty

@@ -114,7 +114,7 @@ impl Metrics {
             )
             .now(),
             self.by(
-                "limit",
+                "reason",
                 TURNED.map(|(label, _)| label),
                 "connections_turned_away",
                 "connections closed before they were served: the limit that was reached, or what was wrong about the PROXY protocol",
@@ -208,6 +208,11 @@ impl Metrics {
             self.total("websocket_messages_sent", "messages that were given to WebSockets to send", |c| {
                 &c.websocket_messages_sent
             }),
+            self.total(
+                "access_log_dropped",
+                "lines of the access log that could not be written in time, and were dropped",
+                |c| &c.access_log_dropped,
+            ),
         ]
     }
 

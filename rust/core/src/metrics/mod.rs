@@ -80,6 +80,7 @@ pub(crate) struct Counters {
     pub(crate) websockets_open: Counter,
     pub(crate) websocket_messages_received: Counter,
     pub(crate) websocket_messages_sent: Counter,
+    pub(crate) access_log_dropped: Counter,
 }
 
 impl Metrics {

@@ -174,7 +174,7 @@ impl Connection {
         (hand.head, hand.body) = (None, Collected::default());
         hand.asked = None;
         let method = hand.machine.as_ref().map_or(Method::GET, |machine| machine.refused_method());
-        let response = self.connection.refuse(&error);
+        let response = self.connection.refuse(&error, None);
         // A client that has left cannot be told.
         let _ = self.send(&response, &method, Persist::Close);
         self.pipe.order(|orders| (orders.refused, orders.eof, orders.closed) = (true, true, true));

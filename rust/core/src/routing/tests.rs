@@ -79,6 +79,7 @@ fn request(method: &str, target: &str) -> Request {
         body: Bytes::new(),
         incoming: None,
         connection: Some(Arc::new(connection)),
+        id: None,
         route: None,
         pattern: None,
         told: Default::default(),

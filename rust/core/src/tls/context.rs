@@ -234,6 +234,23 @@ impl Context {
         Ok(())
     }
 
+    /// Puts other secrets for session tickets in place, and reads nothing else again.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`]; what was there stays.
+    pub fn replace_ticket_keys(&self, keys: Vec<Source>) -> Result<(), Error> {
+        let _changing = self.changing.lock();
+        let purpose = self.current.read().tickets.purpose.clone();
+        let ticketer = ticketer(&keys, &purpose)?;
+        let mut current = self.current.write();
+        let mut config = ServerConfig::clone(&current.config);
+        config.ticketer = ticketer.clone();
+        current.config = Arc::new(config);
+        current.tickets = Tickets { purpose, ticketer };
+        current.sources.ticket_keys = keys;
+        Ok(())
+    }
+
     /// Reads the files again.
     ///
     /// # Errors

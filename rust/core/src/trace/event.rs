@@ -105,8 +105,15 @@ events! {
         peer: Box<str>,
         /// this end
         local: Box<str>,
-        /// the limit: `max_connections` or `max_connections_per_ip`
+        /// as `stats()["connections_turned_away"]` has it: `max_connections`, `max_connections_per_ip`, `untrusted_proxy`
         why: &'static str,
+    }
+    /// A proxy has said by the PROXY protocol whose connection it is.
+    Proxied "proxied" {
+        /// the client's end
+        peer: Box<str>,
+        /// where the client has connected to
+        local: Box<str>,
     }
     /// The TLS handshake is waited for.
     HandshakeBegun "handshake_begun" {}

@@ -30,7 +30,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// At the server's end: how long a message may be answered.
 const ANSWERED: Duration = Duration::from_secs(5);
 /// And how long an answer is held back at most, until its callback asks for the next message.
-const HOLD: Duration = Duration::from_millis(5);
+const HOLD: Duration = Duration::from_millis(10);
 
 /// Serves a WebSocket to its end, and until its callback is done. `unread` came behind the request.
 pub(crate) async fn serve<W: Wire>(
@@ -139,7 +139,7 @@ struct Task<'a, W> {
 struct Leaving {
     /// Until when a client that is quiet is waited for.
     by: Instant,
-    /// A message has come that may still be answered.
+    /// A message has come since, and its answer has not left.
     asked: bool,
     held: Held,
 }
@@ -300,10 +300,9 @@ impl<W: Wire> Task<'_, W> {
 
     /// The server ends: so will this, when the client has its answers, or has asked nothing for so long.
     fn leave(&mut self, patience: Duration) {
-        let pipe = &self.upgrade.session.pipe;
-        pipe.leave();
-        let asked = !self.is_quiet();
-        self.leaving = Some(Leaving { by: Instant::now() + patience, asked, held: Held::No });
+        self.upgrade.session.pipe.leave();
+        // An answer that is being made may be on its way already, and so may what the client sends upon it.
+        self.leaving = Some(Leaving { by: Instant::now() + patience, asked: false, held: Held::No });
     }
 
     /// Whether the callback waits for a message, and none is on its way as far as can be seen from here.
@@ -340,7 +339,8 @@ impl<W: Wire> Task<'_, W> {
     /// Whether what was written waits for the goodbye that may follow.
     fn holds(&mut self) -> bool {
         let pipe = &self.upgrade.session.pipe;
-        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.asked) else { return false };
+        let last = |leaving: &&mut Leaving| leaving.asked || Instant::now() >= leaving.by;
+        let Some(leaving) = self.leaving.as_mut().filter(last) else { return false };
         if !pipe.has_little() {
             leaving.held = Held::No;
         } else if let Held::No = leaving.held {
@@ -448,7 +448,8 @@ impl<W: Wire> Task<'_, W> {
             Due::Leave => drop(self.leaves()),
             Due::Held => {
                 if let Some(leaving) = &mut self.leaving {
-                    leaving.held = Held::Over;
+                    // It leaves alone, and the goodbye with the next one.
+                    (leaving.held, leaving.asked) = (Held::Over, false);
                 }
             }
             Due::Idle => self.end(Goodbye::new(Goodbye::GOING_AWAY, "idle"), Close::Idle),

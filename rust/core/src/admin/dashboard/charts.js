@@ -18,9 +18,10 @@ const LINES = [
     ],
   },
   { name: "In flight", small: true, value: (point) => count(point.in_flight), scale: linear(5, short), parts: [{ tone: "accent", of: (point) => point.in_flight, area: "wash" }] },
+  { name: "Sent in bodies", small: true, value: (point) => bytesPerSecond(point.sent), scale: binary(2 ** 10, bytesPerSecond), parts: [{ tone: "accent", of: (point) => point.sent, area: "wash" }] },
   { name: "Connections", small: true, value: (point) => count(point.connections), scale: linear(5, short), parts: [{ tone: "accent", of: (point) => point.connections, area: "wash" }] },
   { name: "CPU", small: true, value: (point) => percent(point.cpu), after: "of a core", scale: linear(10, (number) => `${short(number)} %`), parts: [{ tone: "accent", of: (point) => point.cpu, area: "wash" }] },
-  { name: "Memory", small: true, value: (point) => bytes(point.memory), scale: linear(16 * 2 ** 20, (number) => bytes(number).join(" "), 2 ** 20), parts: [{ tone: "accent", of: (point) => point.memory, area: "wash" }] },
+  { name: "Memory", small: true, value: (point) => bytes(point.memory), scale: binary(2 ** 24, bytes), parts: [{ tone: "accent", of: (point) => point.memory, area: "wash" }] },
 ];
 const [WIDE, HIGH] = [1000, 100]; // of the drawings, whatever their size on the screen
 
@@ -32,6 +33,14 @@ function linear(least, label, step = 1) {
     const most = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((one) => one * power >= top * .999) * power * step;
     const at = small ? [1] : [0, .5, 1];
     return { place: (value) => value / most, labels: at.map((part) => [part, label(most * part)]) };
+  };
+}
+
+// The same for bytes, whose units are powers of 1024.
+function binary(least, measure) {
+  return (values, small) => {
+    const unit = 1024 ** Math.floor(Math.log2(Math.max(least, ...values)) / 10);
+    return linear(least, (number) => measure(number).join(" "), unit)(values, small);
   };
 }
 
@@ -141,12 +150,11 @@ class Row {
     const x = (at) => (WIDE * (1 - (now - at) / span)).toFixed(1);
     const y = (value) => (HIGH - 1 - (HIGH - 2) * Math.min(1, place(value))).toFixed(1);
     parts.forEach((part, index) => {
-      const runs = unbroken(points, part.of);
+      const runs = unbroken(part.quiet ? notable(points, part.of) : points, part.of);
       const along = (run) => run.map((point) => `${x(point.at)} ${y(part.of(point))}`).join("L");
-      const visible = !part.quiet || points.some((point) => part.of(point) > 0);
-      this.strokes[index].setAttribute("d", visible ? runs.map((run) => `M${along(run)}h.1`).join("") : "");
+      this.strokes[index].setAttribute("d", runs.map((run) => `M${along(run)}h.1`).join(""));
       const under = (run) => `M${x(run[0].at)} ${HIGH}L${along(run)}L${x(run.at(-1).at)} ${HIGH}Z`;
-      this.areas[index].setAttribute("d", part.area && visible ? runs.map(under).join("") : "");
+      this.areas[index].setAttribute("d", part.area ? runs.map(under).join("") : "");
     });
     const key = labels.join();
     if (key !== this.drawn) {
@@ -173,6 +181,11 @@ class Row {
   words(point) {
     return [this.line.name, ...this.line.value(point), this.line.after ?? ""].join(" ").trim();
   }
+}
+
+// The points where something is not 0, and those beside them.
+function notable(points, of) {
+  return points.filter((_, index) => [index - 1, index, index + 1].some((at) => points[at] && of(points[at]) > 0));
 }
 
 // Stretches of points that have a value and follow each other closely.

@@ -13,17 +13,19 @@ const ERRORS = [
   ["Requests refused by the server", "requests_refused"],
   ["TLS handshakes that failed", "handshakes_failed"],
   ["Connections turned away", "connections_turned_away"],
-  ["Connections cut off", "connections_closed", ["aborted", "write_timeout", "refused"]],
+  ["Requests without a whole response", "requests_ended", ["aborted", "write_timeout", "handler", "shutdown"]],
   ["Others", [
-    ["handler_failures", "handlers that failed"], ["requests_aborted", "requests that clients broke off"],
+    ["handler_failures", "handlers that failed"], ["requests_aborted", "requests that came in part"],
     ["accept_errors", "connections that the machine could not accept"], ["loop_takeovers", "event loops taken from slow handlers"],
+    ["access_log_dropped", "lines of the access log that were dropped"],
   ]],
 ];
 const STATES = {
   handshake: "in their handshake", http1: "HTTP/1, with a request", http1_idle: "HTTP/1, idle", http2: "HTTP/2", stream: "streams",
 };
 const CLOSES = {
-  client: "closed by clients", server: "closed by the server", idle: "closed when idle", shutdown: "closed at the end of the server",
+  client: "closed by clients", server: "closed by the server", idle: "closed when idle", aborted: "broken off in a request",
+  write_timeout: "cut off: its client took nothing", refused: "closed with a request refused", shutdown: "closed at the end of the server",
 };
 
 function show(snapshot) {
@@ -93,7 +95,7 @@ function showErrors(counters) {
 
 function showConnections(counters) {
   const rows = [["open", counters.connections_open, counters.connections_accepted]];
-  for (const [state, now] of Object.entries(counters.connections ?? {})) rows.push([STATES[state] ?? state, now, null]);
+  for (const [state, now] of Object.entries(counters.connections_by_state ?? {})) rows.push([STATES[state] ?? state, now, null]);
   rows.push(["WebSockets", counters.websockets_open, counters.websockets], ["TLS handshakes", null, counters.handshakes]);
   for (const [label, words] of Object.entries(CLOSES)) rows.push([words, null, counters.connections_closed?.[label] ?? 0]);
   const cell = (value) => value === null || value === undefined ? { text: "", class: "number" } : number(count(value), !value);

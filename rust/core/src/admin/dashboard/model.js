@@ -53,6 +53,7 @@ class Model {
       connections: snapshot.counters.connections_open,
       in_flight: snapshot.counters.requests_in_flight,
       cpu: Math.max(0, sample.cpu - before.cpu) / seconds * 100,
+      sent: rate((counters) => counters.body_sent_bytes),
       memory: snapshot.process.resident_bytes,
     };
   }
@@ -156,7 +157,13 @@ function duration(seconds) {
 }
 
 function bytes(number) {
-  return number >= 2 ** 30 ? [(number / 2 ** 30).toFixed(2), "GiB"] : [short(number / 2 ** 20), "MiB"];
+  if (number >= 1000 * 2 ** 20) return [(number / 2 ** 30).toFixed(2), "GiB"];
+  return number >= 1000 * 2 ** 10 ? [short(number / 2 ** 20), "MiB"] : [short(number / 2 ** 10), "KiB"];
+}
+
+function bytesPerSecond(number) {
+  const [digits, unit] = bytes(number);
+  return [digits, `${unit}/s`];
 }
 
 function elapsed(seconds) {

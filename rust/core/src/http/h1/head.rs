@@ -43,6 +43,7 @@ impl From<Head> for Request {
             body,
             incoming: None,
             connection: None,
+            id: None,
             route: None,
             pattern: None,
             told: OnceLock::new(),
@@ -153,8 +154,8 @@ fn check_version(line: &[u8]) -> Result<(), RequestError> {
 /// How many headers are parsed without an allocation.
 const USUAL_HEADERS: usize = 64;
 
-/// Parses a whole head of so many lines, as [`Scan`] found them.
-pub(super) fn parse(mut bytes: BytesMut, headers: usize) -> Result<Head, RequestError> {
+/// Parses a whole head of so many lines, as [`Scan`] found them, and takes it where it is in order.
+pub(super) fn parse(bytes: &mut BytesMut, headers: usize) -> Result<Head, RequestError> {
     let mut usual = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
     let mut many;
     let slots = if headers <= USUAL_HEADERS {
@@ -171,7 +172,7 @@ pub(super) fn parse(mut bytes: BytesMut, headers: usize) -> Result<Head, Request
     };
     let mut parsed = httparse::Request::new(&mut []);
     let status = httparse::ParserConfig::default()
-        .parse_request_with_uninit_headers(&mut parsed, &bytes, slots)
+        .parse_request_with_uninit_headers(&mut parsed, bytes, slots)
         .map_err(describe)?;
     if status.is_partial() {
         return Err(RequestError::new(Refusal::Header, "the head ends too early"));
@@ -194,8 +195,9 @@ pub(super) fn parse(mut bytes: BytesMut, headers: usize) -> Result<Head, Request
     for span in &spans {
         bytes[span.name.0 as usize..span.name.1 as usize].make_ascii_lowercase();
     }
-    let block: Bytes = bytes.freeze();
-    let target = Target::parse(&method, block.slice(target.0 as usize..target.1 as usize))?;
+    let block: Bytes = std::mem::take(bytes).freeze();
+    let target = Target::parse(&method, block.slice(target.0 as usize..target.1 as usize))
+        .inspect_err(|_| *bytes = BytesMut::from(&block[..]))?;
     Ok(Head {
         method,
         target,

@@ -122,8 +122,31 @@ pub struct Machine {
     head: bool,
     /// How much of the body was handed out, without the framing of chunks.
     body: u64,
+    /// The request that was refused, as far as it is known.
+    refused: Option<Refused>,
     /// Since when the peer is waited for without progress.
     pace: Pace,
+}
+
+/// What is known of a request that was refused before anybody had its head.
+#[derive(Debug)]
+pub enum Refused {
+    /// Its head is in order, its body is not.
+    Head(Box<Head>),
+    /// The beginning of what would have been its first line.
+    Line(Bytes),
+}
+
+/// How much of a line that is no request line is kept.
+const LINE: usize = 1024;
+
+impl Refused {
+    fn line(bytes: &[u8]) -> Self {
+        let most = &bytes[..bytes.len().min(LINE)];
+        let end = memchr::memchr(b'\n', most).unwrap_or(most.len());
+        let line = &most[..end];
+        Refused::Line(Bytes::copy_from_slice(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
 }
 
 impl Machine {
@@ -137,6 +160,7 @@ impl Machine {
             streamed: false,
             head: false,
             body: 0,
+            refused: None,
             pace: Pace::begin(now),
         }
     }
@@ -204,15 +228,23 @@ impl Machine {
             State::Head(scan) => {
                 self.head = self.buffer.starts_with(b"HEAD ");
                 let limits = &self.limits;
-                match scan.find_end(&self.buffer, limits.max_header_bytes, limits.max_headers)? {
+                let found = scan.find_end(&self.buffer, limits.max_header_bytes, limits.max_headers);
+                match found.inspect_err(|_| self.refused = Some(Refused::line(&self.buffer)))? {
                     Some(length) => {
                         let headers = scan.headers();
-                        let bytes = self.take(length);
-                        let head = head::parse(bytes, headers)?;
+                        let mut bytes = self.take(length);
+                        let head = head::parse(&mut bytes, headers);
+                        let head = Box::new(head.inspect_err(|_| self.refused = Some(Refused::line(&bytes)))?);
                         self.pace = Pace::begin(now);
                         self.body = 0;
-                        self.state = self.body_state(head.framing)?;
-                        Ok(Event::Request(Box::new(head)))
+                        match self.body_state(head.framing) {
+                            Ok(state) => self.state = state,
+                            Err(error) => {
+                                self.refused = Some(Refused::Head(head));
+                                return Err(error);
+                            }
+                        }
+                        Ok(Event::Request(head))
                     }
                     None => Ok(self.more_or_end()),
                 }
@@ -283,6 +315,7 @@ impl Machine {
     /// Notes that the request was answered and another may follow.
     pub fn answered(&mut self, now: Instant) {
         self.streamed = false;
+        self.body = 0;
         self.state = State::Idle { first: false, skipped: false };
         self.pace = Pace::begin(now);
     }
@@ -304,6 +337,12 @@ impl Machine {
             State::Chunked { .. } => None,
             State::Idle { .. } | State::Head(_) | State::Answering => Some(0),
         }
+    }
+
+    /// What is known of a request that was refused, or has not come whole, before anybody had its head.
+    pub fn take_refused(&mut self) -> Option<Refused> {
+        let begun = matches!(self.state, State::Head(_)) && !self.buffer.is_empty();
+        self.refused.take().or_else(|| begun.then(|| Refused::line(&self.buffer)))
     }
 
     /// How much of the body has come, without the framing of chunks.

@@ -13,7 +13,7 @@ pub(crate) mod serve;
 mod upload;
 
 pub use head::{Framing, Head};
-pub use machine::{Event, Limits, Machine, Wait};
+pub use machine::{Event, Limits, Machine, Refused, Wait};
 pub use parse::{Unparsed, parse_request};
 
 /// The interim response that a client waits for before it sends a body (RFC 9110 section 15.2.1).

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::encode::{self, Persist};
 use super::upload::{Pumped, Streamed, Upload};
-use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Wait};
+use super::{CONTINUE, Event, Framing, Head, Limits, Machine, Refused, Wait};
 use crate::connection::Connection;
 use crate::dispatch::{self, Found, Outcome};
 use crate::error::{Refusal, RequestError};
@@ -99,7 +99,7 @@ impl Io {
                     if !self.machine.is_idle() {
                         self.connection.service.metrics.requests_aborted.add();
                         // One whose head has not come is a request too.
-                        self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+                        self.headless();
                     }
                     return Err(close);
                 }
@@ -151,9 +151,10 @@ impl Io {
     }
 
     fn finish(&mut self, now: Instant) {
-        if let Some(mut record) = self.record.take() {
+        if let Some(record) = &mut self.record {
             record.received += self.machine.body_received();
             record.finish(&self.connection, now);
+            self.record = None;
         }
     }
 
@@ -188,7 +189,8 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
-                    self.record = Some(Record::of_head(now, &new, &self.connection.service));
+                    let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
+                    record.describe(&new.target, &new.headers, &self.connection);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
                         let config = &self.connection.service.config;
@@ -251,7 +253,7 @@ impl Io {
 
     /// Who answers a request, of which only the head is here.
     fn find(&mut self, head: &Head) -> Box<Found> {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version));
+        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version, head.method.clone()));
         Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
@@ -322,8 +324,10 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let request = Request { body, incoming, connection, ..Request::from(*head) };
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), request.version));
+        let new = || Record::new(Instant::now(), head.version, head.method.clone());
+        let record = self.record.get_or_insert_with(new);
+        let request =
+            Request { body, incoming, connection, id: record.id.clone().map(|id| *id), ..Request::from(*head) };
         let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -386,7 +390,9 @@ impl Io {
                 return Err(Close::Aborted);
             }
             // The answer is the handler's.
-            Pumped::Refused(error) => self.connection.refused(error),
+            Pumped::Refused(error) => {
+                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_deref()))
+            }
         }
         Ok(pumped)
     }
@@ -395,7 +401,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
-            self.connection.refused(&error);
+            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_deref()));
         }
     }
 
@@ -445,13 +451,14 @@ impl Io {
     /// Writes a response, or gathers it where another request is waiting already.
     async fn write(
         &mut self,
-        response: Response,
+        mut response: Response,
         method: &Method,
         version: Version,
         persist: Persist,
     ) -> Result<(), Close> {
         self.connection.service.metrics.response(response.status);
         if let Some(record) = &mut self.record {
+            record.mark(&mut response, &self.connection.service.config);
             record.status = Some(response.status);
         }
         let bodiless = response.is_bodiless(method);
@@ -587,9 +594,24 @@ impl Io {
 
     /// The answer to a request that the server itself answers. Its head may not have come.
     fn refusal(&mut self, error: &RequestError) -> Response {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), Version::HTTP_11));
+        let record = self.headless();
         record.refused(error.refusal);
-        self.connection.refuse(error)
+        let id = record.id.clone();
+        self.connection.refuse(error, id.as_deref())
+    }
+
+    /// The record of a request that is over, whose head may not have come, or was refused.
+    fn headless(&mut self) -> &mut Record {
+        let (machine, connection) = (&mut self.machine, &self.connection);
+        self.record.get_or_insert_with(|| match machine.take_refused() {
+            Some(Refused::Head(head)) => {
+                let mut record = Record::new(Instant::now(), head.version, head.method.clone());
+                record.describe(&head.target, &head.headers, connection);
+                record
+            }
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, &connection.service),
+            None => Record::without_head(Instant::now(), Bytes::new(), &connection.service),
+        })
     }
 
     /// Ends a connection on which nothing is under way.

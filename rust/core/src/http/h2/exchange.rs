@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use tokio::sync::oneshot;
 
 use super::read::{self, Coming, Unread};
@@ -32,7 +32,6 @@ pub(super) const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     respond: Respond,
-    method: Method,
     asked: AcceptEncoding,
     open: Open,
     /// What the client sends on where it wants a WebSocket.
@@ -53,16 +52,16 @@ impl Exchange {
         now: Instant,
     ) {
         let (parts, body) = request.into_parts();
-        let mut record = Record::of_parts(now, &parts, &shared.connection.service);
+        let mut record = Record::new(now, Version::HTTP_2, parts.method.clone());
         if let Err(error) = read::check_values(&parts.headers) {
-            shared.connection.refused(&error);
+            record.describe_parts(&parts, &shared.connection);
+            shared.connection.refused(&error, record.id.as_deref());
             record.refused(error.refusal);
             record.finish(&shared.connection, now);
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         let mut exchange = Exchange {
             respond: Respond::Own(respond),
-            method: parts.method.clone(),
             asked: AcceptEncoding::default(),
             open: Open::new(shared, read::header_bytes(&parts), record),
             tunnel: None,
@@ -74,9 +73,15 @@ impl Exchange {
         let whole = tunnel || body.is_end_stream();
         let declared = if whole { None } else { read::declared_length(&parts.headers) };
         let waits = !whole && parts.headers.contains_key(header::EXPECT);
-        let head = read::head(shared, parts).inspect(|_| shared.activity.asked());
-        if let Ok(request) = &head {
-            exchange.asked = AcceptEncoding::of(&request.headers);
+        let record = &mut exchange.open.record;
+        let mut head = read::head(shared, &parts).inspect(|_| shared.activity.asked());
+        match &mut head {
+            Ok(request) => {
+                record.describe(&request.target, &request.headers, connection);
+                request.id = record.id.clone().map(|id| *id);
+                exchange.asked = AcceptEncoding::of(&request.headers);
+            }
+            Err(_) => record.describe_parts(&parts, connection),
         }
         match head {
             Err(error) => exchange.refuse(&error),
@@ -228,17 +233,18 @@ impl Exchange {
     /// Answers with a refusal. Other streams go on.
     fn refuse(mut self, error: &RequestError) {
         self.open.record.refused(error.refusal);
-        let response = self.open.shared.connection.refuse(error);
+        let response = self.open.shared.connection.refuse(error, self.open.record.id.as_deref());
         self.send(response);
     }
 
     /// Answers. A client that has left meanwhile does not get it.
     pub(crate) fn send(mut self, mut response: Response) {
-        if response.settle(&self.method).is_err() {
+        if response.settle(&self.open.record.method).is_err() {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
         let service = &self.open.shared.connection.service;
-        response.encode(&self.asked, &self.method, &service.config, &service.encoders);
+        self.open.record.mark(&mut response, &service.config);
+        response.encode(&self.asked, &self.open.record.method, &service.config, &service.encoders);
         if self.watched {
             // h2 would wake for the end of the response as well, and a handler that goes on after it be taken for abandoned.
             self.is_abandoned();
@@ -246,14 +252,15 @@ impl Exchange {
         if self.tunnel.is_some() {
             return self.send_in_tunnel(response);
         }
-        let Exchange { respond, method, mut open, .. } = self;
+        let Exchange { respond, mut open, .. } = self;
         let Some(mut respond) = respond.take() else { return };
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
         // Before the client can have it.
         metrics.response(status);
-        let length = response.content_length(&method);
-        let body = if response.is_bodiless(&method) { Body::default() } else { response.body };
+        let method = &open.record.method;
+        let length = response.content_length(method);
+        let body = if response.is_bodiless(method) { Body::default() } else { response.body };
         let Ok(mut stream) = respond.send_response(head(status, response.headers, length), body.is_empty()) else {
             // It is closed already; or h2 finds a fault with the headers, and the client shall not wait for ever.
             metrics.no_response(status);

@@ -22,7 +22,7 @@ const DISCARD: Duration = Duration::from_secs(10);
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
 /// Checks the head of a request. The body is not read yet.
-pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestError> {
+pub(super) fn head(shared: &Shared, parts: &Parts) -> Result<Request, RequestError> {
     let connection = &shared.connection;
     let config = &connection.service.config;
     if shared.activity.headers() > MAX_HEADERS_HELD.max(config.max_header_bytes) {
@@ -37,20 +37,21 @@ pub(super) fn head(shared: &Shared, parts: Parts) -> Result<Request, RequestErro
     if parts.headers.get(header::EXPECT).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(RequestError::new(Refusal::Expectation, "an expectation other than 100-continue"));
     }
-    let host = host(&parts)?;
+    let host = host(parts)?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let tunnel = is_tunnel(&parts, config);
+    let tunnel = is_tunnel(parts, config);
     let target =
         Target::parse(if tunnel { &Method::GET } else { &parts.method }, Bytes::copy_from_slice(path.as_bytes()))?;
     let headers = Headers::from_map(host, &parts.headers);
     Ok(Request {
-        method: if tunnel { Method::GET } else { parts.method },
+        method: if tunnel { Method::GET } else { parts.method.clone() },
         target,
         version: Version::HTTP_2,
         headers,
         body: Bytes::new(),
         incoming: None,
         connection: Some(connection.info.clone()),
+        id: None,
         route: None,
         pattern: None,
         told: OnceLock::new(),

@@ -185,6 +185,6 @@ enum Unwanted {
 
 /// Tells the handler that no more of it is read, and why.
 fn refuse(feeder: &Feeder, connection: &Connection, error: &RequestError) {
-    connection.refused(error);
+    connection.refused(error, None);
     feeder.end(Err(Cut::Refused(error.clone())));
 }
