@@ -295,7 +295,7 @@ class Server:
         fd: int | None = None,
     ) -> Listener:
         """Serves those who run the server, until it has ended: `/metrics` for Prometheus, `/probe/startup`,
-        `/probe/readiness` and `/probe/liveness`.
+        `/probe/readiness` and `/probe/liveness`, and a page for people at `/` (docs/metrics.md, docs/dashboard.md).
 
         It is HTTP on a thread, and with limits, of its own: answered by the core also while every handler is stuck,
         and not counted in `max_connections` and the like. `port`, `unix` and `fd` are as those of `listen`; with `tls`
