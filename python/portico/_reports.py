@@ -79,7 +79,8 @@ class Reports:
             _logger.error(
                 "handler for %s %s raised%s", request.method, request.url, who, exc_info=exception, extra=extra
             )
-            self.lines.note("error", f"handler for {request.method} {request.url} raised {_in_a_line(exception)}{who}")
+            told = f"handler for {request.method} {request.url} raised {_in_a_line(exception)}{who}"
+            self.lines.note("error", told)
         self._tell(exception, request)
 
     def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
