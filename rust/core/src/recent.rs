@@ -70,10 +70,9 @@ struct Kept {
 impl Recent {
     /// Keeps a line, in place of the oldest where there are many.
     pub fn note(&self, level: Level, message: &str) {
-        let message = match message.get(..message.floor_char_boundary(LONGEST)) {
-            Some(beginning) if beginning.len() < message.len() => format!("{beginning}…"),
-            _ => message.to_string(),
-        };
+        let end = (0..=LONGEST.min(message.len())).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        let (beginning, rest) = message.split_at(end);
+        let message = if rest.is_empty() { message.to_string() } else { format!("{beginning}…") };
         let mut kept = self.0.lock();
         kept.written += 1;
         let line = Line { number: kept.written, time: SystemTime::now(), level, message };

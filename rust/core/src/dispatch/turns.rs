@@ -88,6 +88,6 @@ mod tests {
         turns.push(u64::from(b'b'), "b2");
         let rest: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
         assert_eq!(rest, ["a2", "c2", "b2", "a3"]);
-        assert!(turns.is_empty() && turns.more.is_empty() && turns.len() == 0);
+        assert!(turns.is_empty() && turns.more.is_empty());
     }
 }
