@@ -166,7 +166,8 @@ def test_a_worker_killed_under_load_loses_what_it_had_and_is_replaced_within_a_s
 
 
 def test_addresses_workers_and_the_program_change_with_a_reload(workers, issue, tmp_path):
-    one = workers(number=1, listen=[{"port": 0, "tls": False}, {"unix": tmp_path / "first", "tls": False}])
+    listen = [{"port": 0, "tls": False}, {"unix": tmp_path / "first", "tls": False}]
+    one = workers(number=1, listen=listen, trusted_proxies=["127.0.0.1"])
     (port, _), (pid,) = one.ports, one.pids
     one.reload(listen=[{"port": 0, "tls": False}, {"unix": tmp_path / "second", "tls": False}], workers=3)
     assert one.ports[0] == port, "an address that stays keeps its socket"
@@ -182,9 +183,11 @@ def test_addresses_workers_and_the_program_change_with_a_reload(workers, issue, 
     with pytest.raises(portico.WorkerError):
         one.reload(main=functools.partial(reload_mains.serve, cert=b"", key=b"", counter=str(tmp_path / "taken")))
     assert one.pids == before
-    one.reload(workers=1)
-    assert len(one.pids) == 1
+    one.reload(listen={"port": 0, "tls": False, "proxy_protocol": True}, workers=1)
+    assert (one.ports, len(one.pids)) == ([port], 1), "the same socket, spoken to in another way"
+    assert not (tmp_path / "second").exists()
     with Wire(port) as wire:
+        wire.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
         assert wire.get().status == 200
     one.close()
     assert not (tmp_path / "second").exists()

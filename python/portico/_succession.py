@@ -68,6 +68,8 @@ class Successor:
             while True:
                 if wait([self._read], _LOOK):
                     if os.read(self._read, len(_SERVES)) == _SERVES:
+                        # Nobody waits for it, and `subprocess` shall not mind: it outlives this process.
+                        self._popen.returncode = 0
                         return
                     # The pipe's end: it has ended, or has closed every descriptor that it does not know.
                     with contextlib.suppress(subprocess.TimeoutExpired):
