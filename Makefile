@@ -129,7 +129,7 @@ fuzz: ## Fuzz what reads strangers' bytes, each target for FUZZ_SECONDS (60); ne
 docs: $(VENV)/.built $(VENV)/.documented ## Build the docs into site/, their generated tables anew
 	@$(BIN)/python docs/generate.py
 	$(call say,Building site/; a warning is an error)
-	@$(BIN)/python -m sphinx -b html -W --keep-going -q -d target/doctrees docs site
+	@$(BIN)/python -m sphinx -b html -W --keep-going -q -E -d target/doctrees docs site
 	@echo 'Open site/index.html.'
 
 clean: ## Remove what was built

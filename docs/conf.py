@@ -65,6 +65,24 @@ class Core(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class Others(SphinxDirective):
+    """The public names that no page of the reference has, so that a new one is in it from the start."""
+
+    def run(self) -> list[nodes.Node]:
+        written = "\n".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+        lines = []
+        for name in portico.__all__:
+            thing = getattr(portico, name)
+            if inspect.ismodule(thing) or re.search(rf":: (portico\.)?{name}$", written, re.M):
+                continue
+            if getattr(_core, name, None) is thing and inspect.isclass(thing):
+                lines += [".. currentmodule:: portico", f".. core:: {name}", ""]
+            else:
+                kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
+                lines += [f".. auto{kind}:: portico.{name}", "   :members:" if kind == "class" else "", ""]
+        return self.parse_text_to_nodes("\n".join(lines)) if lines else []
+
+
 def member(owner: type, node: ast.FunctionDef) -> str:
     """A property or a method as the domain of Python has it."""
     returns = ast.unparse(node.returns) if node.returns else "None"
@@ -131,17 +149,7 @@ INCLUDE = re.compile(rf"^```{{include}} \.\./({NAMES})\n```$", re.M)
 
 
 # Pages that are being written; a name goes when its page has come.
-AWAITED = [
-    "behind-a-proxy",
-    "command-line",
-    "configuration",
-    "dashboard",
-    "deployment",
-    "logging",
-    "metrics",
-    "several-machines",
-    "tracing",
-]
+AWAITED = ["several-machines", "tracing"]
 
 
 def adapt(app: Any, docname: str, source: list[str]) -> None:
@@ -175,6 +183,7 @@ def shown(path: Path) -> str:
 
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("core", Core)
+    app.add_directive("others", Others)
     app.connect("autodoc-process-docstring", mended)
     app.connect("missing-reference", public)
     app.connect("source-read", adapt)

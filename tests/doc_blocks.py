@@ -33,6 +33,10 @@ FENCE = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 PORTS = re.compile(r"\b(?:8000|8001|8080|8081|8443|8444|9000|9001|9090|9443)\b")
 
 
+# What no test may run on somebody's machine.
+NEVER = re.compile(r"\b(sudo|kill|killall|pkill|systemctl|docker|apt|apt-get|reboot|useradd|mount)\b")
+
+
 @dataclass(frozen=True)
 class Block:
     language: str
@@ -116,7 +120,11 @@ class Site:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self._with_free_ports(block.code))
             return
-        *before, last = commands(self._with_free_ports(block.code))
+        if found := NEVER.search(block.code):
+            raise AssertionError(f"{found[0]} is not run by a test: say `console fragment`")
+        given = commands(self._with_free_ports(block.code))
+        assert given, "no line that begins with `$ `: what is to be run?"
+        *before, last = given
         for command in before:
             self._call(command)
         if "server" in block.words:
