@@ -149,7 +149,7 @@ INCLUDE = re.compile(rf"^```{{include}} \.\./({NAMES})\n```$", re.M)
 
 
 # Pages that are being written; a name goes when its page has come.
-AWAITED = ["several-machines", "tracing"]
+AWAITED = ["tracing"]
 
 
 def adapt(app: Any, docname: str, source: list[str]) -> None:
