@@ -171,6 +171,22 @@ def metrics() -> str:
     return table(("Name", "Type", "Labels", "What it says"), rows)
 
 
+# ---- tracing
+
+
+def record() -> str:
+    """The attributes of a trace's record."""
+    return table(("Attribute", "Type", "Value"), describe(portico.TraceRecord))
+
+
+def events() -> str:
+    """What a trace tells, with the details of each."""
+    rows = []
+    for name, what, details in _core.trace_events():
+        rows.append((f"`{name}`", what, "; ".join(f"`{detail}`: {meaning}" for detail, meaning in details)))
+    return table(("Event", "When", "Details"), rows)
+
+
 # ---- command line and portico.toml
 
 
@@ -251,6 +267,8 @@ MAKERS: dict[str, Callable[[], str]] = {
         commands,
         exits,
         configuration,
+        record,
+        events,
     )
 }
 

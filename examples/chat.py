@@ -49,16 +49,17 @@ async def page(request):
     return portico.response(200, PAGE, "text/html; charset=utf-8")
 
 
-def client(port, ca, lines):
+async def client(port, ca, lines):
     import ssl
 
-    from websockets.sync.client import connect
+    # Not its client for threads: over TLS that one now and then does not send what it is given.
+    from websockets.asyncio.client import connect
 
-    with connect(f"wss://localhost:{port}/chat", ssl=ssl.create_default_context(cafile=ca), proxy=None) as ws:
-        print(ws.recv())
+    async with connect(f"wss://localhost:{port}/chat", ssl=ssl.create_default_context(cafile=ca), proxy=None) as ws:
+        print(await ws.recv())
         for line in lines:
-            ws.send(line)
-            print(ws.recv())
+            await ws.send(line)
+            print(await ws.recv())
 
 
 def serve():
@@ -81,6 +82,6 @@ def serve():
 
 if __name__ == "__main__":
     if len(sys.argv) > 3:
-        client(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
+        asyncio.run(client(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
     else:
         serve()

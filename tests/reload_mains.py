@@ -1,5 +1,6 @@
 """What the workers of `test_reload.py` run. A module of its own, because other interpreters import it."""
 
+import asyncio
 import functools
 import logging
 import os
@@ -29,6 +30,38 @@ def serve(worker, cert, key, counter, **settings):
         server.add_context("localhost", cert=cert, key=key)
         worker.listen(server)
         server.serve_forever()
+
+
+def serve_async(worker, cert, key, counter):
+    """The same on an event loop that does the server's I/O too."""
+
+    async def main():
+        taken = os.open(counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+        async def answer(request):
+            os.write(taken, b".")
+            await asyncio.sleep(0.001)
+            return {"statusCode": 200, "body": str(os.getpid())}
+
+        async def chat(ws):
+            async for message in ws:
+                os.write(taken, b".")
+                await ws.send(message)
+
+        router = portico.Router()
+        router.add_route("GET", "/chat", portico.websocket(chat))
+        router.add_route("GET", "/", answer)
+        router.add_route("POST", "/upload", answer)
+        async with portico.Server(router) as server:
+            server.add_context("localhost", cert=cert, key=key)
+            worker.listen(server)
+            await server.wait_closed()
+
+    loop = portico.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
 
 
 def handler(answer, count):

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import pytest
@@ -132,6 +133,21 @@ def test_clear_requests_know_their_host_too(logged, log):
     (entry,) = log.objects(1)
     assert (entry["server_name"], entry["host"]) == ("two.test", "TWO.test")
     assert "tls_version" not in entry
+
+
+@pytest.mark.parametrize("form", ["combined", "json"])
+def test_the_client_is_whom_a_trusted_proxy_names(logged, log, form):
+    served = logged(trusted_proxies=["127.0.0.1"], forwarded="x-forwarded", access_log_format=form)
+    served.get("/", headers={"x-forwarded-for": "198.51.100.7, 203.0.113.9"})
+    served.get("/")
+    if form == "combined":
+        assert [line["ip"] for line in log.parsed(2)] == ["203.0.113.9", "127.0.0.1"]
+        return
+    named, own = log.objects(2)
+    assert (named["remote_addr"], named["proxy_addr"]) == ("203.0.113.9", "127.0.0.1")
+    assert "remote_port" not in named
+    assert own["remote_addr"] == "127.0.0.1"
+    assert "proxy_addr" not in own
 
 
 def test_what_goes_over_the_wire_is_counted(logged, log):
@@ -403,17 +419,20 @@ def test_what_waits_is_written_at_the_end(logged, log):
 # ---- classic readers
 
 
-def test_a_classic_parser_reads_the_lines(logged, log):
+@pytest.mark.parametrize("form", ["common", "combined"])
+def test_a_classic_parser_reads_the_lines(logged, log, form):
     apachelogs = pytest.importorskip("apachelogs")
-    served = logged(access_log_format="combined", max_request_read_bytes=10)
+    served = logged(access_log_format=form, max_request_read_bytes=10)
     served.get("/a", headers={"user-agent": 'x "quoted" \\ é'.encode(), "referer": "https://example.com/?a"})
     with served.httpx() as client:
         client.post("/b", content=b"x" * 20)
     with served.wire() as wire:
         wire.send(b"\x00\xff\r\n\r\n").read()
-    parser = apachelogs.LogParser(apachelogs.COMBINED)
+    parser = apachelogs.LogParser(apachelogs.COMBINED if form == "combined" else apachelogs.COMMON)
     a, b, c = [parser.parse(line) for line in log.lines(3)]
     assert (a.request_line, a.final_status, a.bytes_sent) == ("GET /a HTTP/1.1", 200, 8)
-    assert a.headers_in["User-Agent"].encode("latin-1") == 'x "quoted" \\ é'.encode()
+    assert abs(a.request_time.timestamp() - time.time()) < GENEROUS
+    if form == "combined":
+        assert a.headers_in["User-Agent"].encode("latin-1") == 'x "quoted" \\ é'.encode()
     assert (b.request_line, b.final_status) == ("POST /b HTTP/2.0", 413)
     assert (c.request_line, c.final_status) == ("\x00\xff", 400)

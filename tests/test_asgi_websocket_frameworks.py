@@ -6,10 +6,10 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
-from websockets.sync.client import connect
 
 import portico
 from clients import GENEROUS
+from secure_websocket import connect
 from sockets import CLOSE, TEXT, OverHTTP1, close, frame
 
 

@@ -483,3 +483,21 @@ def test_help_is_worth_reading(capsys):
 def test_limits_of_days_agree():
     assert _certs.DEFAULT_DAYS <= _certs.MAX_DAYS
     assert Path(portico.__file__).parent == Path(_certs.__file__).parent
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    """Neither an authority nor folders."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "a.test.crt").write_text("mine")
+    for arguments in (
+        ["shop.example.de"],
+        ["shop.example.de", "--out", tmp_path / "new" / "folder", "--ca", tmp_path / "ca"],
+        ["a b.test", "--out", tmp_path / "new"],
+        ["a.test", "--out", there, "--ca", tmp_path / "ca"],
+    ):
+        assert cli.main(["certs", *map(str, arguments)]) == 1
+        assert capsys.readouterr().err.startswith("portico certs: ")
+        assert [path.name for path in tmp_path.iterdir()] == ["there"]
+        assert [path.name for path in there.iterdir()] == ["a.test.crt"]

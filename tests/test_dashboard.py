@@ -184,6 +184,28 @@ def test_an_event_comes_every_second_and_a_line_of_the_log_once(admin):
     assert [line["number"] for line in snapshot(admin)["log"]] == [1, 2]
 
 
+def test_callbacks_of_streams_that_raise_are_in_the_log(stream):
+    class Unspeakable(portico.Error):
+        def __str__(self):
+            raise RuntimeError
+
+    raised = iter([ValueError("no such thing"), Unspeakable()])
+
+    def fails(connection):
+        raise next(raised)
+
+    served = stream(fails)
+    admin = served.server.listen_admin(0)
+    for number in (1, 2):
+        with served.connect() as wire:
+            wire.cut()
+        wait_until(lambda number=number: len(snapshot(admin)["log"]) == number)
+    one, other = snapshot(admin)["log"]
+    assert "fails for " in one["message"]
+    assert "raised ValueError: no such thing (" in one["message"]
+    assert other["message"].endswith("Unspeakable, which cannot be written")
+
+
 def test_what_peers_do_wrong_is_in_the_log_and_bounded(serve):
     served = serve()
     admin = served.server.listen_admin(0)

@@ -329,7 +329,7 @@ def test_unusable_home_is_told_and_a_passing_folder_used(start, tmp_path):
 def test_given_folder_that_cannot_be_used_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     done = run("demo", "--port", "0", "--folder", str(tmp_path / "file" / "sub"), home=tmp_path)
-    assert done.returncode == 3
+    assert done.returncode == 1
     assert done.stderr == f"portico demo: cannot keep certificates in {tmp_path}/file/sub: Not a directory\n"
 
 

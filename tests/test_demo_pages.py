@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 import portico.demo
 from clients import GENEROUS, Wire, trusting
@@ -19,6 +18,7 @@ from demos import Demo, DemoWithoutPages
 from portico.demo.highlight import highlight
 from portico.demo.live import MAX_LINE
 from portico.demo.templates import Markup
+from secure_websocket import connect
 
 HOST = "pages.localhost"
 SOURCES = {path.name: path.read_text() for path in (Path(portico.demo.__file__).parent / "pages").glob("*.psp")}

@@ -114,19 +114,20 @@ def test_what_the_container_runs_serves_and_is_found_healthy(tmp_path):
     )
     command = [*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])]
     assert command == ["portico", "run", "--config", "/srv/app/portico.toml"]
-    variables = dict(re.findall(r'(\w+)=(?:"([^"]*)"|\S+)', last["ENV"]))
-    listen = variables["PORTICO_LISTEN"].replace("8443", "0").replace("8080", "0").replace("0.0.0.0", "127.0.0.1")
+    variables = dict(re.findall(r'(PORTICO_\w+)="([^"]*)"', last["ENV"]))
+    assert variables == {"PORTICO_LISTEN": "0.0.0.0:8443", "PORTICO_ADMIN": "127.0.0.1:9443"}
+    places = {"PORTICO_LISTEN": "http://127.0.0.1:0", "PORTICO_ADMIN": "127.0.0.1:0"}
     for name in ("app.py", "portico.toml"):
         shutil.copy(DEPLOY / name, tmp_path)
     arguments = [str(tmp_path / "portico.toml") if one.endswith(".toml") else one for one in command[1:]]
-    program = Program("-m", "portico", *arguments, HOME=str(tmp_path), PORTICO_LISTEN=listen)
+    program = Program("-m", "portico", *arguments, HOME=str(tmp_path), **places)
     try:
         program.wait_for("^Ctrl-C stops the server")
-        port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", program.output)[1])
+        port, admin = map(int, re.findall(r"http://127\.0\.0\.1:(\d+)/", program.output)[:2])
         assert request(port, "GET", "/x").text == "hello /x\n"
         # The words after the options of HEALTHCHECK.
         check = json.loads(re.search(r"CMD (\[.*\])$", last["HEALTHCHECK"])[1])
-        check = [sys.executable, *(one.replace("8080", str(port)) for one in check[1:])]
+        check = [sys.executable, *(one.replace("9443", str(admin)) for one in check[1:])]
         assert subprocess.run(check, timeout=GENEROUS, env={"PATH": os.environ["PATH"]}, check=False).returncode == 0
         program.process.kill()
         program.process.wait()

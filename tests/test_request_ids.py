@@ -58,6 +58,15 @@ def test_one_that_is_no_id_is_replaced(serve, http2, given):
     assert reply.headers["x-request-id"] == reply.json()[0]
 
 
+@pytest.mark.parametrize(("proxy", "taken"), [("127.0.0.1", True), ("10.9.9.9", False)])
+def test_where_there_are_proxies_only_they_give_one(serve, http2, proxy, taken):
+    served = serve(tell, request_id_header="x-request-id", trusted_proxies=[proxy], max_request_read_bytes=10)
+    with served.httpx(http2=http2) as client:
+        given = {"x-request-id": "given"}
+        assert (client.get("/", headers=given).headers["x-request-id"] == "given") is taken
+        assert (client.post("/", content=b"x" * 20, headers=given).headers["x-request-id"] == "given") is taken
+
+
 def test_a_handler_may_say_another_one(serve, http2):
     def handler(request):
         return {"statusCode": 200, "headers": {"X-Request-Id": "its own"}}

@@ -12,7 +12,7 @@ import pytest
 
 from clients import Wire, refuses, request, trusting, wait_until
 from portico import cli
-from programs import lives
+from programs import Program, lives
 from running import APP, Running, write
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
@@ -340,3 +340,23 @@ def test_an_access_log_is_written(run, tmp_path, workers):
     (port,) = running.ready()
     ask(port, "/logged")
     wait_until(lambda: '"GET /logged HTTP/1.1" 200' in (tmp_path / "access.log").read_text(), "the line")
+
+
+def test_a_bug_is_told_as_one(tmp_path):
+    start = "import sys; sys.modules['portico.cli._supervisor'] = None; from portico.cli import main; sys.exit(main())"
+    program = Program("-c", start, "run", "app:hello", HOME=str(tmp_path))
+    try:
+        assert program.process.wait(60) == 70
+        program.wait_for("^Traceback")
+        program.wait_for("^portico run: this should not happen: please report it")
+    finally:
+        program.close()
+
+
+def test_a_lifespan_that_fails_is_told_by_its_own_lines(refused, tmp_path):
+    (tmp_path / "web.py").write_text(
+        "async def app(scope, receive, send):\n    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+    )
+    output = refused("web:app", "--asgi", *CLEAR)
+    assert "no database" in output

@@ -201,3 +201,26 @@ def test_a_folder_without_pages_needs_nothing_for_them(tmp_path, folder):
         assert serving.signal().end() == 0
     finally:
         serving.close()
+
+
+# ---- as `portico run` does it
+
+
+def test_several_processes_and_settings(serve):
+    serving = serve("--listen", "http://127.0.0.1:0", "--workers", "2", "--set", "max_header_bytes=1024")
+    assert request(serving.ports[0], "GET", "/").text == "<h1>home</h1>"
+    assert request(serving.ports[0], "GET", "/", headers={"x": "y" * 3000}).status == 431
+    assert serving.signal(signal.SIGTERM).end() == 0
+
+
+def test_a_portico_toml(serve, tmp_path):
+    (tmp_path / "portico.toml").write_text('listen = "http://127.0.0.1:0"\n[settings]\nmax_header_bytes = 1024\n')
+    serving = serve("--config", tmp_path / "portico.toml")
+    assert request(serving.ports[0], "GET", "/").text == "<h1>home</h1>"
+    assert request(serving.ports[0], "GET", "/", headers={"x": "y" * 3000}).status == 431
+
+
+def test_a_trace_is_printed(serve):
+    serving = serve("--listen", "http://127.0.0.1:0", "--trace")
+    request(serving.ports[0], "GET", "/")
+    serving.wait_for("closed")

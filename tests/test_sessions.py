@@ -4,11 +4,11 @@ import asyncio
 import threading
 
 import pytest
-from websockets.sync.client import connect
 
 import portico
 from clients import curl
 from portico.sessions import MemoryStore, Sessions
+from secure_websocket import connect
 from session_stores import SECRET, act, act_async
 
 

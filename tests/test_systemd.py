@@ -241,6 +241,26 @@ def test_variables_of_another_process_are_nothing_to_us():
         _systemd.handed_over(environment)
 
 
+def test_a_successor_is_told_of_and_has_the_sockets(activated, manager, tmp_path):
+    with listening() as one:
+        port = one.getsockname()[1]
+        program = activated([one], "app:pid", "--pid-file", "pid", LISTEN_FDNAMES="http", NOTIFY_SOCKET=manager.address)
+        assert manager.next()["READY"] == "1"
+        before = request(port, "GET", "/").text
+        program.signal(signal.SIGUSR2)
+        told = [manager.next(), manager.next()]
+        assert {"READY": "1"}.items() <= max(told, key=len).items(), "by the successor, which has the sockets too"
+        (pid,) = [int(said["MAINPID"]) for said in told if "MAINPID" in said]
+        try:
+            assert program.process.wait(60) == 0
+            assert pid == int((tmp_path / "pid").read_text()) != program.process.pid
+            assert request(port, "GET", "/").text != before
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        assert manager.next()["STOPPING"] == "1"
+        wait_until(lambda: not (tmp_path / "pid").exists(), "the successor to end")
+
+
 # ---- the journal
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "FormContent",
     "FormStream",
     "Handshake",
+    "Lines",
     "Listener",
     "Operation",
     "Pattern",
@@ -39,11 +40,13 @@ __all__ = [
     "Socket",
     "StaticFiles",
     "Stream",
+    "TraceRecord",
     "Upgrade",
     "__version__",
     "asgi_headers",
     "asgi_scope",
     "certificate_info",
+    "check_settings",
     "close_door",
     "find_certificate",
     "is_websocket",
@@ -51,9 +54,11 @@ __all__ = [
     "make_authority",
     "missed",
     "parse_request",
+    "parse_toml",
     "raise_in_thread",
     "settings",
     "statistics",
+    "trace_events",
     "wsgi_environ",
     "wsgi_start",
 ]
@@ -335,6 +340,12 @@ class Lines:
     def note(self, level: str, message: str) -> None: ...
 
 @final
+class WorkersSeen:
+    def __new__(cls) -> WorkersSeen: ...
+    def joined(self, name: str, socket: str) -> None: ...
+    def ended(self, socket: str) -> None: ...
+
+@final
 class Listener:
     @property
     def address(self) -> tuple[str, int] | str: ...
@@ -405,7 +416,14 @@ class Server:
         proxy_protocol: bool,
     ) -> Listener: ...
     def listen_admin(
-        self, host: str, port: int, unix: str | None, fd: int | None, tls: bool, token: str | None
+        self,
+        host: str,
+        port: int,
+        unix: str | None,
+        fd: int | None,
+        tls: bool,
+        token: str | None,
+        workers: WorkersSeen | None = None,
     ) -> Listener: ...
     def reopen_logs(self) -> None: ...
     def logs_to_file(self) -> bool: ...

@@ -71,22 +71,23 @@ class Reports:
         in_the_way = isinstance(exception, SessionError) and exception.reason != "store"
         if isinstance(exception, RequestError) or in_the_way:
             _logger.info("%s %s: %s%s", request.method, request.url, exception, who, extra=extra)
-            self.lines.note("info", f"{request.method} {request.url}: {exception}{who}")
+            self.lines.note("info", f"{request.method} {request.url}: {_words(exception)}{who}")
         elif isinstance(exception, Error):
             _logger.error("handler for %s %s: %s%s", request.method, request.url, exception, who, extra=extra)
-            self.lines.note("error", f"handler for {request.method} {request.url}: {exception}{who}")
+            self.lines.note("error", f"handler for {request.method} {request.url}: {_words(exception)}{who}")
         else:
             _logger.error(
                 "handler for %s %s raised%s", request.method, request.url, who, exc_info=exception, extra=extra
             )
-            self.lines.note("error", f"handler for {request.method} {request.url} raised {_in_a_line(exception)}{who}")
+            told = f"handler for {request.method} {request.url} raised {_in_a_line(exception)}{who}"
+            self.lines.note("error", told)
         self._tell(exception, request)
 
     def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
         """The callback of a listener for streams raised. Called where it ran."""
         if isinstance(exception, Error):
             _logger.error("%s for %r: %s", name_of(callback), connection, exception)
-            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {exception}")
+            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {_words(exception)}")
         else:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
             self.lines.note("error", f"{name_of(callback)} for {connection!r} raised {_in_a_line(exception)}")
@@ -107,6 +108,7 @@ class Reports:
         if not self._trace_failed:
             self._trace_failed = True
             _logger.error("trace raised; it is called on, and what else it raises is not logged", exc_info=exception)
+            self.lines.note("error", f"trace raised {_in_a_line(exception)}")
             self._tell(exception, None)
         return True
 
@@ -122,6 +124,7 @@ class Reports:
     def log_failed(self, message: str) -> None:
         """The access log cannot be written, or is again."""
         _logger.warning("%s", message)
+        self.lines.note("warning", message)
 
     def dropped(self, count: int) -> None:
         """So many errors of connections came too fast to be told one by one."""
@@ -134,6 +137,14 @@ class Reports:
             self._on_error(exception, about)
         except BaseException:
             _logger.exception("on_error raised")
+
+
+def _words(exception: BaseException) -> str:
+    """What it says; one that cannot say it costs its line no more than that."""
+    try:
+        return str(exception)
+    except Exception:
+        return f"{type(exception).__name__}, which cannot be written"
 
 
 def _in_a_line(exception: BaseException) -> str:

@@ -87,9 +87,10 @@ class Server:
     `handler` answers for every host that has none of its own. Settings are keywords, or a mapping in `config`; keywords
     win. `portico.settings()` lists them with ranges and defaults. `on_error(exception, request)` is called for
     every error that nobody else could catch: of a handler (with its request), of a callback for connections (with its
-    connection), and of what came before either (with None). `trace(record)` is called with a `TraceRecord` for every step
-    of every connection, on a thread of its own; `portico.print_trace` prints them (`docs/tracing.md`). `sessions` says how `request.session` is kept: a
-    `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with the defaults of that class.
+    connection), and of what came before either (with None). `trace(record)` is called, on a thread of its own, with a
+    `TraceRecord` for each step of each connection; `portico.print_trace` prints them. `sessions` says how
+    `request.session` is kept: a `portico.sessions.Sessions`, or a mapping of its keywords; by default in memory, with
+    the defaults of that class.
 
     Raises `ConfigError` for an unknown setting, naming the nearest known one, and for a wrong value, naming its range.
     Any number of servers may live in one process, and every method may be called from any thread.
@@ -118,9 +119,8 @@ class Server:
         configured = given.pop("trace", None)
         trace = configured if trace is None else trace
         if trace is not None and (not callable(trace) or is_async(trace)):
-            raise ConfigError(
-                f"trace: a `def` function of a TraceRecord, not {name_of(trace) if callable(trace) else type(trace).__name__}"
-            )
+            what = f"the coroutine function {name_of(trace)}" if callable(trace) else type(trace).__name__
+            raise ConfigError(f"trace: a `def` function of a TraceRecord, not {what}")
         configured = given.pop("sessions", None)
         self._session_store = _sessions(configured if sessions is None else sessions)
         self._making_sessions = threading.Lock()

@@ -14,8 +14,8 @@ Handler = Callable[[int, "FrameType | None"], None]
 
 @contextlib.contextmanager
 def ending_signals(handler: Handler, *more: int, reopen: Handler | None = None) -> Iterator[None]:
-    """On the main thread SIGINT (Ctrl-C), SIGTERM and `more` call `handler`, SIGUSR1 `reopen` where it is given; what was
-    there is put back at the end. Other threads get no signals."""
+    """On the main thread SIGINT (Ctrl-C), SIGTERM and `more` call `handler`, SIGUSR1 `reopen` where it is given; what
+    was there is put back at the end. Other threads get no signals."""
     before: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():

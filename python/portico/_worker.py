@@ -43,10 +43,13 @@ class Worker:
     ...         server.serve_forever()
     """
 
-    def __init__(self, number: int, listen: list[dict[str, Any]], control: Connection) -> None:
+    def __init__(
+        self, number: int, listen: list[dict[str, Any]], control: Connection, admin: str | None = None
+    ) -> None:
         self._number = number
         self._listen = listen
         self._control = control
+        self._admin = admin
         self._servers: weakref.WeakSet[Server] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._ready = False
@@ -79,6 +82,8 @@ class Worker:
             listeners = [server.listen(**keywords) for keywords in self._listen]
             self._servers.add(server)
             if not self._ready:
+                if self._admin is not None:
+                    server.listen_admin(unix=self._admin)
                 self._take_sigterm()
                 self._ready = True
                 self._tell(READY, "")
@@ -165,13 +170,15 @@ class Boot:
     control: int
     preparation: dict[str, Any]
     main: bytes
+    # The path of a Unix socket for the worker's admin listener.
+    admin: str | None
 
     def _bootstrap(self, parent_sentinel: int) -> int:
         os.close(parent_sentinel)
         for descriptor in (self.control, *(keywords["fd"] for keywords in self.listen if "fd" in keywords)):
             # Programs that the worker starts must not hold the port open.
             os.set_inheritable(descriptor, False)
-        worker = Worker(self.number, self.listen, Connection(self.control))
+        worker = Worker(self.number, self.listen, Connection(self.control), self.admin)
         worker._begin()
         try:
             main = self._load()

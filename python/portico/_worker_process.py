@@ -83,8 +83,11 @@ class Process:
         held: list[Held],
         ready: Callable[[Process], None],
         ended: Callable[[Process], None],
+        admin: str | None = None,
     ) -> None:
         self.number = number
+        self.admin = admin
+        """The path of the Unix socket on which it tells of itself."""
         self.code: int | None = None
         self.ready_at: float | None = None
         self.traceback = ""
@@ -100,7 +103,9 @@ class Process:
         self._control, theirs = Pipe()
         read, write = os.pipe()
         try:
-            boot = Boot(number, [one.keywords for one in held], theirs.fileno(), program.preparation, program.main)
+            boot = Boot(
+                number, [one.keywords for one in held], theirs.fileno(), program.preparation, program.main, admin
+            )
             # First the path, so that what unpickles `boot` finds portico.
             self._told = pickle.dumps({"sys_path": program.preparation["sys_path"]}) + pickle.dumps(boot)
             inherited = [one.descriptor for one in held if one.descriptor is not None]

@@ -19,6 +19,7 @@ from ._server import _check_grace
 from ._signals import ending_signals
 from ._succession import Inheritance, Successor, own_command
 from ._worker import Worker
+from ._worker_admin import WorkersAdmin
 from ._worker_process import END, Process, Program
 
 Main = Callable[[Worker], object]
@@ -70,6 +71,9 @@ class Workers:
     that dies. With `reuse_port` each worker has sockets of its own instead (`SO_REUSEPORT`), among which the kernel
     deals out connections more evenly; those that wait in the queue of a worker that ends or dies are reset then.
 
+    `admin` is the address of an admin listener in this process, as one of `listen`, with a `token` as for
+    `Server.listen_admin`: `/metrics` of all workers, each with the label `worker`, and the probes. It is in the clear.
+
     Raises `ConfigError` for wrong arguments, and for a `main` that another interpreter would not find. Every method may
     be called from any thread.
 
@@ -85,6 +89,7 @@ class Workers:
         workers: int | None = None,
         reuse_port: bool = False,
         ready_timeout: float = 60.0,
+        admin: Address | None = None,
     ) -> None:
         if not callable(main):
             raise ConfigError(f"main: a function of a worker, not {type(main).__name__}")
@@ -93,6 +98,7 @@ class Workers:
         workers = _check_number(workers)
         if isinstance(ready_timeout, bool) or not isinstance(ready_timeout, (int, float)) or not ready_timeout > 0:
             raise ConfigError(f"ready_timeout: a number of seconds above 0, not {ready_timeout!r}")
+        self._admin = None if admin is None else WorkersAdmin(admin)
         self._main = main
         self._places = parse(listen)
         self._reuse_port = bool(reuse_port)
@@ -153,6 +159,8 @@ class Workers:
         grace = _check_grace(grace)
         self._begin_close(grace)
         self._closed.wait(grace + END + _THREADS_END)
+        if self._admin is not None:
+            self._admin.close()
         atexit.unregister(self.close)
         end = time.monotonic() + _THREADS_END
         for thread in self._threads:
@@ -264,13 +272,17 @@ class Workers:
         grace, idle = _check_grace(grace), _check_grace(idle, "idle")
         with self._reloading:
             self._check_running()
-            successor = Successor(command or own_command(), self._folder, self._held)
+            admin = [] if self._admin is None else self._admin.held
+            successor = Successor(command or own_command(), self._folder, [*self._held, *admin])
             _logger.info("successor (pid %d) is started", successor.pid)
             successor.wait(self._ready_timeout + _START, self._closing)
             _logger.info("successor (pid %d) serves; this process ends", successor.pid)
             with self._lock:
-                for held in self._held:
+                for held in [*self._held, *admin]:
                     held.hand_over()
+            if self._admin is not None:
+                # The successor's is asked from now on.
+                self._admin.close()
             self._begin_close(grace, idle)
             return successor.pid
 
@@ -290,6 +302,11 @@ class Workers:
     def urls(self) -> list[str]:
         """Where to find it, as `Listener.url`, for each of `listen`. Empty before the start."""
         return [held.url for held in self._held]
+
+    @property
+    def admin_url(self) -> str | None:
+        """Where the admin listener is; None without one, and before the start."""
+        return None if self._admin is None else self._admin.url
 
     @property
     def pids(self) -> list[int]:
@@ -329,6 +346,8 @@ class Workers:
             try:
                 for place in self._places:
                     self._held.append(Held(place, self._reuse_port, self._inheritance.socket_for(place)))
+                if self._admin is not None:
+                    self._admin.open(self._inheritance)
             except BaseException:
                 self._let_go()
                 self._held.clear()
@@ -346,13 +365,16 @@ class Workers:
 
     def _launch(self, number: int, program: Program, held: list[Held]) -> Process:
         """Starts a process. With the lock held."""
-        process = Process(number, program, held, self._on_ready, self._on_ended)
+        admin = None if self._admin is None else self._admin.socket(number)
+        process = Process(number, program, held, self._on_ready, self._on_ended, admin)
         self._living.add(process)
         self._threads = [thread for thread in self._threads if thread.is_alive()] + [process.thread]
         return process
 
     def _on_ready(self, process: Process) -> None:
         _logger.info("worker %d (pid %d) listens", process.number, process.pid)
+        if self._admin is not None:
+            self._admin.joined(process)
         with self._lock:
             if self._state == "starting" and all(one and one.ready_at is not None for one in self._current):
                 self._state = "running"
@@ -364,6 +386,8 @@ class Workers:
 
     def _on_ended(self, process: Process) -> None:
         """A process has ended, for whatever reason. On the thread that watched it."""
+        if self._admin is not None:
+            self._admin.ended(process)
         with self._lock:
             self._living.discard(process)
             state = self._state
@@ -537,6 +561,7 @@ def run_workers(
     workers: int | None = None,
     reuse_port: bool = False,
     ready_timeout: float = 60.0,
+    admin: Address | None = None,
     grace: float = 30.0,
 ) -> None:
     """Runs `Workers` until SIGINT or SIGTERM: `Workers(...).run_forever(grace)` in one call.
@@ -545,7 +570,10 @@ def run_workers(
     Traceback (most recent call last):
     portico.ConfigError: workers: a whole number from 1 to 1000, or None, not 0
     """
-    Workers(main, listen=listen, workers=workers, reuse_port=reuse_port, ready_timeout=ready_timeout).run_forever(grace)
+    made = Workers(
+        main, listen=listen, workers=workers, reuse_port=reuse_port, ready_timeout=ready_timeout, admin=admin
+    )
+    made.run_forever(grace)
 
 
 def _next(signals: queue.SimpleQueue[int | None]) -> int | None:

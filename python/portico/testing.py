@@ -143,7 +143,7 @@ class Trace:
     def find(
         self, event: str, *, connection: int | None = None, stream: int | None = None, **details: Any
     ) -> list[TraceRecord]:
-        """Those of an event; of one connection, of one request on it, or with certain details, where these are given."""
+        """Those of an event, and where that is given of one connection, of one request, or with certain details."""
         wanted = {"event": event, **details}
         if connection is not None:
             wanted["connection"] = connection

@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+import traceback
 
 from portico import Error, ListenError, __version__
 
@@ -23,11 +24,11 @@ _ADVICE = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code, one of `Exit`: 0 when all went well, 1 for what the user can mend and
-    3 for an address that cannot be had (both told on standard error), 130 after an interrupt that came before there was
-    anything to stop.
+    3 for an address that cannot be had (both told on standard error), 70 for a bug, 130 after an interrupt that came
+    before there was anything to stop.
 
     `argv` is what follows the program's name, by default that of `sys.argv`. Wrong arguments end the program
-    with code 2, as argparse does. What is nobody's fault but portico's is raised."""
+    with code 2, as argparse does."""
     arguments = parser_of_all().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
@@ -44,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.MISTAKE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print(f"portico {arguments.command}: this should not happen: please report it", file=sys.stderr)
+        return Exit.BUG
 
 
 def parser_of_all() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from portico._server import Listener, Server
 
 from ._exits import Exit
 from ._words import welcome
-from ._worker_main import prepare
+from ._worker_main import certificate, prepare
 
 
 def run(options: config.Options) -> int:
@@ -18,12 +18,12 @@ def run(options: config.Options) -> int:
     configuration, problems = config.load(options)
     with contextlib.ExitStack() as closing:
         addresses = config.addresses(configuration.listen)
-        tls = any(keywords.get("tls", True) for keywords in addresses) or not addresses
-        server = prepare(configuration, problems, closing, tls)
+        made = certificate(configuration, addresses or [{"port": _greeting.PORT}])
+        server = prepare(configuration, problems, closing, made)
         try:
             admins = [_listen_admin(server, configuration)] if configuration.admin else []
             listeners, remark = _listen(server, addresses)
-            _greeting.say(welcome(configuration, [listener.url for listener in listeners], remark, admins))
+            _greeting.say(welcome(configuration, [listener.url for listener in listeners], made, remark, admins))
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:
             pass  # Ctrl-C before serve_forever was there to take it.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from portico import _logs
+from portico._errors import ConfigError
+from portico.config import FORMS
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
-DEFAULT_LISTEN = "127.0.0.1:8443, or any port if that is taken"
+T = TypeVar("T")
 
 
 def add_command(commands: Commands, name: str, short: str, long: str, examples: str = "") -> argparse.ArgumentParser:
@@ -20,6 +25,47 @@ def add_command(commands: Commands, name: str, short: str, long: str, examples: 
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=_Words,
     )
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """Adds --host."""
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME=CERT,KEY",
+        help="a host name and the files of its certificate, as often as there are hosts; NAME=FILE.pfx, and a file "
+        "with its password after a comma, for PKCS#12; `default` is any other name",
+    )
+
+
+def add_listen(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds --listen."""
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="[ADDRESS:]PORT",
+        help=f"where to listen, as often as wanted: {FORMS} (default: {default})",
+    )
+
+
+def add_log_level(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds --log-level."""
+    parser.add_argument(
+        "--log-level",
+        choices=_logs.LEVELS,
+        metavar="LEVEL",
+        help=f"what is logged to standard error: {', '.join(_logs.LEVELS)} (default: {default})",
+    )
+
+
+def each(flag: str, parse: Callable[[str], T], given: list[str]) -> list[T]:
+    """The values of a flag, parsed. Raises `ConfigError` that names it."""
+    try:
+        return [parse(text) for text in given]
+    except ConfigError as error:
+        raise ConfigError(f"{flag} {error}") from None
 
 
 def port(text: str) -> int:

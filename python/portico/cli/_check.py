@@ -49,11 +49,11 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--print", action="store_true", help="show every value that holds, and where it was said; secrets are files"
     )
-    parser.set_defaults(run=_run, handler=None, kind=None, factory=False)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    options = options_of(arguments)
+    options = options_of(arguments, None)
     configuration, problems = config.load(options)
     _logs.to_stderr("error")
     with contextlib.ExitStack() as closing:

@@ -29,10 +29,12 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="where to keep the certificates (default: portico/demo in $XDG_DATA_HOME or ~/.local/share)",
     )
+    parser.add_argument("--trace", action="store_true", help="print each step of each connection to standard error")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from portico import demo
+    from portico import demo, print_trace
 
-    return demo.run(arguments.host, arguments.port, arguments.folder)
+    trace = print_trace if arguments.trace else None
+    return demo.run(arguments.host, arguments.port, arguments.folder, trace=trace)

@@ -21,4 +21,5 @@ class Exit(enum.IntEnum):
     USAGE = 2, "the command was typed wrong"
     ADDRESS = 3, "an address cannot be listened on"
     NOBODY = 4, "no server was found that could be told"
+    BUG = 70, "portico itself has failed, with a traceback: please report it"
     INTERRUPTED = 130, "an interrupt came before anything was begun"

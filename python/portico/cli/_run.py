@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from portico._errors import ConfigError
 from portico.config import DEFAULT_FILE, Options, Place, parse_host
 
-from ._arguments import add_command
-from ._serve import add_host, add_listen, add_log_level, each
+from ._arguments import add_command, add_host, add_listen, add_log_level, each
 
 if TYPE_CHECKING:
     from ._arguments import Commands
@@ -54,31 +53,35 @@ def add(commands: Commands) -> None:
     for kind, what in _KINDS.items():
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=f"it is {what}")
     parser.add_argument("--factory", action="store_true", help="it makes the handler, and is called without arguments")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"a {DEFAULT_FILE} (default: $PORTICO_CONFIG, or the one here)"
-    )
+    add_config(parser, "$PORTICO_CONFIG, or the one here")
     add_options(parser)
     parser.add_argument(
         "--reload",
         action="store_true",
         help="for development: take changed Python files at once; a mistake is told, and what runs goes on",
     )
-    parser.set_defaults(run=_run)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what `run` and `check` share: everything that says what is served."""
     parser.add_argument(
         "--app-dir",
         metavar="DIR",
         help=f"where modules are looked for first (default: that of {DEFAULT_FILE}, or here)",
     )
+    parser.set_defaults(run=_run)
+
+
+def add_config(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds --config."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"a {DEFAULT_FILE} (default: {default})")
+
+
+def add_options(parser: argparse.ArgumentParser, workers: str = "1") -> None:
+    """Adds what `run`, `serve` and `check` share: everything that says how it is served."""
     add_host(parser)
     add_listen(parser, "what systemd hands over; else 127.0.0.1:8443, or any port if that is taken")
     parser.add_argument(
         "--workers",
         metavar="N",
-        help="how many processes (default: 1); 0 serves in this one, for debuggers, without a supervisor and reloads",
+        help=f"how many processes (default: {workers}); 0 serves in this one, for debuggers, without a supervisor and "
+        "reloads",
     )
     parser.add_argument(
         "--grace", metavar="SECONDS", help="how long what is in flight may take at the end (default: 30)"
@@ -108,20 +111,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_log_level(parser, "info")
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
-    """What was typed, for `config.load`. Raises `ConfigError` for what is no address, host or setting."""
+def options_of(arguments: argparse.Namespace, handler: dict[str, Any] | None, what: str = "DIR") -> Options:
+    """What was typed, for `config.load`: the handler that `what` says, and all else. Raises `ConfigError` for what is
+    no address, host or setting."""
     here = Path.cwd()
     flags: list[tuple[tuple[str, ...], Any, str]] = []
     named = arguments.config or (Path(text) if (text := os.environ.get("PORTICO_CONFIG")) else None)
-    if named is None and arguments.handler is None and (here / DEFAULT_FILE).exists():
+    if named is None and handler is None and (here / DEFAULT_FILE).exists():
         named = Path(DEFAULT_FILE)
-    if arguments.handler:
-        table = {"call": arguments.handler, "kind": arguments.kind, "factory": arguments.factory or None}
-        flags.append((("handler",), {key: value for key, value in table.items() if value}, "MODULE:NAME"))
-    elif arguments.kind or arguments.factory:
-        raise ConfigError(f"--{arguments.kind or 'factory'} says what MODULE:NAME is, which is missing")
+    if handler is not None:
+        flags.append((("handler",), handler, what))
     for name in ("workers", "grace", "log_level", "app_dir", "control", "pid_file", "admin", "trace"):
-        if (value := getattr(arguments, name)) is not None:
+        if (value := getattr(arguments, name, None)) is not None:
             flags.append(((name,), value, f"--{name.replace('_', '-')}"))
     if arguments.access_log is not None:
         flags.append((("settings", "access_log"), arguments.access_log, "--access-log"))
@@ -141,7 +142,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from . import _alone, _supervisor
 
-    options = options_of(arguments)
+    options = options_of(arguments, _handler(arguments), "MODULE:NAME")
     configuration, problems = config.load(options)
     problems.raise_any()
     _logs.to_stderr(configuration.log_level)
@@ -150,3 +151,13 @@ def _run(arguments: argparse.Namespace) -> int:
             raise ConfigError("--reload wants a worker that it can replace: leave out --workers 0")
         return _alone.run(options)
     return _supervisor.Supervisor(options, configuration, arguments.reload).run()
+
+
+def _handler(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """What MODULE:NAME and the flags beside it say. Raises `ConfigError` for such without it."""
+    if not arguments.handler:
+        if arguments.kind or arguments.factory:
+            raise ConfigError(f"--{arguments.kind or 'factory'} says what MODULE:NAME is, which is missing")
+        return None
+    table = {"call": arguments.handler, "kind": arguments.kind, "factory": arguments.factory or None}
+    return {key: value for key, value in table.items() if value}

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from portico._errors import ConfigError
-from portico.config import FORMS, Place, parse_host
+from portico import _logs, config
 
 from ._arguments import add_command
+from ._run import add_config, add_options, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._arguments import Commands
-
-T = TypeVar("T")
 
 
 def add(commands: Commands) -> None:
@@ -34,69 +30,27 @@ def add(commands: Commands) -> None:
         "  portico serve public --listen http://127.0.0.1:8080 --listing",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; nothing outside of it can be reached")
-    add_host(parser)
-    add_listen(parser, "127.0.0.1:8443, or any port if that is taken")
     parser.add_argument("--index", default="index.html", metavar="NAME", help="what answers for a folder (%(default)s)")
     parser.add_argument("--listing", action="store_true", help="show what is in a folder without an index")
     parser.add_argument("--dotfiles", action="store_true", help="serve names that begin with a dot as well")
-    add_log_level(parser, "warning")
+    add_config(parser, "none")
+    add_options(parser, "none: this process serves")
     parser.set_defaults(run=_run)
 
 
-def add_host(parser: argparse.ArgumentParser) -> None:
-    """Adds --host."""
-    parser.add_argument(
-        "--host",
-        action="append",
-        default=[],
-        metavar="NAME=CERT,KEY",
-        help="a host name and the files of its certificate, as often as there are hosts; NAME=FILE.pfx, and a file "
-        "with its password after a comma, for PKCS#12; `default` is any other name",
-    )
-
-
-def add_listen(parser: argparse.ArgumentParser, default: str) -> None:
-    """Adds --listen."""
-    parser.add_argument(
-        "--listen",
-        action="append",
-        default=[],
-        metavar="[ADDRESS:]PORT",
-        help=f"where to listen, as often as wanted: {FORMS} (default: {default})",
-    )
-
-
-def add_log_level(parser: argparse.ArgumentParser, default: str) -> None:
-    """Adds --log-level."""
-    from portico._logs import LEVELS
-
-    parser.add_argument(
-        "--log-level",
-        choices=LEVELS,
-        metavar="LEVEL",
-        help=f"what is logged to standard error: {', '.join(LEVELS)} (default: {default})",
-    )
-
-
-def each(flag: str, parse: Callable[[str], T], given: list[str]) -> list[T]:
-    """The values of a flag, parsed. Raises `ConfigError` that names it."""
-    try:
-        return [parse(text) for text in given]
-    except ConfigError as error:
-        raise ConfigError(f"{flag} {error}") from None
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    from portico import _logs, _serve
+    from . import _alone, _supervisor
 
-    _logs.to_stderr(arguments.log_level or "warning")
-    return _serve.run(
-        _serve.Wanted(
-            folder=arguments.folder,
-            hosts=each("--host", parse_host, arguments.host),
-            places=each("--listen", Place.parse, arguments.listen),
-            index=arguments.index,
-            listing=arguments.listing,
-            dotfiles=arguments.dotfiles,
-        )
-    )
+    options = options_of(arguments, _handler(arguments))
+    configuration, problems = config.load(options)
+    problems.raise_any()
+    _logs.to_stderr(configuration.log_level)
+    # Nothing of a program's own is imported, so nothing has to be supervised unless somebody asks for it.
+    if configuration.workers == 0 or "workers" not in configuration.root.value:
+        return _alone.run(options)
+    return _supervisor.Supervisor(options, configuration, develop=False).run()
+
+
+def _handler(arguments: argparse.Namespace) -> dict[str, object]:
+    table = {"site": str(arguments.folder), "index": arguments.index}
+    return {**table, "listing": arguments.listing, "dotfiles": arguments.dotfiles}

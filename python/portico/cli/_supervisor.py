@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from portico import _greeting, _systemd, config
+from portico import _certs, _greeting, _systemd, config
 from portico._errors import ConfigError, Error, ListenError, WorkerError
 from portico._succession import VARIABLE
 from portico._workers import Workers
@@ -59,6 +59,7 @@ class Supervisor:
         self._workers: Workers | None = None
         # How many of its last addresses are those of admin listeners.
         self._admins = 0
+        self._made: _certs.Made | None = None
         # Taking over from another process, whose socket and file these become when this one serves.
         self._succeeds = VARIABLE in os.environ
         self._closing = contextlib.ExitStack()
@@ -95,6 +96,8 @@ class Supervisor:
 
     def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
         listen, self._admins = self._listen(self._configuration, addresses)
+        # Here, so that not each worker makes it, and the welcome says whether it is new.
+        self._made = _worker_main.certificate(self._configuration, addresses)
         workers = self._workers = Workers(
             self._main(self._admins),
             listen=listen,
@@ -141,7 +144,8 @@ class Supervisor:
         remark = ""
         if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
             remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}."
-        _greeting.say(welcome(self._configuration, self._urls(), remark, self._workers.urls[len(self._urls()) :]))
+        urls, admins = self._urls(), self._workers.urls[len(self._urls()) :]
+        _greeting.say(welcome(self._configuration, urls, self._made, remark, admins))
         self._manager.ready(self._status())
 
     def _fail(self, error: BaseException) -> None:

@@ -1,42 +1,52 @@
-"""What `portico run` says when it serves."""
+"""What `portico run` and `portico serve` say when they serve."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from portico import _greeting, config
+from portico import _certs, _greeting, config
 
 
 def welcome(
-    configuration: config.Configuration, urls: Sequence[str], remark: str = "", admins: Sequence[str] = ()
+    configuration: config.Configuration,
+    urls: Sequence[str],
+    made: _certs.Made | None,
+    remark: str = "",
+    admins: Sequence[str] = (),
 ) -> str:
-    """Where it is to be found, and how it is asked."""
+    """Where it is to be found, and how it is asked. `made` is the certificate that was made where none was given."""
     names = [name for name, _ in configuration.hosts if name != "default" and not name.startswith("*")]
-    own = not configuration.hosts
+    names = list(dict.fromkeys(names)) or (["localhost"] if made else [])
     lines = [f"Serving {what(configuration)}:"]
     for url in urls:
-        port = urlsplit(url).port
-        if url.startswith("https:") and (names or own):
-            lines += [f"  https://{name}:{port}/" for name in dict.fromkeys(names or ["localhost"])]
+        if url.startswith("https:") and names:
+            lines += [f"  https://{name}:{urlsplit(url).port}/" for name in names]
         else:
             lines.append(f"  {url}/")
     if remark:
         lines.append(remark)
     if admins:
         lines.append(f"Metrics, probes and the dashboard: {' '.join(f'{url}/' for url in admins)}")
-    secure = next((url for url in urls if url.startswith("https:")), None)
-    if own and secure:
-        parts = urlsplit(secure)
-        authority = config.own_certificate().authority
-        assert parts.hostname
-        assert parts.port
-        lines += [
-            "",
-            "Its certificate is for this machine alone. Try it:",
-            f"  {_greeting.curl(authority.ca, 'localhost', (parts.hostname, parts.port))}",
-        ]
+    if made and (secure := next((url for url in urls if url.startswith("https:")), None)):
+        lines += _how_to_trust(made, secure)
     return "\n".join([*lines, "", "Ctrl-C stops the server."])
+
+
+def _how_to_trust(made: _certs.Made, url: str) -> list[str]:
+    found = urlsplit(url)
+    assert found.hostname, "no Unix socket"
+    assert found.port
+    just_now = " just now" if made.authority.new else ""
+    return [
+        "",
+        "Try it:",
+        f"  {_greeting.curl(made.authority.ca, 'localhost', (found.hostname, found.port))}",
+        "",
+        f"Browsers warn until they trust the authority that was made{just_now} for this machine alone:",
+        *(f"  {line}" for line in _greeting.trusting(made.authority.ca, "portico-serve")),
+    ]
 
 
 def what(configuration: config.Configuration) -> str:
@@ -45,5 +55,6 @@ def what(configuration: config.Configuration) -> str:
     if isinstance(handler, str):
         return handler
     if handler:
-        return next((str(handler[key]) for key in ("call", "files", "pages") if key in handler), "several handlers")
+        found = next((str(handler[key]) for key in ("call", "files", "site", "pages") if key in handler), None)
+        return "several handlers" if found is None else found if "call" in handler else os.path.abspath(found)
     return ", ".join(dict.fromkeys(name for name, _ in configuration.hosts)) or "nothing"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from portico import _logs, config
+from portico import _certs, _logs, config
 from portico._errors import ClosedError, ConfigError
 from portico._server import Server
 from portico._worker import RAISED, Worker
@@ -17,19 +17,23 @@ from ._words import what
 
 
 def main(worker: Worker, options: config.Options, admins: int) -> None:
-    """The last `admins` of the addresses are those of the admin listeners, one for each worker.
+    """Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
+    supervisor as it is, without the way that it took through portico.
 
-    Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
-    supervisor as it is, without the way that it took through portico."""
+    The last `admins` of the addresses are those of the admin listeners, one for each worker."""
     # Until `serve_forever` takes it, to reopen logs: it would end the process. Not SIG_IGN, which programs that the
     # handlers start would inherit.
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         configuration, problems = config.load(options)
+    except ConfigError as error:
+        worker._tell(RAISED, str(error))
+        sys.exit(Exit.MISTAKE)
+    try:
         with contextlib.ExitStack() as closing:
-            listens_tls = any(keywords.get("tls", True) for keywords in worker._listen)
             admin = _take_admin(worker, admins)
-            server = prepare(configuration, problems, closing, listens_tls)
+            made = certificate(configuration, worker._listen)
+            server = prepare(configuration, problems, closing, made)
             if admin is not None and configuration.admin is not None:
                 config.listen_admin(server, configuration, admin)
             worker.listen(server)
@@ -45,6 +49,37 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
         sys.exit(Exit.MISTAKE)
 
 
+def prepare(
+    configuration: config.Configuration,
+    problems: config.Problems,
+    closing: contextlib.ExitStack,
+    made: _certs.Made | None,
+) -> Server:
+    """A server with everything but listeners, and with that certificate for every name. Raises `ConfigError` with
+    everything that is wrong."""
+    problems.raise_any()
+    _logs.to_stderr(configuration.log_level)
+    server = config.build(configuration, problems, closing)
+    problems.raise_any()
+    assert server is not None
+    if made is not None:
+        config.add_host(server, "default", {"cert": made.cert, "key": made.key})
+    return server
+
+
+def certificate(configuration: config.Configuration, addresses: list[dict[str, object]]) -> _certs.Made | None:
+    """One for this machine alone, where no host has one and TLS is spoken. Raises `ConfigError`."""
+    if configuration.hosts or not any(keywords.get("tls", True) for keywords in addresses):
+        return None
+    try:
+        return config.own_certificate()
+    except ConfigError as error:
+        raise ConfigError(
+            f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
+            "portico.toml, or listen in the clear by http://"
+        ) from error
+
+
 def _take_admin(worker: Worker, admins: int) -> int | None:
     """This worker's own; nobody else's is kept open."""
     if not admins:
@@ -55,27 +90,3 @@ def _take_admin(worker: Worker, admins: int) -> int | None:
         if number != worker.number:
             os.close(fd)
     return theirs[worker.number] if worker.number < admins else None
-
-
-def prepare(
-    configuration: config.Configuration,
-    problems: config.Problems,
-    closing: contextlib.ExitStack,
-    listens_tls: bool,
-) -> Server:
-    """A server with everything but listeners. Raises `ConfigError` with everything that is wrong."""
-    problems.raise_any()
-    _logs.to_stderr(configuration.log_level)
-    server = config.build(configuration, problems, closing)
-    problems.raise_any()
-    assert server is not None
-    if listens_tls and not configuration.hosts:
-        try:
-            made = config.own_certificate()
-        except ConfigError as error:
-            raise ConfigError(
-                f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
-                "portico.toml, or listen in the clear by http://"
-            ) from error
-        config.add_host(server, "default", {"cert": made.cert, "key": made.key})
-    return server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from .. import _authority, _certs
 from .._errors import ConfigError
 from .._files import StaticFiles
 from .._router import Router
+from .._serve_pages import PagesAndFiles
 from .._server import Server
 from .._trace import print_trace
 from ..sessions import Sessions
 from . import _program
 from ._load import Configuration
 from ._nodes import Problems
+
+_logger = logging.getLogger("portico.run")
 
 # In the certificate that is made where none is given.
 _NAMES = ("localhost", "127.0.0.1", "::1")
@@ -111,8 +115,13 @@ class _Handlers:
             if "call" in table:
                 return _program.load(table["call"], table.get("kind", "auto"), table.get("factory", False))
             if "files" in table:
-                options = ("index", "listing", "dotfiles", "precompressed", "cache_control")
-                return StaticFiles(table["files"], **{name: table[name] for name in options if name in table})
+                return self._files(table["files"], table)
+            if "site" in table:
+                served = PagesAndFiles(table["site"], self._files(table["site"], table))
+                self._closing.callback(served.close)
+                if remark := served.remark():
+                    _logger.info("%s", remark)
+                return served
             if "pages" in table:
                 from ..pages import Pages
 
@@ -120,13 +129,18 @@ class _Handlers:
                 self._closing.callback(pages.close)
                 return pages
         except ConfigError as error:
-            key = next(key for key in ("call", "files", "pages") if key in table)
+            key = next(key for key in ("call", "files", "site", "pages") if key in table)
             node = self._configuration.node(*path)
             # A handler may be a text alone, or be typed, without a table around.
             at = (*path, key) if isinstance(node.value, dict) and node.line else path
             self._problems.add(self._configuration.node(*at), at, f"{at[-1]}: {error}" if key != "call" else str(error))
             return None
         return self._router(table.get("mounts", {}), path)
+
+    @staticmethod
+    def _files(folder: Path, table: Mapping[str, Any]) -> StaticFiles:
+        options = ("index", "listing", "dotfiles", "precompressed", "cache_control")
+        return StaticFiles(folder, **{name: table[name] for name in options if name in table})
 
     def _router(self, mounts: Mapping[str, Any], path: tuple[str, ...]) -> Router | None:
         router = Router()

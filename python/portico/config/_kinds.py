@@ -186,7 +186,7 @@ class Setting(Kind):
         value = node.plain()
         if value == "none" and "none" in self.expected:
             value = None  # TOML has no word for it.
-        if isinstance(value, str) and self.expected.startswith("a list of any"):
+        if isinstance(value, str) and self.expected.startswith("a list of"):
             value = [value]
         if isinstance(value, str) and self.name.endswith(_PATHS) and value not in _NO_PATHS:
             value = str(node.folder / value)

@@ -131,7 +131,7 @@ def _node(path: tuple[str, ...], value: Any, where: str) -> Node:
     # Of these the core alone knows what they are: texts.
     plain = isinstance(kind, Setting) and not kind.accepts
     node = from_text(value, where)
-    return Node(value, where) if plain or isinstance(node.value, dict) else node
+    return node if isinstance(node.value, list) or not (plain or isinstance(node.value, dict)) else Node(value, where)
 
 
 def _nested(path: tuple[str, ...], node: Node) -> Node:
@@ -149,7 +149,7 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
     admin = values.get("admin") or {}
     if isinstance(admin, Place):
         admin = {"listen": admin}
-    elif "admin" in values and "listen" not in admin:
+    elif values.get("admin") is not None and "listen" not in admin:
         problems.add(given.value["admin"], ("admin", ""), "listen is missing: admin = 9443, say")
     got = {name: values.get(name, DEFAULTS[name]) for name in ("workers", "grace", "ready_timeout", "log_level")}
     configuration = Configuration(
@@ -169,6 +169,12 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
         **got,
     )
     _check_hosts(configuration, problems)
+    if any(place.proxy_protocol for place in configuration.listen) and not configuration.settings.get(
+        "trusted_proxies"
+    ):
+        problems.add(
+            given.value["listen"], ("listen",), "proxy_protocol: [settings] trusted_proxies says whose it is taken from"
+        )
     _check_handlers(configuration, problems)
     return configuration
 
@@ -194,18 +200,21 @@ def _check_handlers(configuration: Configuration, problems: Problems) -> None:
                 named = nearest(handler, known) if known else "; there are none"
                 problems.add(node, path, f"{path[-1]}: {handler!r} is not module:name, nor one of [handlers]{named}")
         elif isinstance(handler, dict):
-            says = [key for key in ("call", "files", "pages", "mounts") if key in handler]
+            says = [key for key in _SAYS if key in handler]
             if len(says) != 1:
                 what = f"both {says[0]} and {says[1]}" if says else "none of these"
-                problems.add(node, (*path, ""), f"one of call, files, pages and mounts says what it is; here is {what}")
+                problems.add(
+                    node, (*path, ""), f"one of call, files, pages, site and mounts says what it is; here is {what}"
+                )
             for key in handler.keys() & _GOES_WITH.keys():
                 if says and says[0] not in _GOES_WITH[key]:
                     problems.add(configuration.node(*path, key), (*path, key), f"{key} goes with {_GOES_WITH[key][0]}")
 
 
+_SAYS = ("call", "files", "pages", "site", "mounts")
 _GOES_WITH = {
     **dict.fromkeys(("kind", "factory"), ("call",)),
-    **dict.fromkeys(("index", "listing", "dotfiles", "precompressed", "cache_control"), ("files",)),
+    **dict.fromkeys(("index", "listing", "dotfiles", "precompressed", "cache_control"), ("files", "site")),
 }
 
 

@@ -21,6 +21,7 @@ class Place:
     systemd: str | None = None
     tls: bool = True
     backlog: int | None = None
+    proxy_protocol: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Place:

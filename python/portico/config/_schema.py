@@ -107,6 +107,7 @@ HANDLER_KEYS = [
     Key("precompressed", Switch(), "Whether `.br`, `.zst` and `.gz` beside a file are sent to who takes them.", True),
     Key("cache_control", Text(), "The `Cache-Control` of every file."),
     Key("pages", PathTo("folder"), "A folder of server pages (`portico.Pages`)."),
+    Key("site", PathTo("folder"), "A folder with both, as `portico serve` has it."),
     Key(
         "mounts",
         Named(Reference()),
@@ -124,6 +125,7 @@ LISTEN_KEYS = (
     Key("systemd", Text(), "The name of a socket that systemd hands over (`FileDescriptorName=`)."),
     Key("tls", Switch(), "Whether TLS is spoken.", True),
     Key("backlog", Whole(1, 65_535), "How many connections the kernel queues.", "the setting `backlog`"),
+    Key("proxy_protocol", Switch(), "Whether one of `trusted_proxies` says on each connection whose it is.", False),
 )
 
 HOST_KEYS = (

@@ -13,6 +13,7 @@ from pathlib import Path
 import portico
 from portico import _greeting
 from portico._authority import user_folder
+from portico._trace import Trace
 from portico.demo.board import Board
 from portico.demo.certificates import Certificates, keep
 from portico.demo.lobby import Lobby
@@ -34,17 +35,20 @@ _SETTINGS = {"max_request_read_bytes": 64 * 1024}
 _GRACE = 2.0
 
 
-def run(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None) -> int:
+def run(
+    host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None, *, trace: Trace | None = None
+) -> int:
     """Serves until SIGINT or SIGTERM, finishes what is in flight, and returns the exit code 0.
 
     `port` 0 lets the machine choose; None is `PORT`, or any free port where that one is taken. `folder` keeps
-    the certificates; None is a folder of the user's, or a passing one where that cannot be written.
+    the certificates; None is a folder of the user's, or a passing one where that cannot be written. `trace` is told
+    what connections do.
 
     Raises `ListenError` for an address that cannot be had, `ConfigError` for a folder that cannot be used."""
     with (
         _certificates(folder) as (certificates, remark),
         contextlib.ExitStack() as closing,
-        portico.Server(config=_SETTINGS) as server,
+        portico.Server(config=_SETTINGS, trace=trace) as server,
     ):
         try:
             sites = {name: Site(name, subject) for name, subject in certificates.subjects.items()}

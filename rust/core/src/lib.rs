@@ -72,7 +72,7 @@ pub mod tls;
 pub mod trace;
 pub mod websocket;
 
-pub use admin::Token;
+pub use admin::{Token, Workers};
 pub use config::Config;
 pub use connection::{Address, ConnectionInfo};
 pub use dispatch::{Auto, Handler, Inline, Judge, Placing, Pool, Pooled, Reply, Resolved, Roster, Runs, Told};

@@ -562,7 +562,7 @@ fn admit(
         }
     }
     let id = service.next_connection_id();
-    let mut opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
+    let opened = Opened::accepted(service.trace.get(), id, &peer, &local, spoken.tls);
     let (service, spoken) = (service.clone(), spoken.clone());
     let one = loops.least_busy();
     let place = one.occupy();
@@ -582,8 +582,7 @@ fn admit(
             if let Err(why) = Box::pin(learn(&service, &mut socket, &mut info, &mut seat)).await {
                 return opened.close(why.label());
             }
-            let (peer, local) = (&info.peer, &info.local);
-            opened.trace.tell(|| Event::Proxied { peer: peer.to_string().into(), local: local.to_string().into() });
+            opened.trace.tell(|| proxied(&info));
         }
         connection::run(service, socket, info, spoken, opened).await;
     });
@@ -618,6 +617,16 @@ async fn learn(
         too_many(service, why, &info.peer, &info.local);
     }
     taken
+}
+
+fn proxied(info: &ConnectionInfo) -> Event {
+    let header = info.proxy.as_ref().map(|proxy| &proxy.header);
+    let addresses = header.and_then(|header| header.addresses.as_ref());
+    Event::Proxied {
+        version: header.map_or(0, |header| header.version.into()),
+        client: addresses.map(|(client, _)| client.to_string().into()),
+        server: addresses.map(|(_, server)| server.to_string().into()),
+    }
 }
 
 /// What `max_connections_per_ip` counts: an IPv4 address, the /64 network of an IPv6 address.

@@ -37,8 +37,8 @@ impl Level {
     fn of(stage: Stage) -> Self {
         match stage {
             Stage::Admission | Stage::Handshake | Stage::Request => Level::Info,
-            Stage::Warning => Level::Warning,
-            Stage::Accept | Stage::Certificate | Stage::AccessLog => Level::Error,
+            Stage::Warning | Stage::AccessLog => Level::Warning,
+            Stage::Accept | Stage::Certificate => Level::Error,
         }
     }
 }
@@ -105,6 +105,10 @@ impl Observer for Remembering {
     fn report(&self, report: Report) {
         self.recent.note(Level::of(report.stage), &report.message);
         self.observer.report(report);
+    }
+
+    fn access(&self, lines: &str) {
+        self.observer.access(lines);
     }
 }
 

@@ -1,21 +1,22 @@
 //! What is said of each request when it has ended: a [`Record`] follows it from its head on, and is told as a [`Finished`] to
 //! [`crate::server::Service::finished`], once, however the request ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionInfo};
-use crate::error::Refusal;
+use crate::error::{Refusal, RequestError};
 use crate::http::target::Target;
 use crate::http::{Headers, Response};
-use crate::server::Service;
+use crate::trace::{self, Event, Trace};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub(crate) struct Finished<'a> {
 pub(crate) struct Details {
     /// The request target, without the host of HTTP/2. Where no head was parsed, the beginning of what came in its place.
     pub(crate) target: Bytes,
+    /// The client that a trusted proxy names; none where none does, and then none where it is hidden.
+    pub(crate) client: Option<Option<SocketAddr>>,
     headers: Bytes,
     /// Where those of [`HEADERS`] are.
     places: [Option<(u32, u32)>; HEADERS.len()],
@@ -96,7 +99,7 @@ const HEADERS: [&str; 4] = ["host", "referer", "user-agent", "traceparent"];
 impl Details {
     pub(crate) fn new(target: Bytes, headers: &Headers) -> Self {
         let (headers, places) = headers.shared(HEADERS);
-        Details { target, headers, places }
+        Details { target, client: None, headers, places }
     }
 
     fn header(&self, at: usize) -> Option<&[u8]> {
@@ -125,6 +128,8 @@ impl Details {
 #[derive(Debug)]
 pub(crate) struct Record {
     began: Instant,
+    /// Its number on the connection: the stream of HTTP/2, and from 1 on in HTTP/1.
+    pub(crate) stream: u32,
     first_byte: Option<Instant>,
     pub(crate) method: Method,
     /// Its head came whole, and could be parsed.
@@ -149,16 +154,18 @@ pub(crate) struct Record {
 impl Record {
     /// Of a request without a head, which was refused or broken off at `began`; `line` is the beginning of what came in its
     /// place.
-    pub(crate) fn without_head(began: Instant, line: Bytes, service: &Service) -> Self {
+    pub(crate) fn without_head(began: Instant, line: Bytes, connection: &Connection, stream: u32) -> Self {
+        let service = &connection.service;
         let details = service.wants_details().then(|| Box::new(Details { target: line, ..Details::default() }));
         let id = service.request_id(|_| None).map(Box::new);
-        Record { has_head: false, id, details, ..Record::new(began, Version::HTTP_11, Method::GET) }
+        Record { has_head: false, id, details, ..Record::new(began, Version::HTTP_11, Method::GET, stream) }
     }
 
     /// Of a request whose head was whole at `began`.
-    pub(crate) fn new(began: Instant, version: Version, method: Method) -> Self {
+    pub(crate) fn new(began: Instant, version: Version, method: Method, stream: u32) -> Self {
         Record {
             began,
+            stream,
             first_byte: None,
             method,
             has_head: true,
@@ -176,21 +183,37 @@ impl Record {
     }
 
     /// Keeps what somebody wants to know of its head.
-    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, service: &Service) {
+    pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
+        let service = &connection.service;
+        connection
+            .trace
+            .of(self.stream)
+            .tell(|| trace::asked(&self.method, self.version, &Details::new(target.whole(), headers)));
         if service.wants_details() {
-            self.details = Some(Box::new(Details::new(target.whole(), headers)));
+            let mut details = Details::new(target.whole(), headers);
+            if let Some(forwarding) = &connection.info.forwarding {
+                details.client = forwarding.read(headers).map(|told| told.client);
+            }
+            self.details = Some(Box::new(details));
         }
-        self.id = service.request_id(|name| headers.get(name.as_str())).map(Box::new);
+        let given = |name: &HeaderName| headers.get(name.as_str());
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
     /// The same of a head that h2 has read, and that is refused.
-    pub(crate) fn describe_parts(&mut self, parts: &Parts, service: &Service) {
-        if service.wants_details() {
+    pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
+        let service = &connection.service;
+        let details = || {
             let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
             let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
-            self.details = Some(Box::new(Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)));
+            Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)
+        };
+        connection.trace.of(self.stream).tell(|| trace::asked(&self.method, self.version, &details()));
+        if service.wants_details() {
+            self.details = Some(Box::new(details()));
         }
-        self.id = service.request_id(|name| parts.headers.get(name).map(HeaderValue::as_bytes)).map(Box::new);
+        let given = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
+        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
     /// Puts the id into a response that does not say another one.
@@ -219,8 +242,9 @@ impl Record {
         self.outcome.get_or_insert(Outcome::Whole);
     }
 
-    pub(crate) fn refused(&mut self, why: Refusal) {
-        self.outcome = Some(Outcome::Refused(why));
+    pub(crate) fn refused(&mut self, error: &RequestError, trace: &Trace) {
+        self.outcome = Some(Outcome::Refused(error.refusal));
+        trace.of(self.stream).refused(error);
     }
 
     /// Tells who wants to know.
@@ -234,6 +258,13 @@ impl Record {
         let host = connection.context.as_ref().map_or(self.host.as_deref(), |context| context.host());
         let since = |now: Instant| now.saturating_duration_since(self.began);
         let duration = since(now);
+        let received = self.received + self.upload.as_ref().map_or(0, |came| came.load(Relaxed));
+        connection.trace.of(self.stream).tell(|| Event::RequestEnded {
+            status: self.status.map(|status| status.as_u16()),
+            received: Some(received),
+            sent: Some(self.sent),
+            outcome: outcome.label(),
+        });
         service.finished(&Finished {
             connection: &connection.info,
             host,
@@ -241,7 +272,7 @@ impl Record {
             method: self.has_head.then_some(&self.method),
             version: self.version,
             status: self.status,
-            received: self.received + self.upload.as_ref().map_or(0, |came| came.load(Relaxed)),
+            received,
             sent: self.sent,
             began: self.began,
             first_byte: self.status.map(|_| self.first_byte.map_or(duration, since)),
@@ -251,4 +282,10 @@ impl Record {
             details: self.details.as_deref(),
         });
     }
+}
+
+/// Whether the peer may say what its requests are called: anybody, unless there are proxies whose business that is.
+fn is_believed(connection: &Connection) -> bool {
+    let proxies = &connection.service.config.trusted_proxies;
+    proxies.is_empty() || proxies.has(&connection.info.peer)
 }

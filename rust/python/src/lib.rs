@@ -54,6 +54,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<contexts::Context>()?;
     module.add_class::<server::Lines>()?;
     module.add_class::<server::Listener>()?;
+    module.add_class::<server::WorkersSeen>()?;
     module.add_class::<server::Server>()?;
     module.add_class::<trace::TraceRecord>()?;
     module.add_class::<streams::Operation>()?;

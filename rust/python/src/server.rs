@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -254,7 +255,7 @@ impl Server {
     }
 
     /// Serves what is for those who run the server.
-    #[pyo3(signature = (host, port, unix, fd, tls, token))]
+    #[pyo3(signature = (host, port, unix, fd, tls, token, workers=None))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of listen_admin, spelled out once in Python")]
     fn listen_admin(
         &self,
@@ -265,12 +266,13 @@ impl Server {
         fd: Option<RawFd>,
         tls: bool,
         token: Option<&str>,
+        workers: Option<&WorkersSeen>,
     ) -> PyResult<Listener> {
         let endpoint = Endpoint { place: place(host, port, unix, fd)?, tls, reuse_port: false, backlog: None };
         let token = token.map(Token::new).transpose().map_err(errors::to_python)?;
         detach(py, || {
             self.start_reporter()?;
-            self.server.listen_admin(&endpoint, token).map(Listener)
+            self.server.listen_admin(&endpoint, token, workers.map(|seen| seen.0.clone())).map(Listener)
         })
         .map_err(errors::to_python)
     }
@@ -574,6 +576,27 @@ fn duplicate(fd: RawFd) -> PyResult<OwnedFd> {
     borrowed.try_clone_to_owned().map_err(|source| {
         errors::to_python(portico_core::Error::Listen { address: format!("descriptor {fd}"), source })
     })
+}
+
+/// The workers of a supervisor, as its admin listener sees them.
+#[pyclass(frozen)]
+pub(crate) struct WorkersSeen(Arc<portico_core::Workers>);
+
+#[pymethods]
+impl WorkersSeen {
+    #[new]
+    fn new() -> Self {
+        WorkersSeen(Arc::default())
+    }
+
+    /// A worker serves, in place of the one that had that name; its own admin listener is at the Unix socket.
+    fn joined(&self, name: String, socket: OsString) {
+        self.0.joined(name, socket.into());
+    }
+
+    fn ended(&self, socket: OsString) {
+        self.0.ended(&PathBuf::from(socket));
+    }
 }
 
 /// A listener of the core.

@@ -123,10 +123,10 @@ impl TraceRecord {
 
 /// Every event: its name, what it means, and the same of each of its details.
 #[pyfunction]
-pub(crate) fn trace_events() -> Vec<(&'static str, &'static str, Vec<(&'static str, &'static str)>)> {
-    EVENTS.iter().map(|(name, doc, details)| (*name, doc.trim(), told(details))).collect()
+pub(crate) fn trace_events() -> Vec<(&'static str, &'static str, Vec<Named>)> {
+    let named = |(name, doc): &Named| (*name, doc.trim());
+    EVENTS.iter().map(|(name, doc, details)| (*name, doc.trim(), details.iter().map(named).collect())).collect()
 }
 
-fn told(details: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-    details.iter().map(|(name, doc)| (*name, doc.trim())).collect()
-}
+/// A name and what it means.
+type Named = (&'static str, &'static str);

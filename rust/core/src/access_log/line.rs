@@ -43,9 +43,9 @@ pub(super) fn write(line: &mut Vec<u8>, format: LogFormat, finished: &Finished<'
 // ---- Common and Combined
 
 fn common(line: &mut Vec<u8>, finished: &Finished<'_>) {
-    address(line, &finished.connection.peer);
+    client(line, finished);
     line.extend_from_slice(b" - - [");
-    date(line, finished.began, Date::Common);
+    date(line, finished, Date::Common);
     line.extend_from_slice(b"] \"");
     let target = finished.details.map_or(&b""[..], |details| &details.target);
     match finished.method {
@@ -84,107 +84,100 @@ fn json(line: &mut Vec<u8>, finished: &Finished<'_>) {
     let connection = finished.connection;
     let nothing = Details::default();
     let details = finished.details.unwrap_or(&nothing);
-    let mut object = Object { line, first: true };
-    object.key("time").push(b'"');
-    date(object.line, finished.began, Date::Rfc3339);
-    object.line.push(b'"');
-    object.key("remote_addr").push(b'"');
-    address(object.line, &connection.peer);
-    object.line.push(b'"');
-    if let Address::Inet(peer) = &connection.peer {
-        object.number("remote_port", peer.port().into());
+    line.extend_from_slice(b"{\"time\":\"");
+    date(line, finished, Date::Rfc3339);
+    line.extend_from_slice(b"\",\"remote_addr\":\"");
+    client(line, finished);
+    line.push(b'"');
+    match (details.client, &connection.peer) {
+        (None, Address::Inet(peer)) => entry(line, b",\"remote_port\":", peer.port().into()),
+        (None, Address::Unix(_)) => {}
+        // Whose word it is.
+        (Some(_), peer) => {
+            line.extend_from_slice(b",\"proxy_addr\":\"");
+            address(line, peer);
+            line.push(b'"');
+        }
     }
-    object.number("connection", connection.id);
+    entry(line, b",\"connection\":", connection.id);
     match finished.method {
         Some(method) => {
-            object.text("method", Some(method.as_str().as_bytes()));
-            object.text("target", Some(&details.target));
+            text(line, b",\"method\":\"", Some(method.as_str().as_bytes()));
+            text(line, b",\"target\":\"", Some(&details.target));
         }
-        None => object.text("request_line", Some(&details.target)),
+        None => text(line, b",\"request_line\":\"", Some(&details.target)),
     }
-    object.text("protocol", Some(protocol(finished.version)));
-    object.text("host", details.host());
-    object.text("server_name", finished.host.map(str::as_bytes));
-    object.text("route", finished.route.map(str::as_bytes));
+    text(line, b",\"protocol\":\"", Some(protocol(finished.version)));
+    text(line, b",\"host\":\"", details.host());
+    text(line, b",\"server_name\":\"", finished.host.map(str::as_bytes));
+    text(line, b",\"route\":\"", finished.route.map(str::as_bytes));
     match finished.status {
-        Some(status) => object.number("status", status.as_u16().into()),
-        None => object.key("status").extend_from_slice(b"null"),
+        Some(status) => entry(line, b",\"status\":", status.as_u16().into()),
+        None => line.extend_from_slice(b",\"status\":null"),
     }
-    object.number("bytes_received", finished.received);
-    object.number("bytes_sent", finished.sent);
-    object.seconds("duration", finished.duration.as_micros());
+    entry(line, b",\"bytes_received\":", finished.received);
+    entry(line, b",\"bytes_sent\":", finished.sent);
+    seconds(line, b",\"duration\":", finished.duration);
     if let Some(first_byte) = finished.first_byte {
-        object.seconds("time_to_first_byte", first_byte.as_micros());
+        seconds(line, b",\"time_to_first_byte\":", first_byte);
     }
-    object.text("outcome", Some(finished.outcome.label().as_bytes()));
+    text(line, b",\"outcome\":\"", Some(finished.outcome.label().as_bytes()));
     if let Outcome::Refused(why) = finished.outcome {
-        object.text("refused", Some(why.label().as_bytes()));
+        text(line, b",\"refused\":\"", Some(why.label().as_bytes()));
     }
-    object.text("request_id", finished.id.map(HeaderValue::as_bytes));
+    text(line, b",\"request_id\":\"", finished.id.map(HeaderValue::as_bytes));
     if let Some((trace, parent)) = details.traceparent().and_then(request_id::trace) {
-        object.text("trace_id", Some(trace));
-        object.text("parent_id", Some(parent));
+        text(line, b",\"trace_id\":\"", Some(trace));
+        text(line, b",\"parent_id\":\"", Some(parent));
     }
-    object.text("referer", details.referer());
-    object.text("user_agent", details.user_agent());
+    text(line, b",\"referer\":\"", details.referer());
+    text(line, b",\"user_agent\":\"", details.user_agent());
     if connection.secure {
-        object.text("tls_version", connection.tls_version.map(str::as_bytes));
-        object.text("tls_cipher", connection.cipher.map(str::as_bytes));
-        object.text("tls_server_name", connection.sni.as_deref().map(str::as_bytes));
-        object.key("tls_resumed").extend_from_slice(if connection.resumed { b"true" } else { b"false" });
+        text(line, b",\"tls_version\":\"", connection.tls_version.map(str::as_bytes));
+        text(line, b",\"tls_cipher\":\"", connection.cipher.map(str::as_bytes));
+        text(line, b",\"tls_server_name\":\"", connection.sni.as_deref().map(str::as_bytes));
+        let resumed: &[u8] = if connection.resumed { b",\"tls_resumed\":true" } else { b",\"tls_resumed\":false" };
+        line.extend_from_slice(resumed);
     }
     line.push(b'}');
 }
 
-struct Object<'a> {
-    line: &'a mut Vec<u8>,
-    first: bool,
+/// An entry that is a number; `key` has everything before it.
+fn entry(line: &mut Vec<u8>, key: &[u8], value: u64) {
+    line.extend_from_slice(key);
+    number(line, value);
 }
 
-impl Object<'_> {
-    /// Begins an entry; its value is to follow.
-    fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
-        self.line.push(if std::mem::take(&mut self.first) { b'{' } else { b',' });
-        self.line.push(b'"');
-        self.line.extend_from_slice(name.as_bytes());
-        self.line.extend_from_slice(b"\":");
-        self.line
-    }
+/// An entry in seconds, with six digits behind the point.
+fn seconds(line: &mut Vec<u8>, key: &[u8], value: Duration) {
+    entry(line, key, value.as_secs());
+    line.push(b'.');
+    padded(line, value.subsec_micros(), 6);
+}
 
-    fn number(&mut self, name: &'static str, value: u64) {
-        number(self.key(name), value);
-    }
-
-    fn seconds(&mut self, name: &'static str, micros: u128) {
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.key(name), "{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    }
-
-    /// An entry only where there is a value.
-    fn text(&mut self, name: &'static str, value: Option<&[u8]>) {
-        let Some(value) = value else { return };
-        let line = self.key(name);
-        line.push(b'"');
-        if value.is_ascii() {
-            escape(line, value, in_json);
-        } else {
-            let cut = &value[..value.len().min(LONGEST)];
-            for unit in String::from_utf8_lossy(cut).encode_utf16() {
-                match u8::try_from(unit) {
-                    Ok(byte) if is_plain(byte) => line.push(byte),
-                    Ok(byte) if byte < 0x80 => in_json(line, byte),
-                    _ => {
-                        // Writing to a Vec cannot fail.
-                        let _ = write!(line, "\\u{unit:04x}");
-                    }
+/// An entry that is a text, only where there is one; `key` has everything before it, its first quote too.
+fn text(line: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    let Some(value) = value else { return };
+    line.extend_from_slice(key);
+    if value.is_ascii() {
+        escape(line, value, in_json);
+    } else {
+        let cut = &value[..value.len().min(LONGEST)];
+        for unit in String::from_utf8_lossy(cut).encode_utf16() {
+            match u8::try_from(unit) {
+                Ok(byte) if is_plain(byte) => line.push(byte),
+                Ok(byte) if byte < 0x80 => in_json(line, byte),
+                _ => {
+                    // Writing to a Vec cannot fail.
+                    let _ = write!(line, "\\u{unit:04x}");
                 }
             }
-            if cut.len() < value.len() {
-                line.extend_from_slice(b"...");
-            }
         }
-        line.push(b'"');
+        if cut.len() < value.len() {
+            line.extend_from_slice(b"...");
+        }
     }
+    line.push(b'"');
 }
 
 /// RFC 8259 section 7.
@@ -228,6 +221,14 @@ fn number(line: &mut Vec<u8>, number: u64) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// With zeros before it, up to so many digits.
+fn padded(line: &mut Vec<u8>, number: u32, digits: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(number).as_bytes();
+    line.resize(line.len() + digits.saturating_sub(text.len()), b'0');
+    line.extend_from_slice(text);
+}
+
 fn protocol(version: Version) -> &'static [u8] {
     match version {
         Version::HTTP_10 => b"HTTP/1.0",
@@ -236,10 +237,27 @@ fn protocol(version: Version) -> &'static [u8] {
     }
 }
 
-/// Without the port; an IPv4 client of an IPv6 socket as the IPv4 client that it is.
+/// Who asked: the client that a trusted proxy names, or else the other end of the connection.
+fn client(line: &mut Vec<u8>, finished: &Finished<'_>) {
+    match finished.details.and_then(|details| details.client) {
+        None => address(line, &finished.connection.peer),
+        Some(Some(client)) => ip(line, client.ip()),
+        // The proxy keeps it to itself.
+        Some(None) => line.push(b'-'),
+    }
+}
+
+/// Without the port.
 fn address(line: &mut Vec<u8>, peer: &Address) {
-    let Address::Inet(peer) = peer else { return line.extend_from_slice(b"unix:") };
-    match peer.ip().to_canonical() {
+    match peer {
+        Address::Inet(peer) => ip(line, peer.ip()),
+        Address::Unix(_) => line.extend_from_slice(b"unix:"),
+    }
+}
+
+/// An IPv4 client of an IPv6 socket as the IPv4 client that it is.
+fn ip(line: &mut Vec<u8>, ip: IpAddr) {
+    match ip.to_canonical() {
         IpAddr::V4(ip) => {
             for (at, octet) in ip.octets().into_iter().enumerate() {
                 if at > 0 {
@@ -272,13 +290,14 @@ struct Clock {
     last: (Date, u64, String),
 }
 
-/// A moment, always in UTC.
-fn date(line: &mut Vec<u8>, at: Instant, form: Date) {
+/// When a request began, which has just ended; always in UTC.
+fn date(line: &mut Vec<u8>, finished: &Finished<'_>, form: Date) {
+    let (began, ended) = (finished.began, finished.began + finished.duration);
     thread_local! {
         static CLOCK_HERE: RefCell<Option<Clock>> = const { RefCell::new(None) };
     }
     CLOCK_HERE.with_borrow_mut(|known| {
-        let is_new = |clock: &&mut Clock| at.checked_duration_since(clock.looked.0).is_some_and(|age| age < CLOCK);
+        let is_new = |clock: &&mut Clock| ended.saturating_duration_since(clock.looked.0) < CLOCK;
         let clock = match known.as_mut().filter(is_new) {
             Some(_) => known.as_mut(),
             None => {
@@ -289,9 +308,9 @@ fn date(line: &mut Vec<u8>, at: Instant, form: Date) {
             }
         };
         let Some(Clock { looked: (then, time), last }) = clock else { return };
-        let since = match at.checked_duration_since(*then) {
+        let since = match began.checked_duration_since(*then) {
             Some(after) => *time + after,
-            None => time.saturating_sub(then.duration_since(at)),
+            None => time.saturating_sub(then.duration_since(began)),
         };
         write_date(line, since, form, last);
     });
@@ -305,8 +324,11 @@ fn write_date(line: &mut Vec<u8>, since: Duration, form: Date, last: &mut (Date,
     line.extend_from_slice(last.2.as_bytes());
     match form {
         Date::Common => line.extend_from_slice(b" +0000"),
-        // Writing to a Vec cannot fail.
-        Date::Rfc3339 => drop(write!(line, ".{:03}Z", since.subsec_millis())),
+        Date::Rfc3339 => {
+            line.push(b'.');
+            padded(line, since.subsec_millis(), 3);
+            line.push(b'Z');
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod access;
 mod dashboard;
 mod probes;
 mod snapshot;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use http::{Method, StatusCode, header};
 
 pub use access::Token;
 pub(crate) use probes::Probe;
+pub use workers::Workers;
 
 use crate::config::Config;
 use crate::dispatch::{Handler, Reply};
@@ -31,16 +33,21 @@ const PULSE: Duration = Duration::from_secs(1);
 
 impl Server {
     /// Serves metrics and probes of this server, and what else is for those who run it, on a thread of its own until the
-    /// server has ended. `token` is what clients have to show.
+    /// server has ended. `token` is what clients have to show. With `workers` it is what those say, put together.
     ///
     /// # Errors
     /// [`Error::Config`]: an address that others can reach needs a token, and TLS a certificate; [`Error::Closed`];
     /// [`Error::Listen`].
-    pub fn listen_admin(&self, endpoint: &Endpoint, token: Option<Token>) -> Result<Listener, Error> {
+    pub fn listen_admin(
+        &self,
+        endpoint: &Endpoint,
+        token: Option<Token>,
+        workers: Option<Arc<Workers>>,
+    ) -> Result<Listener, Error> {
         let watched = self.service().clone();
         let access = Arc::new(Access::new(token));
         let dashboard = Dashboard::new(watched.clone());
-        let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone(), dashboard });
+        let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone(), dashboard, workers });
         let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn)))?);
         self.check_open("listen on")?;
         let bound = admin.bind(endpoint)?;
@@ -94,18 +101,26 @@ struct Admin {
     watched: Arc<Service>,
     access: Arc<Access>,
     dashboard: Dashboard,
+    /// Those whose admin listener it is, where it is a supervisor's.
+    workers: Option<Arc<Workers>>,
 }
 
 impl Handler for Admin {
     fn call(&self, request: Request, reply: Reply) {
-        let mut response = self.answer(&request);
-        // Numbers of now, for whoever may see them alone, and nothing that a browser shall take for something else.
-        response = response.with(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if !response.headers.iter().any(|(name, _)| name == header::CACHE_CONTROL) {
-            response = response.with(header::CACHE_CONTROL, "no-store");
+        match &self.workers {
+            None => reply.send(dressed(self.answer(&request))),
+            Some(workers) => self.answer_for(workers, request, reply),
         }
-        reply.send(response);
     }
+}
+
+/// Numbers of now, for whoever may see them alone, and nothing that a browser shall take for something else.
+fn dressed(response: Response) -> Response {
+    let response = response.with(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    if response.headers.iter().any(|(name, _)| name == header::CACHE_CONTROL) {
+        return response;
+    }
+    response.with(header::CACHE_CONTROL, "no-store")
 }
 
 impl Admin {
@@ -121,6 +136,26 @@ impl Admin {
         match self.access.enter(request) {
             Entry::Free => self.route(path, request),
             Entry::Not(response) => response,
+        }
+    }
+
+    /// The same for a supervisor, which asks its workers.
+    fn answer_for(&self, workers: &Arc<Workers>, request: Request, reply: Reply) {
+        if request.method != Method::GET && request.method != Method::HEAD {
+            return reply.send(dressed(not_allowed()));
+        }
+        let (workers, path) = (workers.clone(), request.target.raw_path().to_string());
+        if Probe::at(&path).is_some() {
+            tokio::spawn(async move { reply.send(dressed(workers.probe(&path).await)) });
+            return;
+        }
+        match self.access.enter(&request) {
+            Entry::Not(response) => reply.send(dressed(response)),
+            Entry::Free if path == "/metrics" => {
+                let format = Format::of(&request.headers.joined("accept").unwrap_or_default());
+                tokio::spawn(async move { reply.send(dressed(workers.metrics(format).await)) });
+            }
+            Entry::Free => reply.send(dressed(Response::plain(StatusCode::NOT_FOUND))),
         }
     }
 

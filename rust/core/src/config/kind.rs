@@ -147,15 +147,6 @@ impl Checked {
         if let Checked::Words(words) = self { words } else { Vec::new() }
     }
 
-    pub(super) fn proxies(self) -> Proxies {
-        if let Checked::Proxies(proxies) = self { proxies } else { Proxies::default() }
-    }
-
-    pub(super) fn style(self) -> Option<Style> {
-        let Checked::Choice(word) = self else { return None };
-        Style::named(&word)
-    }
-
     pub(super) fn header(self) -> Option<HeaderName> {
         let Checked::Choice(name) = self else { return None };
         HeaderName::from_bytes(name.as_bytes()).ok()
@@ -178,6 +169,15 @@ impl Checked {
             "json" => LogFormat::Json,
             _ => LogFormat::Combined,
         }
+    }
+
+    pub(super) fn proxies(self) -> Proxies {
+        if let Checked::Proxies(proxies) = self { proxies } else { Proxies::default() }
+    }
+
+    pub(super) fn style(self) -> Option<Style> {
+        let Checked::Choice(word) = self else { return None };
+        Style::named(&word)
     }
 
     pub(super) fn dispatch(self) -> Dispatch {
@@ -213,12 +213,12 @@ impl Kind {
             (Kind::Words(_) | Kind::Folder | Kind::Proxies | Kind::Log | Kind::Header, Value::Nothing) => {
                 Ok(Checked::Nothing)
             }
-            (Kind::Proxies, Value::Words(words)) => {
-                Proxies::parse(words.iter().map(AsRef::as_ref)).map(Checked::Proxies)
-            }
             (Kind::Header, Value::Text(name)) if is_free(name) => Ok(Checked::Choice(name.to_string())),
             (Kind::Log, Value::Text(place)) if !place.is_empty() && !place.contains('\0') => {
                 Ok(Checked::Choice(place.to_string()))
+            }
+            (Kind::Proxies, Value::Words(words)) => {
+                Proxies::parse(words.iter().map(AsRef::as_ref)).map(Checked::Proxies)
             }
             (Kind::Folder, Value::Text(path)) if Path::new(path.as_ref()).is_dir() => {
                 Ok(Checked::Folder(PathBuf::from(path.as_ref())))

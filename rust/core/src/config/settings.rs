@@ -244,7 +244,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "request_id_header",
         kind: Kind::Header,
         default: Value::Nothing,
-        doc: "The header of requests' ids, as `X-Request-Id`. Each request then has one: the client's, where that is 1 to 128 letters, digits and `-_.~+/=:;@`, or a new one. Handlers see it as `request.id`, logs name it, and the response has the header too. None: no ids.",
+        doc: "The header of requests' ids, as `X-Request-Id`. Each request then has one: the client's, where that is 1 to 128 letters, digits and `-_.~+/=:;@`, or a new one; with `trusted_proxies` only they may give one. Handlers see it as `request.id`, logs name it, and the response has the header too. None: no ids.",
         set: |c, v| c.request_id_header = v.header(),
     },
     Setting {

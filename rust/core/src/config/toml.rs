@@ -165,6 +165,24 @@ mod tests {
         assert!(mistakes[2].message.contains("64 bits"), "{mistakes:?}");
     }
 
+    proptest::proptest! {
+        /// Whatever somebody has written, by accident or not: an answer, and lines that are there.
+        #[test]
+        fn any_text_is_read_or_refused(text in "([a-z\\[\\]{}=.,\"'#\n0-9_ -]|\\PC){0,200}") {
+            let lines = text.lines().count().max(1) + 1;
+            match parse(&text) {
+                Ok(root) => proptest::prop_assert_eq!(root.line, 1),
+                Err(mistakes) => {
+                    proptest::prop_assert!(!mistakes.is_empty());
+                    for mistake in mistakes {
+                        proptest::prop_assert!((1..=lines).contains(&mistake.line), "{mistake:?}");
+                        proptest::prop_assert!(!mistake.message.contains('\n'));
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn nesting_is_bounded() {
         for open in ["[", "{a="] {

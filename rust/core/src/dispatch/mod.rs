@@ -34,7 +34,7 @@ use crate::http::request::Route;
 use crate::http::{Request, Response, h2};
 use crate::metrics::Metrics;
 use crate::record::Record;
-use crate::trace::{self, Trace};
+use crate::trace::Call;
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -223,18 +223,13 @@ pub struct Reply {
     destination: Option<Destination>,
     metrics: Arc<Metrics>,
     /// What is told of the handler; none where nobody listens.
-    call: Option<Box<trace::Call>>,
+    call: Option<Box<Call>>,
 }
 
 impl Reply {
     /// The reply to a request that [`admit`] let in.
-    pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>) -> Self {
-        Reply { destination: Some(destination), metrics, call: None }
-    }
-
-    /// Has what its handler does told, from now on.
-    pub(crate) fn follow(&mut self, trace: &Trace, stream: u32) {
-        self.call = trace::Call::handed(trace, stream);
+    pub(crate) fn new(destination: Destination, metrics: Arc<Metrics>, call: Option<Box<Call>>) -> Self {
+        Reply { destination: Some(destination), metrics, call }
     }
 
     /// Counts that the handler is called there, and tells those who want to know. Handlers of the core's own, which need no
@@ -447,7 +442,8 @@ pub(crate) fn begin(
     let (sender, mut receiver) = oneshot::channel();
     let deadline = service.config.handler_timeout.map(|timeout| Instant::now() + timeout);
     let cancellable = handler.is_cancellable();
-    handler.call(request, Reply::new(Destination::Waiting(sender), service.metrics.clone()));
+    let call = Call::handed(&connection.trace, record.stream);
+    handler.call(request, Reply::new(Destination::Waiting(sender), service.metrics.clone(), call));
     match receiver.try_recv() {
         Ok(response) => Ok(Outcome::Ready(response)),
         Err(_) => Ok(Outcome::Waiting(Waiting { receiver, deadline, cancellable })),

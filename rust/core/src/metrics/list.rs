@@ -144,11 +144,6 @@ impl Metrics {
                 "TLS handshakes that failed, by why",
                 |c| &c.handshake_failures,
             ),
-            self.total(
-                "access_log_dropped",
-                "lines of the access log that could not be written in time, and were dropped",
-                |c| &c.access_log_dropped,
-            ),
         ]
     }
 
@@ -213,6 +208,11 @@ impl Metrics {
             self.total("websocket_messages_sent", "messages that were given to WebSockets to send", |c| {
                 &c.websocket_messages_sent
             }),
+            self.total(
+                "access_log_dropped",
+                "lines of the access log that could not be written in time, and were dropped",
+                |c| &c.access_log_dropped,
+            ),
         ]
     }
 

@@ -4,6 +4,7 @@
 mod exposition;
 mod labels;
 mod list;
+mod merged;
 mod page;
 pub(crate) mod process;
 mod served;
@@ -16,6 +17,7 @@ use http::Version;
 
 pub(crate) use labels::{Close, HandshakeFailure, State, Turned};
 pub use list::{Counted, Kind, Latency, Stat, statistics};
+pub(crate) use merged::Merged;
 pub(crate) use page::{Format, render};
 pub(crate) use served::{Histogram, Served};
 

@@ -72,7 +72,7 @@ pub(crate) async fn serve(
                 pump.pipe.fail(StreamError::WriteTimeout(write_timeout));
             }
             Happened::NoThread => {
-                pump.trace.tell(|| Event::TimedOut { setting: "stream_threads" });
+                pump.trace.tell(|| Event::TimedOut { setting: "stream_timeout" });
                 connection.service.observer.report(no_thread(&connection));
                 pump.pipe.fail(StreamError::ServerEnded);
                 return Close::Server;
@@ -152,7 +152,7 @@ impl Pump {
             if let Some(piece) = piece {
                 self.sending = piece;
             }
-            if let Some(place) = orders.begun.filter(|_| !std::mem::replace(&mut self.begun, orders.begun.is_some())) {
+            if let Some(place) = orders.begun.filter(|_| !std::mem::replace(&mut self.begun, true)) {
                 let waited = self.began.elapsed().as_secs_f64();
                 self.trace.tell(|| Event::HandlerBegun { place, waited });
             }

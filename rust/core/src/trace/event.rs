@@ -105,15 +105,17 @@ events! {
         peer: Box<str>,
         /// this end
         local: Box<str>,
-        /// as `stats()["connections_turned_away"]` has it: `max_connections`, `max_connections_per_ip`, `untrusted_proxy`
+        /// the label under which `stats()` counts it
         why: &'static str,
     }
-    /// A proxy has said by the PROXY protocol whose connection it is.
+    /// A proxy has said, by the PROXY protocol, for whom it connects.
     Proxied "proxied" {
-        /// the client's end
-        peer: Box<str>,
-        /// where the client has connected to
-        local: Box<str>,
+        /// the version of its header, 1 or 2
+        version: u16,
+        /// the client's address; none where the proxy connects for itself, or does not tell
+        client: Option<Box<str>>,
+        /// the address that the client connected to
+        server: Option<Box<str>>,
     }
     /// The TLS handshake is waited for.
     HandshakeBegun "handshake_begun" {}
@@ -161,14 +163,14 @@ events! {
         /// the host that it is for
         host: Box<str>,
     }
-    /// The request has a body, of which not all is here.
+    /// The request has a body.
     BodyBegun "body_begun" {
         /// how many bytes were announced, where they were
         length: Option<u64>,
     }
     /// All of the request's body was read.
     BodyEnded "body_ended" {
-        /// its bytes, as they were sent
+        /// its bytes, as they came
         bytes: u64,
     }
     /// The server itself refuses a request, or to read on in its body.
@@ -205,11 +207,11 @@ events! {
     RequestEnded "request_ended" {
         /// the status, where there was a response
         status: Option<u16>,
-        /// bytes of the request's body that came
-        received: u64,
-        /// bytes of the response's body that were sent
-        sent: u64,
-        /// `whole`, or who broke it off: `client`, `handler` or `server`
+        /// bytes of the request's body that came, as they came; none where a handler still has it when its connection is gone
+        received: Option<u64>,
+        /// bytes of the response's body that were sent, as they went; none like `received`
+        sent: Option<u64>,
+        /// `whole`, `aborted` (by the client), `write_timeout`, `handler` (its body broke off), `refused`, or `shutdown`
         outcome: &'static str,
     }
     /// A stream of HTTP/2 was reset.
@@ -253,7 +255,8 @@ events! {
     Draining "draining" {}
     /// The connection is over. Nothing of it follows.
     Closed "closed" {
-        /// why, as `stats()` has it; `handshake` where that failed
+        /// the label under which `stats()` counts it: one of `connections_closed`, or of `connections_turned_away` after a bad PROXY
+        /// header; `handshake` where that failed
         why: &'static str,
         /// bytes that a stream's callback was given to read; none for HTTP
         received: Option<u64>,

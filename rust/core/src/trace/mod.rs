@@ -12,6 +12,8 @@ mod text;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use http::{Method, Version};
+
 pub(crate) use event::cut;
 pub use event::{EVENTS, Event, Value};
 pub(crate) use frames::Frames;
@@ -20,6 +22,7 @@ pub use queue::{Queue, Record};
 use crate::connection::Address;
 use crate::error::RequestError;
 use crate::locks::Mutex;
+use crate::record::Details;
 
 /// Where a connection tells what it does; nowhere, where nobody listens.
 #[derive(Debug, Clone, Default)]
@@ -36,11 +39,25 @@ struct Traced {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Requests that have begun and not ended, with the status of their response.
-    open: Vec<(u32, Option<u16>)>,
+    /// Requests that have begun and not ended.
+    open: Vec<Open>,
+    /// The highest number of any that has begun.
+    latest: u32,
+    /// That the connection heeds the server's end was told.
+    draining: bool,
     /// Bytes that went either way, where they are a callback's.
     carried: Option<(u64, u64)>,
     closed: bool,
+}
+
+/// A request that has begun and not ended.
+#[derive(Debug)]
+struct Open {
+    stream: u32,
+    /// The status of its response.
+    status: Option<u16>,
+    /// Its body is being read.
+    body: bool,
 }
 
 impl Trace {
@@ -98,7 +115,7 @@ impl StreamTrace<'_> {
 impl Traced {
     fn tell(&self, stream: Option<u32>, event: Event) {
         let mut state = self.state.lock();
-        if state.closed || stream.is_some_and(|stream| !state.follow(stream, &event)) {
+        if state.closed || !state.follow(stream, &event) {
             return;
         }
         self.push(stream, event);
@@ -109,8 +126,9 @@ impl Traced {
         if std::mem::replace(&mut state.closed, true) {
             return;
         }
-        for (stream, status) in std::mem::take(&mut state.open) {
-            self.push(Some(stream), Event::RequestEnded { status, received: 0, sent: 0, outcome: "aborted" });
+        let outcome = if why == "shutdown" { why } else { "aborted" };
+        for Open { stream, status, .. } in std::mem::take(&mut state.open) {
+            self.push(Some(stream), Event::RequestEnded { status, received: None, sent: None, outcome });
         }
         let (received, sent) = state.carried.unzip();
         self.push(None, Event::Closed { why, received, sent });
@@ -128,18 +146,32 @@ impl Traced {
 }
 
 impl State {
-    /// Notes what an event says of its request. False where that is over: one end is enough, and nothing comes after it.
-    fn follow(&mut self, stream: u32, event: &Event) -> bool {
-        let at = self.open.iter().position(|(open, _)| *open == stream);
-        match (event, at) {
-            (Event::RequestEnded { .. }, Some(at)) => drop(self.open.swap_remove(at)),
-            (Event::Response { status, .. }, Some(at)) => self.open[at].1 = Some(*status),
-            (_, Some(_)) => {}
-            // Of one that is refused there may be no head.
-            (Event::Request { .. } | Event::Refused { .. }, None) => self.open.push((stream, None)),
-            // What nobody wants any more of a request may be reset, and so is one that never was any.
-            (Event::Reset { .. }, None) => {}
-            (_, None) => return false,
+    /// Notes what an event says. False where it is not to be told: once is enough, and nothing comes after an end.
+    fn follow(&mut self, stream: Option<u32>, event: &Event) -> bool {
+        let Some(stream) = stream else {
+            return !matches!(event, Event::Draining {}) || !std::mem::replace(&mut self.draining, true);
+        };
+        let Some(at) = self.open.iter().position(|open| open.stream == stream) else {
+            return match event {
+                // Of one that is refused there may be no head. Of one that has ended the rest of the body may be, which nobody
+                // wants to know.
+                Event::Request { .. } | Event::Refused { .. } if stream > self.latest => {
+                    self.latest = stream;
+                    self.open.push(Open { stream, status: None, body: false });
+                    true
+                }
+                // What nobody wants any more of a request may be reset, and so is one that never was any.
+                Event::Reset { .. } => true,
+                _ => false,
+            };
+        };
+        let open = &mut self.open[at];
+        match event {
+            Event::RequestEnded { .. } => drop(self.open.swap_remove(at)),
+            Event::Response { status, .. } => open.status = Some(*status),
+            Event::BodyBegun { .. } => open.body = true,
+            Event::BodyEnded { .. } => return std::mem::take(&mut open.body),
+            _ => {}
         }
         true
     }
@@ -165,7 +197,7 @@ impl Opened {
         Opened { trace, why: "shutdown", id }
     }
 
-    /// It ends here.
+    /// Ends it, for that reason.
     pub(crate) fn close(mut self, why: &'static str) {
         self.why = why;
     }
@@ -176,6 +208,21 @@ impl Drop for Opened {
         if let Some(traced) = &self.trace.0 {
             traced.close(self.why);
         }
+    }
+}
+
+/// What the head of a request says.
+pub(crate) fn asked(method: &Method, version: Version, details: &Details) -> Event {
+    let text = |bytes: &[u8]| cut(&String::from_utf8_lossy(bytes));
+    Event::Request {
+        method: cut(method.as_str()),
+        target: text(&details.target),
+        version: match version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        host: text(details.host().unwrap_or_default()),
     }
 }
 
@@ -245,10 +292,11 @@ mod tests {
         trace.of(1).tell(asked);
         trace.of(3).tell(asked);
         trace.of(3).tell(|| Event::Response { status: 200, length: None });
-        let ended = || Event::RequestEnded { status: Some(200), received: 0, sent: 2, outcome: "whole" };
+        let ended = || Event::RequestEnded { status: Some(200), received: Some(0), sent: Some(2), outcome: "whole" };
         trace.of(3).tell(ended);
         trace.of(3).tell(ended);
         trace.of(3).tell(|| Event::HandlerAnswered { status: 200, took: 0.0 });
+        trace.of(3).refused(&RequestError::new(crate::error::Refusal::BodyBytes, "too late"));
         drop(opened);
         trace.tell(|| Event::Draining {});
         trace.of(5).tell(asked);

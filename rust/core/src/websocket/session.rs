@@ -16,7 +16,7 @@ use crate::locks::Mutex;
 use crate::metrics::Metrics;
 use crate::raw::{self, Operation, Pipe, StreamError, Timeout, What};
 use crate::server::Server;
-use crate::trace::Trace;
+use crate::trace::{Event, Trace, cut};
 
 /// What is sent goes through the pipe, whole frame by whole frame; the lock sees to it that nothing follows a close frame.
 pub(super) struct Session {
@@ -71,6 +71,16 @@ impl Session {
         }
     }
 
+    /// How it ended, for a trace.
+    pub(super) fn told(&self) -> Event {
+        let state = self.state.lock();
+        Event::WebsocketClosed {
+            code: state.close.as_ref().map_or(Close::ABNORMAL, |close| close.code),
+            reason: state.close.as_ref().map(|close| cut(&close.reason)).unwrap_or_default(),
+            failure: state.failure.as_deref().map(cut),
+        }
+    }
+
     /// Sends something that is no message.
     pub(super) fn control(&self, frame: Bytes) -> Result<(), StreamError> {
         let mut state = self.state.lock();
@@ -105,6 +115,8 @@ impl Session {
 pub struct Upgrade {
     pub(super) session: Arc<Session>,
     pub(super) options: Options,
+    /// What is spoken, for those who want to know.
+    pub(super) subprotocol: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for Upgrade {
@@ -152,7 +164,8 @@ impl Socket {
         let deflate = handshake.deflate(&options);
         let session = Arc::new(Session { pipe: pipe.clone(), metrics, deflate, state: Mutex::default() });
         let mut response = handshake.response(named, deflate);
-        response.upgrade = Some(Box::new(Upgrade { session: session.clone(), options }));
+        response.upgrade =
+            Some(Box::new(Upgrade { session: session.clone(), options, subprotocol: subprotocol.map(Into::into) }));
         Ok((response, Socket { session, connection: Arc::new(raw::Connection::new(pipe, connection)) }))
     }
 

@@ -21,6 +21,7 @@ use crate::metrics::Close;
 use crate::raw::{End, Plan, StreamError};
 use crate::shutdown::draining;
 use crate::timer::Timer;
+use crate::trace::{Event as Step, StreamTrace, cut};
 
 /// How long a client that was told goodbye may take to say it too (RFC 6455 section 7.1.1).
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// At the server's end: how long a message may be answered.
 const ANSWERED: Duration = Duration::from_secs(5);
 /// And how long an answer is held back at most, until its callback asks for the next message.
-const HOLD: Duration = Duration::from_millis(5);
+const HOLD: Duration = Duration::from_millis(10);
 
 /// Serves a WebSocket to its end, and until its callback is done. `unread` came behind the request.
 pub(crate) async fn serve<W: Wire>(
@@ -45,6 +46,11 @@ pub(crate) async fn serve<W: Wire>(
     let mut machine = Machine::new(upgrade.options.max_message_bytes, upgrade.session.deflate.is_some());
     machine.receive(&unread);
     drop(unread);
+    let trace = connection.trace.of(wire.request());
+    trace.tell(|| Step::WebsocketBegun {
+        subprotocol: upgrade.subprotocol.as_deref().map(cut),
+        compression: upgrade.session.deflate.is_some(),
+    });
     let turn = connection.service.config.stream_timeout.and_then(|timeout| now.checked_add(timeout));
     let mut task = Task {
         wire,
@@ -68,6 +74,9 @@ pub(crate) async fn serve<W: Wire>(
         answer_by: None,
         turn,
         why: None,
+        trace,
+        began: now,
+        begun: false,
         leaving: None,
         told: now,
     };
@@ -83,6 +92,7 @@ pub(crate) async fn serve<W: Wire>(
             () = timer.until(deadline), if due.is_some() => task.late(),
             drain = draining(&mut phase), if !told => {
                 told = true;
+                connection.trace.tell(|| Step::Draining {});
                 task.leave(drain.map_or(Duration::ZERO, |drain| drain.patience));
             }
         }
@@ -128,6 +138,11 @@ struct Task<'a, W> {
     turn: Option<Instant>,
     /// Why it ends, where that is known.
     why: Option<Close>,
+    trace: StreamTrace<'a>,
+    /// When the callback was called for.
+    began: Instant,
+    /// It has begun.
+    begun: bool,
     /// There while it is to end, as soon as that breaks nothing off.
     leaving: Option<Leaving>,
     /// When a message of the client came last.
@@ -139,7 +154,7 @@ struct Task<'a, W> {
 struct Leaving {
     /// Until when a client that is quiet is waited for.
     by: Instant,
-    /// A message has come that may still be answered.
+    /// A message has come since, and its answer has not left.
     asked: bool,
     held: Held,
 }
@@ -166,6 +181,19 @@ enum Due {
     Held,
 }
 
+impl Due {
+    /// The setting that says how long, where it is one that the client has kept waiting for.
+    fn setting(self) -> Option<&'static str> {
+        match self {
+            Due::Write => Some("write_timeout"),
+            Due::Pong => Some("ping_interval"),
+            Due::Idle => Some("idle_timeout"),
+            Due::Turn => Some("stream_timeout"),
+            Due::Goodbye | Due::Answer | Due::Ping | Due::Leave | Due::Held => None,
+        }
+    }
+}
+
 impl<W: Wire> Task<'_, W> {
     /// Ready when what is waited for has changed; true where nothing is left to do.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
@@ -181,6 +209,10 @@ impl<W: Wire> Task<'_, W> {
             let Plan { piece, may_read, orders } = pipe.plan(may_send, cx.waker());
             if let Some(piece) = piece {
                 self.sending = piece;
+            }
+            if let Some(place) = orders.begun.filter(|_| !std::mem::replace(&mut self.begun, true)) {
+                let waited = self.began.elapsed().as_secs_f64();
+                self.trace.tell(|| Step::HandlerBegun { place, waited });
             }
             if orders.heard && self.answer_by.take().is_some() {
                 self.upgrade.session.say_close();
@@ -300,10 +332,9 @@ impl<W: Wire> Task<'_, W> {
 
     /// The server ends: so will this, when the client has its answers, or has asked nothing for so long.
     fn leave(&mut self, patience: Duration) {
-        let pipe = &self.upgrade.session.pipe;
-        pipe.leave();
-        let asked = !self.is_quiet();
-        self.leaving = Some(Leaving { by: Instant::now() + patience, asked, held: Held::No });
+        self.upgrade.session.pipe.leave();
+        // An answer that is being made may be on its way already, and so may what the client sends upon it.
+        self.leaving = Some(Leaving { by: Instant::now() + patience, asked: false, held: Held::No });
     }
 
     /// Whether the callback waits for a message, and none is on its way as far as can be seen from here.
@@ -340,7 +371,8 @@ impl<W: Wire> Task<'_, W> {
     /// Whether what was written waits for the goodbye that may follow.
     fn holds(&mut self) -> bool {
         let pipe = &self.upgrade.session.pipe;
-        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.asked) else { return false };
+        let last = |leaving: &&mut Leaving| leaving.asked || Instant::now() >= leaving.by;
+        let Some(leaving) = self.leaving.as_mut().filter(last) else { return false };
         if !pipe.has_little() {
             leaving.held = Held::No;
         } else if let Held::No = leaving.held {
@@ -422,9 +454,14 @@ impl<W: Wire> Task<'_, W> {
     fn late(&mut self) {
         // What was waited for may have come meanwhile.
         let Some((_, due)) = self.due().filter(|(at, _)| *at <= Instant::now()) else { return };
+        // Shutting down is given up for less.
+        let is_last = self.sending.is_empty() && !self.unflushed;
+        if let Some(setting) = due.setting().filter(|_| !(matches!(due, Due::Write) && is_last)) {
+            self.trace.tell(|| Step::TimedOut { setting });
+        }
         let interval = self.upgrade.options.ping_interval.unwrap_or_default().as_secs_f64();
         match due {
-            Due::Write if self.sending.is_empty() && !self.unflushed => (self.shut, self.blocked) = (true, false),
+            Due::Write if is_last => (self.shut, self.blocked) = (true, false),
             Due::Write => {
                 let timeout = self.connection.service.config.write_timeout;
                 let failure = StreamError::WriteTimeout(timeout);
@@ -448,7 +485,8 @@ impl<W: Wire> Task<'_, W> {
             Due::Leave => drop(self.leaves()),
             Due::Held => {
                 if let Some(leaving) = &mut self.leaving {
-                    leaving.held = Held::Over;
+                    // It leaves alone, and the goodbye with the next one.
+                    (leaving.held, leaving.asked) = (Held::Over, false);
                 }
             }
             Due::Idle => self.end(Goodbye::new(Goodbye::GOING_AWAY, "idle"), Close::Idle),
@@ -487,5 +525,6 @@ impl<W> Drop for Task<'_, W> {
         session.ended(Goodbye::new(Goodbye::ABNORMAL, ""), Some("the server has ended".into()));
         session.pipe.fail(StreamError::ServerEnded);
         session.metrics.websockets_open.remove();
+        self.trace.tell(|| session.told());
     }
 }

@@ -12,6 +12,9 @@ use crate::stream::Stream;
 
 /// Bytes in both directions.
 pub(crate) trait Wire: Send {
+    /// The number of the request on its connection.
+    fn request(&self) -> u32;
+
     /// Hands over what has come, maybe in several pieces; 0 is the end.
     fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>>;
 
@@ -32,6 +35,10 @@ pub(crate) struct Counted<'a> {
 }
 
 impl Wire for Counted<'_> {
+    fn request(&self) -> u32 {
+        self.record.as_ref().map_or(0, |record| record.stream)
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>, mut take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         let polled = self.stream.poll_read_some(cx, &mut take);
         if let (Poll::Ready(Ok(received)), Some(record)) = (&polled, &mut *self.record) {

@@ -17,6 +17,7 @@ const ERRORS = [
   ["Others", [
     ["handler_failures", "handlers that failed"], ["requests_aborted", "requests that came in part"],
     ["accept_errors", "connections that the machine could not accept"], ["loop_takeovers", "event loops taken from slow handlers"],
+    ["access_log_dropped", "lines of the access log that were dropped"],
   ]],
 ];
 const STATES = {

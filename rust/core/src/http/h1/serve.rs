@@ -28,7 +28,7 @@ use crate::record::{Outcome as End, Record};
 use crate::shutdown::{Phase, out_of_patience};
 use crate::stream::Stream;
 use crate::timer::Timer;
-use crate::trace::Event as Step;
+use crate::trace::{Event as Step, StreamTrace};
 use crate::websocket::{self, Counted, Upgrade};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
@@ -58,8 +58,18 @@ pub(crate) async fn serve(
     connection.trace.tell(|| Step::Protocol { name: "http/1" });
     let phase = connection.service.lifecycle.subscribe();
     let timer = Timer::new(opened + connection.service.config.header_timeout);
-    let mut io =
-        Io { stream, connection, within, machine, phase, timer, out: BytesMut::new(), upload: None, record: None };
+    let mut io = Io {
+        stream,
+        connection,
+        within,
+        machine,
+        phase,
+        timer,
+        out: BytesMut::new(),
+        upload: None,
+        record: None,
+        number: 1,
+    };
     io.run().await.unwrap_or_else(|close| close)
 }
 
@@ -77,6 +87,8 @@ struct Io {
     upload: Option<Box<Upload>>,
     /// The request that is being read or answered.
     record: Option<Record>,
+    /// The how-manyeth on this connection that is.
+    number: u32,
 }
 
 impl Drop for Io {
@@ -113,6 +125,9 @@ impl Io {
             }
             // Where the client has sent another request already, the one after it is told: none is dropped.
             let draining = *self.phase.borrow() != Phase::Serving && self.machine.buffered() == 0;
+            if draining {
+                self.connection.trace.tell(|| Step::Draining {});
+            }
             if let Some(upgrade) = response.upgrade.take() {
                 if self.upload.take().is_some() {
                     // What is left of the body would be taken for frames. It is not read: it may never end.
@@ -142,6 +157,15 @@ impl Io {
         }
     }
 
+    /// Where what becomes of the request is told.
+    fn trace(&self) -> StreamTrace<'_> {
+        self.connection.trace.of(self.number)
+    }
+
+    fn body_ended(&self) {
+        self.trace().tell(|| Step::BodyEnded { bytes: self.machine.body_received() });
+    }
+
     /// The request is done with, in the way that is known already, or else in this one.
     fn ended(&mut self, outcome: End, now: Instant) {
         if let Some(record) = &mut self.record {
@@ -155,6 +179,7 @@ impl Io {
             record.received += self.machine.body_received();
             record.finish(&self.connection, now);
             self.record = None;
+            self.number = self.number.wrapping_add(1);
         }
     }
 
@@ -189,10 +214,12 @@ impl Io {
         loop {
             match self.machine.next_event(now).map_err(Stop::Refuse)? {
                 Event::Request(mut new) => {
-                    let record = self.record.insert(Record::new(now, new.version, new.method.clone()));
-                    record.describe(&new.target, &new.headers, &self.connection.service);
+                    let record = self.record.insert(Record::new(now, new.version, new.method.clone(), self.number));
+                    record.describe(&new.target, &new.headers, &self.connection);
                     let expects = new.expects_continue && self.machine.buffered() == 0;
                     if new.framing != Framing::Length(0) {
+                        let length = if let Framing::Length(length) = new.framing { Some(length) } else { None };
+                        self.trace().tell(|| Step::BodyBegun { length });
                         let config = &self.connection.service.config;
                         decoding = Decoding::of(&new.headers, config).map_err(Stop::Refuse)?;
                     }
@@ -218,6 +245,7 @@ impl Io {
                     }
                 },
                 Event::EndOfBody => {
+                    self.body_ended();
                     let Some(mut head) = head else { return Ok(None) };
                     if let Some(mut decoding) = decoding {
                         decoding.end();
@@ -253,7 +281,8 @@ impl Io {
 
     /// Who answers a request, of which only the head is here.
     fn find(&mut self, head: &Head) -> Box<Found> {
-        let record = self.record.get_or_insert_with(|| Record::new(Instant::now(), head.version, head.method.clone()));
+        let new = || Record::new(Instant::now(), head.version, head.method.clone(), self.number);
+        let record = self.record.get_or_insert_with(new);
         Box::new(Found::of(&self.connection, &mut Request::from(head.clone()), record))
     }
 
@@ -324,7 +353,7 @@ impl Io {
             self.upload = Some(Box::new(Upload::new(feeder, streamed)));
             incoming
         });
-        let new = || Record::new(Instant::now(), head.version, head.method.clone());
+        let new = || Record::new(Instant::now(), head.version, head.method.clone(), self.number);
         let record = self.record.get_or_insert_with(new);
         let request =
             Request { body, incoming, connection, id: record.id.clone().map(|id| *id), ..Request::from(*head) };
@@ -384,13 +413,17 @@ impl Io {
         let pumped = upload.pump(&mut self.machine, &mut self.out);
         match &pumped {
             Pumped::Hungry | Pumped::Turn | Pumped::Full => {}
-            Pumped::Whole => self.upload = None,
+            Pumped::Whole => {
+                self.upload = None;
+                self.body_ended();
+            }
             Pumped::Left => {
                 self.connection.service.metrics.requests_aborted.add();
                 return Err(Close::Aborted);
             }
             // The answer is the handler's.
             Pumped::Refused(error) => {
+                self.trace().refused(error);
                 self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_deref()))
             }
         }
@@ -401,6 +434,7 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
+            self.trace().refused(&error);
             self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_deref()));
         }
     }
@@ -437,7 +471,10 @@ impl Io {
                     Some(less) => left = less,
                     None => return Ok(false),
                 },
-                Ok(Event::EndOfBody) => return Ok(true),
+                Ok(Event::EndOfBody) => {
+                    self.body_ended();
+                    return Ok(true);
+                }
                 Ok(Event::NeedMore | Event::Request(_)) => match self.wait_for_more().await {
                     Ok(then) => now = then,
                     Err(Stop::Gone(close)) => return Err(close),
@@ -461,6 +498,7 @@ impl Io {
             record.mark(&mut response, &self.connection.service.config);
             record.status = Some(response.status);
         }
+        self.trace().tell(|| Step::Response { status: response.status.as_u16(), length: response.body.length() });
         let bodiless = response.is_bodiless(method);
         let in_chunks = response.body.length().is_none() || response.body.has_trailers();
         let chunked = !bodiless && in_chunks && version != Version::HTTP_10;
@@ -577,6 +615,7 @@ impl Io {
         }
     }
 
+    /// The client, for too long.
     fn takes_nothing(&mut self) -> Close {
         self.broken_off(End::WriteTimeout);
         self.connection.trace.tell(|| Step::TimedOut { setting: "write_timeout" });
@@ -594,23 +633,23 @@ impl Io {
 
     /// The answer to a request that the server itself answers. Its head may not have come.
     fn refusal(&mut self, error: &RequestError) -> Response {
-        let record = self.headless();
-        record.refused(error.refusal);
+        let (trace, record) = (self.connection.trace.clone(), self.headless());
+        record.refused(error, &trace);
         let id = record.id.clone();
         self.connection.refuse(error, id.as_deref())
     }
 
     /// The record of a request that is over, whose head may not have come, or was refused.
     fn headless(&mut self) -> &mut Record {
-        let (machine, service) = (&mut self.machine, &self.connection.service);
+        let (machine, connection, number) = (&mut self.machine, &self.connection, self.number);
         self.record.get_or_insert_with(|| match machine.take_refused() {
             Some(Refused::Head(head)) => {
-                let mut record = Record::new(Instant::now(), head.version, head.method.clone());
-                record.describe(&head.target, &head.headers, service);
+                let mut record = Record::new(Instant::now(), head.version, head.method.clone(), number);
+                record.describe(&head.target, &head.headers, connection);
                 record
             }
-            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, service),
-            None => Record::without_head(Instant::now(), Bytes::new(), service),
+            Some(Refused::Line(line)) => Record::without_head(Instant::now(), line, connection, number),
+            None => Record::without_head(Instant::now(), Bytes::new(), connection, number),
         })
     }
 

@@ -23,6 +23,7 @@ use crate::http::body::{Broken, incoming};
 use crate::http::coding::{AcceptEncoding, Decoding};
 use crate::http::{Body, Pieces, Request, Response, date};
 use crate::record::{Outcome as End, Record};
+use crate::trace::{Call, Event, StreamTrace};
 use crate::websocket::Upgrade;
 
 /// The most of a response that is handed over at once: the size of a frame and of a TLS record.
@@ -52,11 +53,11 @@ impl Exchange {
         now: Instant,
     ) {
         let (parts, body) = request.into_parts();
-        let mut record = Record::new(now, Version::HTTP_2, parts.method.clone());
+        let mut record = Record::new(now, Version::HTTP_2, parts.method.clone(), respond.stream_id().into());
         if let Err(error) = read::check_values(&parts.headers) {
-            record.describe_parts(&parts, &shared.connection.service);
+            record.describe_parts(&parts, &shared.connection);
             shared.connection.refused(&error, record.id.as_deref());
-            record.refused(error.refusal);
+            record.refused(&error, &shared.connection.trace);
             record.finish(&shared.connection, now);
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
@@ -77,11 +78,14 @@ impl Exchange {
         let mut head = read::head(shared, &parts).inspect(|_| shared.activity.asked());
         match &mut head {
             Ok(request) => {
-                record.describe(&request.target, &request.headers, &connection.service);
+                record.describe(&request.target, &request.headers, connection);
                 request.id = record.id.clone().map(|id| *id);
                 exchange.asked = AcceptEncoding::of(&request.headers);
             }
-            Err(_) => record.describe_parts(&parts, &connection.service),
+            Err(_) => record.describe_parts(&parts, connection),
+        }
+        if !whole {
+            exchange.open.trace().tell(|| Event::BodyBegun { length: declared });
         }
         match head {
             Err(error) => exchange.refuse(&error),
@@ -131,7 +135,9 @@ impl Exchange {
         }
         match Upload::begin(body, &connection.service.config) {
             Ok((body, None)) => {
-                self.open.record.received = body.len() as u64;
+                let bytes = body.len() as u64;
+                self.open.record.received = bytes;
+                self.open.trace().tell(|| Event::BodyEnded { bytes });
                 request.body = body;
             }
             Ok((here, Some(mut rest))) => {
@@ -165,7 +171,8 @@ impl Exchange {
         match dispatch::admit(connection, &mut request, found, &mut self.open.record) {
             Ok(Admitted::By(handler)) => {
                 let metrics = connection.service.metrics.clone();
-                handler.call(request, Reply::new(Destination::Stream(self), metrics));
+                let call = Call::handed(&connection.trace, self.open.record.stream);
+                handler.call(request, Reply::new(Destination::Stream(self), metrics, call));
             }
             Ok(Admitted::Answered(response)) => self.send(response),
             Err(error) => self.refuse(&error),
@@ -180,6 +187,8 @@ impl Exchange {
         let decoded = body.decoding.is_some();
         match read::body(body, &service.config, &mut self.open.record.received).await {
             Ok(body) => {
+                let bytes = self.open.record.received;
+                self.open.trace().tell(|| Event::BodyEnded { bytes });
                 if decoded {
                     request.headers = request.headers.decoded(Some(body.len()));
                 }
@@ -232,7 +241,7 @@ impl Exchange {
 
     /// Answers with a refusal. Other streams go on.
     fn refuse(mut self, error: &RequestError) {
-        self.open.record.refused(error.refusal);
+        self.open.record.refused(error, &self.open.shared.connection.trace);
         let response = self.open.shared.connection.refuse(error, self.open.record.id.as_deref());
         self.send(response);
     }
@@ -267,6 +276,7 @@ impl Exchange {
             return respond.send_reset(Reason::INTERNAL_ERROR);
         };
         open.record.status = Some(status);
+        open.trace().tell(|| Event::Response { status: status.as_u16(), length });
         if body.is_empty() {
             return open.record.is_whole();
         }
@@ -309,6 +319,7 @@ impl Exchange {
         match respond.send_response(head(StatusCode::OK, response.headers, None), false) {
             Ok(sending) => {
                 open.record.status = Some(StatusCode::OK);
+                open.trace().tell(|| Event::Response { status: 200, length: None });
                 open.record.begins_response(Instant::now());
                 let tunnel = Tunnel { sending, receiving, open, ended: false };
                 tunnel.open.shared.clone().take_up(Sending::Tunnel(Box::new(tunnel), upgrade));
@@ -482,6 +493,11 @@ impl Open {
     fn new(shared: &Arc<Shared>, headers: usize, record: Record) -> Self {
         shared.activity.opened(headers);
         Open { shared: shared.clone(), answered: false, headers, record, upload: None }
+    }
+
+    /// Where what becomes of the request is told.
+    pub(super) fn trace(&self) -> StreamTrace<'_> {
+        self.shared.connection.trace.of(self.record.stream)
     }
 
     /// Some of the answer is there.

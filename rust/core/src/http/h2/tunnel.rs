@@ -38,6 +38,10 @@ impl Tunnel {
 }
 
 impl Wire for Tunnel {
+    fn request(&self) -> u32 {
+        self.open.record.stream
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
         loop {
             return Poll::Ready(match ready!(self.receiving.poll_data(cx)) {

@@ -18,6 +18,7 @@ use crate::error::RequestError;
 use crate::http::body::{Collected, Cut, Feeder};
 use crate::http::coding::{Decoding, Step, TURN};
 use crate::http::pace::Pace;
+use crate::trace::Event;
 
 /// No more than this, and one frame, is taken before the handler is called.
 const ENOUGH: usize = 64 * 1024;
@@ -103,7 +104,7 @@ impl Upload {
                 Ok(true) => pace = Pace::begin(Instant::now()),
                 Err(Unwanted::Over) => return,
                 Err(Unwanted::Refused(error)) => {
-                    refuse(&feeder, &connection, &error);
+                    self.refuse(&feeder, &connection, &error);
                     return read::discard(self.stream).await;
                 }
             }
@@ -112,7 +113,7 @@ impl Upload {
                 _ = &mut over => return,
                 data = self.stream.data() => data,
                 () = tokio::time::sleep_until((pace.since() + config.body_timeout).into()) => {
-                    return refuse(&feeder, &connection, &read::stalled());
+                    return self.refuse(&feeder, &connection, &read::stalled());
                 }
             };
             match data {
@@ -122,7 +123,7 @@ impl Upload {
                     self.came += data.len();
                     came.store(self.came as u64, Relaxed);
                     if self.came > config.max_request_read_bytes {
-                        refuse(&feeder, &connection, &read::too_large(config.max_request_read_bytes));
+                        self.refuse(&feeder, &connection, &read::too_large(config.max_request_read_bytes));
                         return read::discard(self.stream).await;
                     }
                     match &mut self.decoding {
@@ -143,10 +144,19 @@ impl Upload {
             match self.make_room(&feeder, &mut over).await {
                 Ok(_) => {}
                 Err(Unwanted::Over) => return,
-                Err(Unwanted::Refused(error)) => return refuse(&feeder, &connection, &error),
+                Err(Unwanted::Refused(error)) => return self.refuse(&feeder, &connection, &error),
             }
         }
+        let bytes = self.came as u64;
+        connection.trace.of(self.stream.stream_id().into()).tell(|| Event::BodyEnded { bytes });
         feeder.end(Ok(()));
+    }
+
+    /// Tells the handler that no more of it is read, and why.
+    fn refuse(&self, feeder: &Feeder, connection: &Connection, error: &RequestError) {
+        connection.refused(error, None);
+        connection.trace.of(self.stream.stream_id().into()).refused(error);
+        feeder.end(Err(Cut::Refused(error.clone())));
     }
 
     /// Waits until the handler has taken what came, as far as more can follow, and decodes that meanwhile. Whether there was
@@ -181,10 +191,4 @@ enum Unwanted {
     /// The exchange is.
     Over,
     Refused(RequestError),
-}
-
-/// Tells the handler that no more of it is read, and why.
-fn refuse(feeder: &Feeder, connection: &Connection, error: &RequestError) {
-    connection.refused(error, None);
-    feeder.end(Err(Cut::Refused(error.clone())));
 }

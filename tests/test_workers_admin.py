@@ -1,0 +1,128 @@
+"""One admin listener for all workers: their metrics and probes, put together by the supervisor."""
+
+import os
+import signal
+import threading
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
+
+import portico
+import worker_mains
+from clients import GENEROUS, refuses, request, wait_until
+from programs import children
+
+CLEAR = {"port": 0, "tls": False}
+TOKEN = "a-token-of-the-tests"
+
+
+@pytest.fixture
+def run():
+    """Starts workers that are closed at the end of the test, and then have left nothing behind."""
+    before, threads, made = children(), set(threading.enumerate()), []
+
+    def run(admin=0, **more):
+        admin = {"port": 0} if admin == 0 else admin
+        made.append(portico.Workers(worker_mains.serve, workers=2, listen=CLEAR, admin=admin, **more))
+        made[-1].start()
+        return made[-1]
+
+    yield run
+    for workers in made:
+        workers.close(grace=0)
+        assert not os.path.exists(workers._admin._folder)
+    assert children() <= before
+    wait_until(lambda: set(threading.enumerate()) <= threads, "threads to end")
+
+
+def port_of(workers):
+    return int(workers.admin_url.rpartition(":")[2])
+
+
+def look(workers, path="/metrics", **headers):
+    return request(port_of(workers), path=path, headers=headers)
+
+
+def samples(workers, name):
+    """The values of a metric by worker."""
+    families = parse_prometheus(look(workers).text)
+    found = [sample for family in families for sample in family.samples if sample.name == name]
+    return {sample.labels.get("worker"): sample.value for sample in found}
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_each_worker_has_its_samples_on_one_page(run, accept):
+    workers = run()
+    for _ in range(20):
+        request(workers.ports[0])
+    name = "portico_connections_accepted_total"
+    wait_until(lambda: sum(samples(workers, name).values()) == 20, "all of them to be counted")
+    assert set(samples(workers, name)) == {"0", "1"}
+    parse = parse_openmetrics if "open" in accept else parse_prometheus
+    families = list(parse(look(workers, accept=accept).text))
+    assert len({family.name for family in families}) == len(families), "each family stands there once"
+    assert all(family.type != "unknown" for family in families)
+    assert samples(workers, "portico_workers") == {None: 2}
+    assert set(samples(workers, "process_resident_memory_bytes")) == {None, "0", "1"}
+
+
+def test_probes_speak_for_all(run):
+    workers = run()
+    for probe, word in (("startup", "started"), ("readiness", "ready"), ("liveness", "alive")):
+        reply = look(workers, f"/probe/{probe}")
+        assert (reply.status, reply.text) == (200, f"worker 0: {word}\nworker 1: {word}\n")
+    # One that does not answer takes no part of the other's work, but is no living one either.
+    os.kill(workers.pids[0], signal.SIGSTOP)
+    try:
+        reply = look(workers, "/probe/liveness")
+        assert (reply.status, reply.text) == (503, "worker 0: no answer within 800ms\nworker 1: alive\n")
+        assert look(workers, "/probe/readiness").status == 200
+        assert set(samples(workers, "portico_up")) == {"1"}
+    finally:
+        os.kill(workers.pids[0], signal.SIGCONT)
+    wait_until(lambda: look(workers, "/probe/liveness").status == 200, "the worker to go on")
+
+
+def test_workers_come_and_go(run):
+    workers = run()
+    os.kill(workers.pids[1], signal.SIGKILL)
+    wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 1}, "the death to be counted")
+    wait_until(lambda: set(samples(workers, "portico_up")) == {"0", "1"}, "another one")
+    assert len(os.listdir(workers._admin._folder)) == 2, "no socket's file is left behind"
+    before = set(workers.pids)
+    workers.reload()
+    assert not before & set(workers.pids)
+    assert set(samples(workers, "portico_up")) == {"0", "1"}
+    assert samples(workers, "portico_workers_ended_total") == {None: 3}
+
+
+def test_only_those_who_may_look(run):
+    workers = run({"port": 0, "token": TOKEN})
+    assert look(workers).status == 401
+    assert look(workers, authorization=f"Bearer {TOKEN}").status == 200
+    assert look(workers, "/nothing", authorization=f"Bearer {TOKEN}").status == 404
+    assert look(workers, "/probe/readiness").status == 200
+    assert request(port_of(workers), "POST", "/metrics").status == 405
+    folder = os.stat(workers._admin._folder)
+    assert (folder.st_uid, folder.st_mode & 0o77) == (os.getuid(), 0), "nobody else may ask the workers"
+
+
+def test_wrong_addresses():
+    make = portico.Workers
+    with pytest.raises(portico.ConfigError, match="supervisor has no certificate"):
+        make(worker_mains.serve, listen=CLEAR, admin={"port": 0, "tls": True})
+    with pytest.raises(portico.ConfigError, match="unknown keyword"):
+        make(worker_mains.serve, listen=CLEAR, admin={"prot": 0})
+    workers = make(worker_mains.serve, workers=1, listen=CLEAR, admin=("0.0.0.0", 0))
+    assert workers.admin_url is None
+    with pytest.raises(portico.ConfigError, match="needs a token"):
+        workers.start()
+    workers.close(0)
+
+
+def test_it_ends_with_them(run):
+    workers = run()
+    port = port_of(workers)
+    workers.close(GENEROUS)
+    assert refuses(port)
