@@ -148,6 +148,7 @@ def site() -> Iterator[Site]:
             site.kill()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("pages", list(sites()))
 def test_page_runs(pages: list[Path], folder: Path, site: Site) -> None:
     # The certificates of all examples, unless the page makes its own.
