@@ -148,10 +148,6 @@ OUTSIDE = re.compile(rf"\]\((?:\.\./)+({NAMES})(#[\w-]+)?\)")
 INCLUDE = re.compile(rf"^```{{include}} \.\./({NAMES})\n```$", re.M)
 
 
-# Pages that are being written; a name goes when its page has come.
-AWAITED = ["several-machines", "tracing"]
-
-
 def adapt(app: Any, docname: str, source: list[str]) -> None:
     """Links to programs and to files beside `docs/` go to their pages of the site."""
     up = "../" * docname.count("/")
@@ -162,9 +158,6 @@ def adapt(app: Any, docname: str, source: list[str]) -> None:
     text = INCLUDE.sub(lambda found: included(ROOT / found[1]), source[0])
     text = EXAMPLE.sub(example, text)
     text = OUTSIDE.sub(lambda found: f"]({up}{PAGES[found[1]]}{found[2] or ''})", text)
-    for name in AWAITED:
-        if docname == "index" and not (ROOT / f"docs/{name}.md").exists():
-            text = text.replace(f"\n{name}\n", "\n")
     if docname == "examples":
         text += "".join(map(shown, sorted((ROOT / "examples").glob("*.py"))))
     source[0] = text

@@ -148,6 +148,7 @@ def site() -> Iterator[Site]:
             site.kill()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("pages", list(sites()))
 def test_page_runs(pages: list[Path], folder: Path, site: Site) -> None:
     # The certificates of all examples, unless the page makes its own.
@@ -169,7 +170,7 @@ def test_page_runs(pages: list[Path], folder: Path, site: Site) -> None:
 
 
 # What cannot be run here, or is no code: nothing else may stand in a block that no test looks at.
-SHOWN = {"", "text", "tcl", "nginx", "haproxy", "caddy", "dockerfile", "ini", "yaml"}
+SHOWN = {"", "text", "tcl", "nginx", "dockerfile", "ini", "yaml"}
 
 
 def test_every_block_is_run_or_says_that_it_is_not() -> None:

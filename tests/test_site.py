@@ -26,6 +26,9 @@ DOCS = ROOT / "docs"
 
 pytest.importorskip("sphinx", reason="the group docs is not installed")
 
+# Seventy pages are built, and looked at in a browser: some seconds each on a busy machine.
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
