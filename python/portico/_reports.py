@@ -70,11 +70,13 @@ class Reports:
         # Requests that are in each other's way are their client's doing.
         in_the_way = isinstance(exception, SessionError) and exception.reason != "store"
         if isinstance(exception, RequestError) or in_the_way:
-            _logger.info("%s %s: %s%s", request.method, request.url, exception, who, extra=extra)
-            self.lines.note("info", f"{request.method} {request.url}: {_words(exception)}{who}")
+            told = f"{request.method} {request.url}: {_words(exception)}{who}"
+            _logger.info("%s", told, extra=extra)
+            self.lines.note("info", told)
         elif isinstance(exception, Error):
-            _logger.error("handler for %s %s: %s%s", request.method, request.url, exception, who, extra=extra)
-            self.lines.note("error", f"handler for {request.method} {request.url}: {_words(exception)}{who}")
+            told = f"handler for {request.method} {request.url}: {_words(exception)}{who}"
+            _logger.error("%s", told, extra=extra)
+            self.lines.note("error", told)
         else:
             _logger.error(
                 "handler for %s %s raised%s", request.method, request.url, who, exc_info=exception, extra=extra
@@ -86,8 +88,9 @@ class Reports:
     def stream_failed(self, exception: BaseException, callback: Callable[..., object], connection: object) -> None:
         """The callback of a listener for streams raised. Called where it ran."""
         if isinstance(exception, Error):
-            _logger.error("%s for %r: %s", name_of(callback), connection, exception)
-            self.lines.note("error", f"{name_of(callback)} for {connection!r}: {_words(exception)}")
+            told = f"{name_of(callback)} for {connection!r}: {_words(exception)}"
+            _logger.error("%s", told)
+            self.lines.note("error", told)
         else:
             _logger.error("%s for %r raised", name_of(callback), connection, exc_info=exception)
             self.lines.note("error", f"{name_of(callback)} for {connection!r} raised {_in_a_line(exception)}")
