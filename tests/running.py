@@ -52,6 +52,9 @@ class Running(Program):
 
     def __init__(self, folder, *arguments, **environment):
         (folder / "app.py").exists() or (folder / "app.py").write_text(APP)
+        # Not where other servers of this user are found.
+        (folder / "run").mkdir(mode=0o700, exist_ok=True)
+        environment.setdefault("RUNTIME_DIRECTORY", str(folder / "run"))
         # The folder is the current one of the process.
         start = f"import os, sys; os.chdir({str(folder)!r}); from portico.cli import main; sys.exit(main())"
         super().__init__("-c", start, "run", *arguments, HOME=str(folder / "home"), **environment)

@@ -187,6 +187,16 @@ def test_without_a_server_there_is_nobody(reload, tmp_path):
     assert "nobody answers at" in told
 
 
+def test_a_new_server_removes_the_sockets_of_those_that_were_killed(run, tmp_path):
+    first = run("app:hello", *CLEAR)
+    first.ready()
+    first.process.kill()
+    first.process.wait()
+    second = run("app:hello", *CLEAR)
+    second.ready()
+    assert [path.name for path in runtime(tmp_path).iterdir()] == [f"{second.process.pid}.sock"]
+
+
 def test_of_several_servers_one_is_chosen(run, reload, tmp_path):
     version(tmp_path, 1)
     one, two = run("web:app", *CLEAR), run("app:hello", *CLEAR)

@@ -169,7 +169,14 @@ class Activated(Program):
         for one in sockets:
             one.set_inheritable(True)
         super().__init__(
-            "-c", start, *arguments, HOME=str(folder / "home"), LISTEN_FDS=str(len(sockets)), **names, inherit=True
+            "-c",
+            start,
+            *arguments,
+            HOME=str(folder / "home"),
+            XDG_RUNTIME_DIR=str(folder),
+            LISTEN_FDS=str(len(sockets)),
+            **names,
+            inherit=True,
         )
 
 

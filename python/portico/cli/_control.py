@@ -139,8 +139,23 @@ def _own_folder() -> Path:
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
             if _is_own(folder) and os.access(folder, os.W_OK):
+                _sweep(folder)
                 return folder
     raise FileNotFoundError(errno.ENOENT, "there is no folder of this user's alone", str(folders()[-1]))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the sockets of processes that were killed, and are gone."""
+    for path in folder.glob("*.sock"):
+        if not path.stem.isdigit():
+            continue
+        try:
+            os.kill(int(path.stem), 0)
+        except ProcessLookupError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        except OSError:
+            continue  # it is there, and another user's
 
 
 def _is_own(folder: Path) -> bool:
