@@ -186,7 +186,7 @@ def test_requests_and_sessions_survive_the_death_of_either(site, ca_pem):
             site.kill(victim)
             killed = time.monotonic()
             wait_until(
-                lambda since=killed: (
+                lambda since=killed + 0.5: (
                     all(len([at for at, _ in client.seen if at > since]) > 20 for client in clients) or failures
                 ),
                 "every client to go on",
