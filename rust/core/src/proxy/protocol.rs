@@ -433,4 +433,36 @@ mod tests {
         assert!(next(b"GET / HTTP/1.1\r").is_err());
         assert!(next(&[b"PROXY ".as_slice(), &[b'1'; 101]].concat()).is_err());
     }
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_reading_it_ends(
+            start in proptest::sample::select(vec![&b"PROXY "[..], b"PROXY TCP4 1.2.3.4 ", &SIGNATURE[..], b"\r\n\r\n\0\r\nQUIT\n!\x11\0", b""]),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400),
+        ) {
+            let bytes = [start, &rest].concat();
+            let _ = Header::parse(&bytes);
+            let mut end = FIRST;
+            while let Some(read) = bytes.get(..end) {
+                match next(read) {
+                    Ok(Next::Exactly(more)) => {
+                        proptest::prop_assert!(more > 0 && end + more <= FIXED + usize::from(u16::MAX));
+                        end += more;
+                    }
+                    Ok(Next::Line) => {
+                        proptest::prop_assert!(end < MOST_V1);
+                        end += 1;
+                    }
+                    Ok(Next::Done) => {
+                        let header = Header::parse(read);
+                        proptest::prop_assert!(header.is_err() || Header::parse(&[read, &b"x"[..]].concat()).is_err());
+                        break;
+                    }
+                    Err(_) => {
+                        proptest::prop_assert!(Header::parse(read).is_err());
+                        break;
+                    }
+                }
+            }
+        }
+    }
 }
