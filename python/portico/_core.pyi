@@ -61,6 +61,7 @@ __all__ = [
     "trace_events",
     "wsgi_environ",
     "wsgi_start",
+    "WorkersSeen",
 ]
 
 __version__: Final[str]

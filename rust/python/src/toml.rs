@@ -4,10 +4,13 @@ use portico_core::config::toml::{Mistake, Node, Toml, parse};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList};
 
+/// A line, and what is wrong there.
+type Told = (usize, String);
+
 /// Reads TOML: what stands in it, and what is wrong with it, of which one is empty. Each value is a pair of its line (that
 /// of its key, in a table) and itself; a mistake is one of its line and a message.
 #[pyfunction]
-pub(crate) fn parse_toml<'py>(py: Python<'py>, text: &str) -> PyResult<(Bound<'py, PyDict>, Vec<(usize, String)>)> {
+pub(crate) fn parse_toml<'py>(py: Python<'py>, text: &str) -> PyResult<(Bound<'py, PyDict>, Vec<Told>)> {
     let table = PyDict::new(py);
     match parse(text) {
         Err(mistakes) => Ok((table, mistakes.into_iter().map(|Mistake { line, message }| (line, message)).collect())),
