@@ -2,7 +2,7 @@
 //!
 //! [`machine`] is the protocol: bytes in, events out, the clock passed in, no I/O. [`head`] and [`chunked`] are its two
 //! parsers, [`encode`] writes heads, [`upload`] is a body on its way to a handler that takes it as it comes. [`parse`] is for
-//! bytes that come from no connection. [`serve`] is the only part that touches a socket.
+//! bytes that come from no connection. Only [`serve`] and [`write`] touch a socket.
 
 mod chunked;
 pub(crate) mod encode;
@@ -11,6 +11,7 @@ mod machine;
 mod parse;
 pub(crate) mod serve;
 mod upload;
+mod write;
 
 pub use head::{Framing, Head};
 pub use machine::{Event, Limits, Machine, Refused, Wait};
