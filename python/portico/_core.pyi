@@ -42,6 +42,7 @@ __all__ = [
     "Stream",
     "TraceRecord",
     "Upgrade",
+    "WorkersSeen",
     "__version__",
     "asgi_headers",
     "asgi_scope",
@@ -61,7 +62,6 @@ __all__ = [
     "trace_events",
     "wsgi_environ",
     "wsgi_start",
-    "WorkersSeen",
 ]
 
 __version__: Final[str]

@@ -23,10 +23,11 @@ from ._contexts import Context, Password, Source
 from ._errors import ClosedError, ConfigError, Error
 from ._handlers import Function, is_async
 from ._loops import Loop
-from ._reports import InterpreterEnds, OnError, Reports, name_of
+from ._reports import OnError, Reports, name_of
 from ._router import Router
 from ._signals import ending_signals
 from ._tables import Giving
+from ._threads import Threads
 from ._ticket_keys import RedisTicketKeys
 from ._trace import Trace
 from .sessions import Sessions
@@ -41,8 +42,6 @@ _logger = logging.getLogger("portico")
 _YEARS = 10 * 366 * 86_400.0
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
-# How long handlers that are told to end with the interpreter may take.
-_HANDLERS_END = 0.5
 # Servers that listen, to be closed when the interpreter ends; none starts after that.
 _listening: weakref.WeakSet[Server] = weakref.WeakSet()
 _starting = threading.Lock()
@@ -128,7 +127,7 @@ class Server:
         self._rotating: list[tuple[RedisTicketKeys, _core.Context]] = []
         self._is_one_of_several = False
         self._pid = os.getpid()
-        self._threads = _Threads()
+        self._threads = Threads()
         self._loop = Loop(self._threads.start)
         self._closed = threading.Event()
         self._listens = False
@@ -339,7 +338,9 @@ class Server:
         with self._joining:
             if not self._joined:
                 self._joined = True
-                self._threads.join(time.monotonic() + _THREADS_END)
+                busy = self._threads.join(time.monotonic() + _THREADS_END)
+                if busy and not _ending:
+                    _logger.warning("a server was closed with handlers still running on %s", ", ".join(busy))
 
     async def aclose(self, grace: float = 30.0) -> None:
         """The same as `close`, without blocking the event loop. Does not wait either when called from a handler."""
@@ -588,55 +589,6 @@ def _check_grace(grace: float, name: str = "grace") -> float:
 def _protocols(alpn: Iterable[str]) -> list[str]:
     # One name alone is not the list of its letters.
     return [alpn] if isinstance(alpn, str) else list(alpn)
-
-
-class _Threads:
-    """The threads of one server, as Python knows them."""
-
-    def __init__(self) -> None:
-        self._all: list[threading.Thread] = []
-        self._lock = threading.Lock()
-
-    def start(self, name: str, target: Callable[[], None]) -> None:
-        def run() -> None:
-            # It may come where no handler is any more; `threading` is silent about SystemExit itself alone.
-            with contextlib.suppress(InterpreterEnds):
-                target()
-
-        # Daemons, so that a handler that never returns cannot keep the interpreter from ending.
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        with self._lock:
-            # Listed before it runs: what runs on it may ask whether it is one of these.
-            self._all = [known for known in self._all if known.is_alive() or known.ident is None] + [thread]
-        try:
-            thread.start()
-        except RuntimeError:
-            with self._lock:
-                self._all.remove(thread)
-            raise
-
-    def end_handlers(self) -> None:
-        """Ends what still runs Python code. What waits in C is left alone: it comes back to nothing."""
-        for thread in self.alive():
-            if thread.ident is not None:
-                _core.raise_in_thread(thread.ident, InterpreterEnds)
-        end = time.monotonic() + _HANDLERS_END
-        for thread in self.alive():
-            thread.join(max(0.0, end - time.monotonic()))
-
-    def __contains__(self, thread: threading.Thread) -> bool:
-        return thread in self._all
-
-    def alive(self) -> list[threading.Thread]:
-        return [thread for thread in self._all if thread.is_alive()]
-
-    def join(self, end: float) -> None:
-        """Waits for them until a moment of the monotonic clock, and tells which are left."""
-        for thread in self.alive():
-            thread.join(max(0.0, end - time.monotonic()))
-        busy = [thread.name for thread in self.alive()]
-        if busy and not _ending:
-            _logger.warning("a server was closed with handlers still running on %s", ", ".join(busy))
 
 
 def _ended(closed: threading.Event, loop: Loop, waiting: set[Callable[[], None]]) -> None:

@@ -1,6 +1,7 @@
 //! The module `portico._core`: a thin binding over `portico-core`. Every decision is made there or in `python/portico`;
 //! here values are converted, errors become exceptions, and the interpreter is attached to and let go.
 
+mod admin;
 mod asgi;
 mod bodies;
 mod certificates;
@@ -11,6 +12,7 @@ mod files;
 mod forms;
 mod handler;
 mod header_names;
+mod listener;
 mod loops;
 mod parse;
 mod reports;
@@ -52,9 +54,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<router::Pattern>()?;
     module.add_class::<router::Router>()?;
     module.add_class::<contexts::Context>()?;
-    module.add_class::<server::Lines>()?;
-    module.add_class::<server::Listener>()?;
-    module.add_class::<server::WorkersSeen>()?;
+    module.add_class::<admin::Lines>()?;
+    module.add_class::<listener::Listener>()?;
+    module.add_class::<admin::WorkersSeen>()?;
     module.add_class::<server::Server>()?;
     module.add_class::<trace::TraceRecord>()?;
     module.add_class::<streams::Operation>()?;

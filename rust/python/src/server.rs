@@ -1,9 +1,8 @@
-//! `portico._core.Server`, and the listeners it gives out. `python/portico/_server.py` is what users see.
+//! `portico._core.Server`. `python/portico/_server.py` is what users see.
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,19 +13,19 @@ use portico_core::http::form::Limits;
 use portico_core::locks::Mutex;
 use portico_core::tls;
 use portico_core::{
-    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Level, Place, Placing, Pool, Pooled, Recent, Runs, Spawn,
-    Stat, Token,
+    Auto, Config, Counted, Endpoint, Error, Handler, Inline, Placing, Pool, Pooled, Runs, Spawn, Stat, Token,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
-use crate::connection;
+use crate::admin::{Lines, WorkersSeen};
 use crate::contexts::{self, Context};
 use crate::errors::{self, ConfigError};
 use crate::files::StaticFiles;
 use crate::handler::{Function, Patient, Site};
+use crate::listener::{Listener, duplicate, place};
 use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::router::{self, Pattern, Router};
@@ -384,23 +383,6 @@ impl Server {
     }
 }
 
-/// The last lines of a server's log.
-#[pyclass(frozen)]
-pub(crate) struct Lines(Arc<Recent>);
-
-#[pymethods]
-impl Lines {
-    /// Keeps a line, `warning`, `error` or, by any other name, `info`.
-    fn note(&self, level: &str, message: &str) {
-        let level = match level {
-            "error" => Level::Error,
-            "warning" => Level::Warning,
-            _ => Level::Info,
-        };
-        self.0.note(level, message);
-    }
-}
-
 /// A handler that was given to the server.
 struct Given {
     slot: Weak<Slot>,
@@ -553,71 +535,6 @@ impl Server {
             *need(&mut self.wanted.lock()) = Need::Yes;
             Error::Listen { address: format!("anything without {what}"), source }
         })
-    }
-}
-
-/// Where `listen` and `listen_admin` are to listen.
-fn place(host: String, port: u16, unix: Option<OsString>, fd: Option<RawFd>) -> PyResult<Place> {
-    Ok(match (unix, fd) {
-        (Some(path), _) => Place::Unix(path.into()),
-        (None, Some(fd)) => Place::Inherited(Arc::new(duplicate(fd)?)),
-        (None, None) => Place::Inet { host, port },
-    })
-}
-
-/// A descriptor of our own for what a number in the caller's hands refers to; that one stays the caller's.
-fn duplicate(fd: RawFd) -> PyResult<OwnedFd> {
-    if fd < 0 {
-        return Err(ConfigError::new_err(format!("fd: the descriptor of a listening socket, not {fd}")));
-    }
-    #[expect(unsafe_code, reason = "a number becomes a descriptor")]
-    // SAFETY: borrowed for the call only, during which the kernel checks that the number is an open descriptor.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    borrowed.try_clone_to_owned().map_err(|source| {
-        errors::to_python(portico_core::Error::Listen { address: format!("descriptor {fd}"), source })
-    })
-}
-
-/// The workers of a supervisor, as its admin listener sees them.
-#[pyclass(frozen)]
-pub(crate) struct WorkersSeen(Arc<portico_core::Workers>);
-
-#[pymethods]
-impl WorkersSeen {
-    #[new]
-    fn new() -> Self {
-        WorkersSeen(Arc::default())
-    }
-
-    /// A worker serves, in place of the one that had that name; its own admin listener is at the Unix socket.
-    fn joined(&self, name: String, socket: OsString) {
-        self.0.joined(name, socket.into());
-    }
-
-    fn ended(&self, socket: OsString) {
-        self.0.ended(&PathBuf::from(socket));
-    }
-}
-
-/// A listener of the core.
-#[pyclass(frozen)]
-pub(crate) struct Listener(portico_core::Listener);
-
-#[pymethods]
-impl Listener {
-    /// `(host, port)`, or the path of a Unix socket.
-    #[getter]
-    fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        connection::address(py, self.0.address())
-    }
-
-    #[getter]
-    fn tls(&self) -> bool {
-        self.0.is_tls()
-    }
-
-    fn close(&self, py: Python<'_>) {
-        detach(py, || self.0.close());
     }
 }
 
