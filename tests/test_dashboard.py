@@ -296,9 +296,9 @@ def test_two_that_look_for_minutes_cost_no_memory():
                         assert wire.get("/").status == 200
                     first(one, "snapshot"), first(other, "snapshot")
 
-            go_on(20)
+            go_on(15)
             before = apart.resident()
-            go_on(90)
+            go_on(40)
             grown = apart.resident() - before
-        # 180 snapshots of some 4 KB each were made: a tenth of them kept would show.
+        # 80 snapshots of some 4 KB each were made: a quarter of them kept would show.
         assert grown < 72 * 1024, f"{grown} bytes more"
