@@ -42,12 +42,14 @@ class InterpreterEnds(SystemExit):
 def _who(request: Request) -> tuple[str, dict[str, object]]:
     """Who asked, and what the request is called: for people, and as attributes of the log record."""
     connection = request.connection
-    peername = connection.peername if connection is not None else ""
-    if isinstance(peername, tuple):
-        host, port = peername
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # Whom a trusted proxy names, else whoever has connected.
+    client = request.client or (connection.peername if connection is not None else "")
+    if isinstance(client, tuple):
+        host, port = client
+        peer = f"[{host}]" if ":" in host else host
+        peer = f"{peer}:{port}" if port else peer
     else:
-        peer = f"unix:{peername}"
+        peer = f"unix:{client}"
     extra: dict[str, object] = {"peer": peer, "request_id": request.id, "traceparent": request.traceparent}
     return f" (from {peer}, request id {request.id})" if request.id else f" (from {peer})", extra
 

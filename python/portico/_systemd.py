@@ -75,11 +75,6 @@ class Manager:
         if self.watchdog == 0:
             self.watchdog = None
 
-    @property
-    def is_there(self) -> bool:
-        """Whether anybody wants to be told."""
-        return bool(self._address)
-
     def ready(self, status: str) -> None:
         """Everything listens: at the start, and after a reload."""
         self._tell("READY=1", f"STATUS={status}")

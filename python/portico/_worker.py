@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import process
 from multiprocessing.connection import Connection, wait
@@ -50,6 +51,9 @@ class Worker:
         self._listen = listen
         self._control = control
         self._admin = admin
+        # Opens the admin listener in another way: that of `portico run`, which the old worker and the new one share.
+        self._open_admin: Callable[[Server], Listener] | None = None
+        self._shared_admin: Listener | None = None
         self._servers: weakref.WeakSet[Server] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._ready = False
@@ -82,7 +86,9 @@ class Worker:
             listeners = [server.listen(**keywords) for keywords in self._listen]
             self._servers.add(server)
             if not self._ready:
-                if self._admin is not None:
+                if self._open_admin is not None:
+                    self._shared_admin = self._open_admin(server)
+                elif self._admin is not None:
                     server.listen_admin(unix=self._admin)
                 self._take_sigterm()
                 self._ready = True
@@ -102,7 +108,7 @@ class Worker:
         # would come too late if the signal came right before the main thread begins to wait for something.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # What a service manager may send to every process of a service, and is meant for the supervisor.
-        for number in (signal.SIGHUP, signal.SIGUSR2):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
 
@@ -143,6 +149,9 @@ class Worker:
         for server in list(self._servers):
             # Does not wait, so that all of them end side by side; `main` waits.
             server._core.close(grace, idle)
+        if idle is not None and self._shared_admin is not None:
+            # Only at a reload: from now on the new worker answers there.
+            self._shared_admin.close()
 
     def _tell(self, what: str, text: str) -> bool:
         try:

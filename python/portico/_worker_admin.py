@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -26,8 +27,12 @@ class WorkersAdmin:
             raise ConfigError(
                 "admin: tls: the supervisor has no certificate; put a TLS proxy, or a tunnel, in front of it"
             )
-        (place,) = parse(given if keywords is None else keywords)
-        self._place: Place = place
+        if not isinstance(self._token, (str, type(None))):
+            raise ConfigError(f"admin: token: a str, or None, not {type(self._token).__name__}")
+        places = parse(given if keywords is None else keywords)
+        if len(places) != 1 or places[0].proxy_protocol:
+            raise ConfigError("admin: one address, without proxy_protocol")
+        self._place: Place = places[0]
         self._seen = _core.WorkersSeen()
         self._number = itertools.count()
         self._held: Held | None = None
@@ -69,7 +74,7 @@ class WorkersAdmin:
         """It is gone, and its socket's file with it, also where it was killed."""
         if process.admin is not None:
             self._seen.ended(process.admin)
-            if os.path.exists(process.admin):
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(process.admin)
 
     def close(self) -> None:

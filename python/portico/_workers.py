@@ -171,7 +171,8 @@ class Workers:
         """Starts the workers, where that was not done, and blocks until they are closed, by whomever.
 
         On the main thread SIGINT (Ctrl-C) and SIGTERM close them with `grace`; a second one drops what is still in
-        flight. SIGHUP calls `reload`, and SIGUSR2 `upgrade`, with `grace`; where that fails the old workers go on, and
+        flight. SIGHUP calls `reload`, and SIGUSR2 `upgrade`, with `grace`; SIGUSR1 goes on to the workers, which reopen
+        their access logs. Where that fails the old workers go on, and
         the logger `portico.workers` says why. What comes during a reload is done after it, once. The signal handlers
         that were there are put back at the end. Raises what `start` raises.
         """
@@ -187,7 +188,7 @@ class Workers:
 
         with self._lock:
             self._waiting.append(signals)
-        with ending_signals(on_signal, signal.SIGHUP, signal.SIGUSR2):
+        with ending_signals(on_signal, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             try:
                 if self._state == "new":
                     self._begin()
@@ -197,6 +198,9 @@ class Workers:
                 while (number := _next(signals)) is not None:
                     if number in (signal.SIGHUP, signal.SIGUSR2):
                         self._soon("reload" if number == signal.SIGHUP else "upgrade", grace)
+                        continue
+                    if number == signal.SIGUSR1:
+                        self._pass_on(number)
                         continue
                     self._begin_close(left)
                     left = 0.0
@@ -227,6 +231,14 @@ class Workers:
         with self._reloading:
             for process in self._renew(grace, idle, main, listen, workers):
                 process.ended.wait(grace + END + _THREADS_END)
+
+    def _pass_on(self, number: int) -> None:
+        """A signal, to those that are far enough to take it."""
+        with self._lock:
+            listening = [process.pid for process in self._living if process.ready_at is not None]
+        for pid in listening:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _renew(
         self,
@@ -379,7 +391,7 @@ class Workers:
             if self._state == "starting" and all(one and one.ready_at is not None for one in self._current):
                 self._state = "running"
                 assert self._inheritance is not None
-                for held in self._held:
+                for held in [*self._held, *(self._admin.held if self._admin is not None else [])]:
                     held.take_over()
                 self._inheritance.serves()
                 self._settled.set()

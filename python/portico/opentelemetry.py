@@ -161,7 +161,7 @@ def _attributes(request: Request) -> dict[str, Any]:
     connection = request.connection
     attributes: dict[str, Any] = {
         "http.request.method": _method(request),
-        "url.scheme": "https" if connection.secure else "http",
+        "url.scheme": request.scheme,
         "url.path": request.rawPath[:_LONGEST],
         "network.protocol.name": "http",
         "network.protocol.version": request.version,
@@ -175,16 +175,18 @@ def _attributes(request: Request) -> dict[str, Any]:
     agent = request.headers.get("user-agent")
     if agent:
         attributes["user_agent.original"] = agent[:_LONGEST]
-    host, port = _host_and_port(request.headers.get("host", ""))
+    host, port = _host_and_port(request.host)
     if host:
         attributes["server.address"] = host
     if port:
         attributes["server.port"] = port
+    if request.client:
+        attributes["client.address"] = request.client[0]
     if isinstance(connection.peername, tuple):
-        attributes["client.address"] = attributes["network.peer.address"] = connection.peername[0]
+        attributes["network.peer.address"] = connection.peername[0]
         attributes["network.peer.port"] = connection.peername[1]
     if request.id:
-        attributes["http.request.header.x-request-id"] = [request.id]
+        attributes["portico.request_id"] = request.id
     return attributes
 
 

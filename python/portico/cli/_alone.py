@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 
-from portico import _greeting, config
+from portico import _greeting, _systemd, config
 from portico._addresses import Held, parse
+from portico._errors import ConfigError
 from portico._server import Listener, Server
 
 from ._exits import Exit
-from ._words import welcome
+from ._pid_file import pid_file
+from ._words import welcome, what
 from ._worker_main import certificate, prepare
 
 
@@ -17,13 +19,21 @@ def run(options: config.Options) -> int:
     """Serves until SIGINT or SIGTERM, finishes what is in flight, and returns the exit code."""
     configuration, problems = config.load(options)
     with contextlib.ExitStack() as closing:
+        if configuration.control is not None:
+            raise ConfigError(
+                "control: without a supervisor nobody can be told to reload; leave it or `--workers 0` out"
+            )
         addresses = config.addresses(configuration.listen)
         made = certificate(configuration, addresses or [{"port": _greeting.PORT}])
         server = prepare(configuration, problems, closing, made)
         try:
             admins = [_listen_admin(server, configuration)] if configuration.admin else []
             listeners, remark = _listen(server, addresses)
-            _greeting.say(welcome(configuration, [listener.url for listener in listeners], made, remark, admins))
+            if configuration.pid_file is not None:
+                closing.enter_context(pid_file(configuration.pid_file))
+            urls = [listener.url for listener in listeners]
+            _greeting.say(welcome(configuration, urls, made, remark, admins))
+            _systemd.Manager().ready(f"{what(configuration)} at {', '.join(urls)}")
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:
             pass  # Ctrl-C before serve_forever was there to take it.

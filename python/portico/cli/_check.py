@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -56,6 +57,9 @@ def _run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments, None)
     configuration, problems = config.load(options)
     _logs.to_stderr("error")
+    # Root checks what somebody else serves: the file must not be root's then.
+    settings = {name: value for name, value in configuration.settings.items() if name != "access_log"}
+    configuration = dataclasses.replace(configuration, settings=settings)
     with contextlib.ExitStack() as closing:
         server = config.build(configuration, problems, closing)
         if problems:

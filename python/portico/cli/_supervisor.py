@@ -27,6 +27,7 @@ from portico._workers import Workers
 from . import _watching, _worker_main
 from ._control import Answer, Control
 from ._exits import Exit
+from ._pid_file import pid_file
 from ._words import welcome, what
 
 _logger = logging.getLogger("portico.run")
@@ -70,6 +71,8 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._reloading = threading.Lock()
         self._hangups = threading.BoundedSemaphore(2)
+        # How often it was told to end.
+        self._ends = 0
 
     def run(self) -> int:
         """Serves until SIGINT or SIGTERM, and returns the exit code. Raises `ConfigError` and `ListenError` where it
@@ -207,9 +210,12 @@ class Supervisor:
                 grace, idle = (_DEVELOPING_GRACE, 0.0) if self._develop else (configuration.grace, _IDLE)
                 with self._workers._reloading:
                     old = self._workers._renew(grace, idle, self._main(admins), listen, configuration.workers)
-            except Error as error:
-                text = _told(error) if isinstance(error, WorkerError) else str(error)
-                _logger.error("not reloaded, what ran goes on: %s", text)
+            except Exception as error:
+                text = _told(error) if isinstance(error, WorkerError) else str(error) or repr(error)
+                # A traceback for what nobody has foreseen.
+                _logger.error(
+                    "not reloaded, what ran goes on: %s", text, exc_info=None if isinstance(error, Error) else error
+                )
                 self._manager.ready(f"{self._status()}; the last reload failed")
                 return {"ok": False, "text": text}
             self._configuration, self._admins = configuration, admins
@@ -257,6 +263,9 @@ class Supervisor:
                 pid = self._workers.upgrade(self._configuration.grace)
             except Error as error:
                 _logger.error("not upgraded, what ran goes on: %s", error)
+                # The workers to come must not take these numbers for descriptors of theirs.
+                _systemd.forget_handed_over()
+                os.environ.pop(_PORT_BY_ITSELF, None)
                 return
             self._manager.main_pid(pid)
             self._state = "closing"
@@ -282,6 +291,9 @@ class Supervisor:
                 if not (more := files.changed()):
                     break
                 changed.update(more)
+            while self._state == "starting":
+                # What has changed meanwhile may not be in what starts.
+                time.sleep(_watching.LOOK)
             names = ", ".join(os.path.relpath(name) for name in sorted(changed)[:_NAMED])
             named = f"{names} and {len(changed) - _NAMED} more" if len(changed) > _NAMED else names
             if self._state == "failed":
@@ -322,17 +334,14 @@ class Supervisor:
         if number == signal.SIGHUP:
             self._on_hangup()
         elif number == signal.SIGUSR1:
-            self._pass_on(number)
+            if self._workers is not None:
+                self._workers._pass_on(number)  # they reopen their log files
         elif number == signal.SIGUSR2:
             self._on_thread("upgrade", self._upgrade)
         else:
-            self._end(0.0 if self._state == "closing" else self._configuration.grace)
-
-    def _pass_on(self, number: int) -> None:
-        """To the workers, which reopen their log files."""
-        for pid in self._workers.pids if self._workers is not None else []:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            # Not by the state: after an upgrade it is closing, and what is in flight has its grace all the same.
+            self._ends += 1
+            self._end(self._configuration.grace if self._ends == 1 else 0.0)
 
     def _be_found(self) -> None:
         """Makes the socket for `portico reload` and the file with the number of the process, until the end."""
@@ -346,22 +355,11 @@ class Supervisor:
             # As in a container whose file system cannot be written; SIGHUP is left.
             _logger.warning("%s", error)
         if (path := self._configuration.pid_file) is not None:
-            try:
-                path.write_text(f"{os.getpid()}\n")
-            except OSError as error:
-                raise ConfigError(f"pid_file: cannot write {path}: {error.strerror}") from error
-            self._closing.callback(_remove_pid_file, path)
+            self._closing.enter_context(pid_file(path))
 
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
-
-
-def _remove_pid_file(path: Path) -> None:
-    """Not that of a successor."""
-    with contextlib.suppress(OSError, ValueError):
-        if int(path.read_text()) == os.getpid():
-            path.unlink()
 
 
 def _told(error: WorkerError) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import signal
 import sys
 
 from portico import _certs, _logs, config
 from portico._errors import ClosedError, ConfigError
-from portico._server import Server
+from portico._server import Listener, Server
 from portico._worker import RAISED, Worker
 
 from ._exits import Exit
@@ -21,9 +21,6 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
     supervisor as it is, without the way that it took through portico.
 
     The last `admins` of the addresses are those of the admin listeners, one for each worker."""
-    # Until `serve_forever` takes it, to reopen logs: it would end the process. Not SIG_IGN, which programs that the
-    # handlers start would inherit.
-    signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         configuration, problems = config.load(options)
     except ConfigError as error:
@@ -35,7 +32,8 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
             made = certificate(configuration, worker._listen)
             server = prepare(configuration, problems, closing, made)
             if admin is not None and configuration.admin is not None:
-                config.listen_admin(server, configuration, admin)
+                # With the other listeners: it must not say "not yet" while the old worker answers there too.
+                worker._open_admin = functools.partial(_listen_admin, configuration, admin)
             worker.listen(server)
             server.serve_forever(configuration.grace)
     except ConfigError as error:
@@ -78,6 +76,12 @@ def certificate(configuration: config.Configuration, addresses: list[dict[str, o
             f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
             "portico.toml, or listen in the clear by http://"
         ) from error
+
+
+def _listen_admin(configuration: config.Configuration, fd: int, server: Server) -> Listener:
+    listener = config.listen_admin(server, configuration, fd)
+    os.close(fd)  # the listener has one of its own
+    return listener
 
 
 def _take_admin(worker: Worker, admins: int) -> int | None:

@@ -13,7 +13,7 @@ from .._errors import ConfigError
 from .._files import StaticFiles
 from .._router import Router
 from .._serve_pages import PagesAndFiles
-from .._server import Server
+from .._server import Listener, Server
 from .._trace import print_trace
 from ..sessions import Sessions
 from . import _program
@@ -58,12 +58,12 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
     return None if problems else server
 
 
-def listen_admin(server: Server, configuration: Configuration, fd: int) -> None:
+def listen_admin(server: Server, configuration: Configuration, fd: int) -> Listener:
     """The admin listener, on a socket that listens. Raises `ConfigError`."""
     assert configuration.admin is not None
     file = configuration.admin_token
     token = None if file is None else _first_line(file).decode(errors="replace")
-    server.listen_admin(fd=fd, tls=configuration.admin.tls, token=token)
+    return server.listen_admin(fd=fd, tls=configuration.admin.tls, token=token)
 
 
 def own_certificate() -> _certs.Made:

@@ -24,6 +24,7 @@ from ._kinds import (
     Table,
     Text,
     Whole,
+    _called,
 )
 from ._nodes import Node, Problems
 from ._places import FORMS, Place
@@ -42,7 +43,7 @@ class Address(Kind):
         try:
             return Place.parse(text)
         except ConfigError as error:
-            told = f"listen: {error}" if text else f"listen: expected {self.expected}, not {value!r}"
+            told = f"{_called(path)}: {error}" if text else f"{_called(path)}: expected {self.expected}, not {value!r}"
             problems.add(node, path, told)
             return None
 

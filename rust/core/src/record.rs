@@ -51,7 +51,6 @@ impl Outcome {
 
 /// One request that has ended.
 #[derive(Debug)]
-#[allow(dead_code, reason = "each of those who are told reads what it needs")]
 pub(crate) struct Finished<'a> {
     /// The connection on which it came.
     pub(crate) connection: &'a Arc<ConnectionInfo>,
@@ -206,7 +205,11 @@ impl Record {
         let details = || {
             let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
             let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
-            Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers)
+            let mut details = Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers);
+            if let Some(forwarding) = &connection.info.forwarding {
+                details.client = forwarding.read(&headers).map(|told| told.client);
+            }
+            details
         };
         connection.trace.of(self.stream).tell(|| trace::asked(&self.method, self.version, &details()));
         if service.wants_details() {

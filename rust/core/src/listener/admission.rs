@@ -99,7 +99,10 @@ pub(super) fn admit(
         };
         let mut socket = match socket {
             Ok(socket) => socket,
-            Err(error) => return accept_failed(&service, &local, &error),
+            Err(error) => {
+                opened.close("aborted");
+                return accept_failed(&service, &local, &error);
+            }
         };
         let mut info = ConnectionInfo::new(opened.id, peer, local, spoken.tls);
         if spoken.proxy_protocol {

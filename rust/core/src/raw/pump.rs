@@ -317,7 +317,7 @@ impl Waits {
             }
             began = draining(phase), if *drain == Drain::No => {
                 let patience = began.map_or(Duration::ZERO, |began| began.patience);
-                *drain = Drain::At(pump.active.max(Instant::now()) + patience, patience);
+                *drain = Drain::At(Instant::now() + patience, patience);
                 Happened::Changed
             }
             () = until(drain.at()), if drain.at().is_some() => {
