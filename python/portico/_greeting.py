@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import shlex
@@ -55,8 +56,9 @@ def stopped(server: Server) -> str:
 
 
 def say(text: str) -> None:
-    """At once, also into a file or a pipe."""
-    print(text, flush=True)
+    """At once, also into a file or a pipe. Where nobody reads it, as with a full disk, the server goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, flush=True)
 
 
 def _target(listening: str) -> str:

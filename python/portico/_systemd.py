@@ -107,4 +107,4 @@ class Manager:
             # A manager that is busy is waited for, but not for ever.
             told.settimeout(1.0)
             told.connect(self._address)
-            told.sendall(text.encode())
+            told.sendall(text.encode(errors="replace"))

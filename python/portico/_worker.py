@@ -110,6 +110,7 @@ class Worker:
         # What a service manager may send to every process of a service, and is meant for the supervisor.
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda number, frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
 
     def _take_sigterm(self) -> None:
@@ -206,7 +207,11 @@ class Boot:
         # So that a program without `if __name__ == "__main__"` is told, and does not start workers of workers.
         current._inheriting = True
         try:
-            multiprocessing.spawn.prepare(self.preparation)
+            preparation = dict(self.preparation)
+            if not os.path.isdir(preparation.get("dir") or ""):
+                # Removed since the start, as releases are; the program may not need it.
+                preparation.pop("dir", None)
+            multiprocessing.spawn.prepare(preparation)
             return pickle.loads(self.main)
         finally:
             del current._inheriting

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from typing import Any
@@ -54,6 +54,11 @@ class Program:
             raise ConfigError(f"main: {main!r} cannot be handed to another interpreter ({error}): {advice}") from error
         try:
             preparation = multiprocessing.spawn.get_preparation_data("portico worker")
+        except FileNotFoundError as error:
+            raise ConfigError(
+                "the folder in which this program was started is gone, and workers are started in it: start from one "
+                "that stays"
+            ) from error
         except RuntimeError as error:
             raise ConfigError(
                 "a worker's interpreter imports this program to find `main`, and came to its start of the workers: put "
@@ -62,6 +67,17 @@ class Program:
         # As plain bytes, because multiprocessing refuses to pickle its own kind outside of its own start of a process.
         preparation["authkey"] = bytes(preparation["authkey"])
         return cls(pickled, preparation, ready_timeout)
+
+
+@contextlib.contextmanager
+def _held_back(number: int) -> Iterator[None]:
+    """Processes that are started meanwhile get a signal only when they ask for it: it would end one that has no handler
+    yet. `Worker._begin` asks."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Process:
@@ -109,13 +125,14 @@ class Process:
             # First the path, so that what unpickles `boot` finds portico.
             self._told = pickle.dumps({"sys_path": program.preparation["sys_path"]}) + pickle.dumps(boot)
             inherited = [one.descriptor for one in held if one.descriptor is not None]
-            self._popen = subprocess.Popen(
-                multiprocessing.spawn.get_command_line(pipe_handle=read),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(read, theirs.fileno(), *inherited),
-                # Ctrl-C in a terminal goes to a whole process group; the supervisor is to lead the end.
-                start_new_session=True,
-            )
+            with _held_back(signal.SIGUSR1):
+                self._popen = subprocess.Popen(
+                    multiprocessing.spawn.get_command_line(pipe_handle=read),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(read, theirs.fileno(), *inherited),
+                    # Ctrl-C in a terminal goes to a whole process group; the supervisor is to lead the end.
+                    start_new_session=True,
+                )
             self.thread = threading.Thread(
                 target=self._watch, args=(write,), name=f"portico-worker-{number}", daemon=True
             )

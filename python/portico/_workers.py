@@ -233,10 +233,10 @@ class Workers:
                 process.ended.wait(grace + END + _THREADS_END)
 
     def _pass_on(self, number: int) -> None:
-        """A signal, to those that are far enough to take it."""
+        """A signal, to every worker, also those that finish what is in flight."""
         with self._lock:
-            listening = [process.pid for process in self._living if process.ready_at is not None]
-        for pid in listening:
+            living = [process.pid for process in self._living]
+        for pid in living:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

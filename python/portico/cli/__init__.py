@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser_of_all().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as in `portico run … >&-`
+            sys.stdout.flush()
         return code
     except Error as error:
         advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, ListenError) else ""

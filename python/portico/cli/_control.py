@@ -85,15 +85,19 @@ class Control:
             threading.Thread(target=self._answer, args=(client,), name="portico-run-answer", daemon=True).start()
 
     def _answer(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
-            client.settimeout(_PATIENCE)
-            if not _may(client):
+        with client:
+            try:
+                client.settimeout(_PATIENCE)
+                if not _may(client):
+                    return
+                with client.makefile("rb") as lines:
+                    said = lines.readline(_LONGEST_LINE).decode(errors="replace").strip()
+            except OSError:
                 return
-            with client.makefile("rb") as lines:
-                said = lines.readline(_LONGEST_LINE).decode(errors="replace").strip()
             command = self._commands.get(said)
             answer = command() if command else {"ok": False, "text": f"it does not know {said!r}"}
-            client.sendall(json.dumps(answer).encode() + b"\n")
+            with contextlib.suppress(OSError):
+                client.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def ask(path: Path, what: str, timeout: float | None = None) -> Answer:

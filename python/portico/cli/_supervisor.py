@@ -141,8 +141,15 @@ class Supervisor:
         if self._state != "starting":
             return
         assert self._workers is not None
-        if self._succeeds:
-            self._be_found()
+        try:
+            if self._succeeds:
+                self._be_found()
+            if (path := self._configuration.pid_file) is not None:
+                # Not before it serves: one that cannot, as its port is taken, must not take the file of who does.
+                self._closing.enter_context(pid_file(path))
+        except ConfigError as error:
+            # It serves, and nobody else does any more.
+            _logger.error("%s", error)
         self._state = "running"
         remark = ""
         if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
@@ -354,8 +361,6 @@ class Supervisor:
                 raise
             # As in a container whose file system cannot be written; SIGHUP is left.
             _logger.warning("%s", error)
-        if (path := self._configuration.pid_file) is not None:
-            self._closing.enter_context(pid_file(path))
 
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:

@@ -61,6 +61,8 @@ def _import(where: str, call: str) -> ModuleType:
                 "app_dir, --app-dir on the command line, says where yours are"
             ) from None
         raise ConfigError(f"handler {call!r}: importing {where} failed\n{told(error)}") from error
+    except SystemExit as error:
+        raise ConfigError(f"handler {call!r}: importing {where} called sys.exit({error.code!r})") from error
     except Exception as error:
         raise ConfigError(f"handler {call!r}: importing {where} failed\n{told(error)}") from error
 

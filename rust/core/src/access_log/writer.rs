@@ -16,8 +16,16 @@ const TELL: Duration = Duration::from_secs(10);
 
 /// Writes what comes until the log is closed, and then what is left.
 pub(super) fn run(queue: &Queue, target: &LogTarget, observer: &dyn Observer, metrics: &Metrics) {
-    let mut writer =
-        Writer { target, observer, metrics, place: Place::Program, failing: false, dropped: 0, told: None };
+    let mut writer = Writer {
+        target,
+        observer,
+        metrics,
+        place: Place::Program,
+        failing: false,
+        gave_up: false,
+        dropped: 0,
+        told: None,
+    };
     let mut spare = Vec::new();
     loop {
         let Batch { mut lines, place, last } = queue.take(spare);
@@ -43,6 +51,8 @@ struct Writer<'a> {
     place: Place,
     /// It was told that nothing can be written.
     failing: bool,
+    /// Its last lines could not be written either, which was told.
+    gave_up: bool,
     /// Lines that were dropped and not told of yet.
     dropped: u64,
     /// When that was told last.
@@ -96,6 +106,9 @@ impl Writer<'_> {
 
     /// All that there was is written.
     fn recovered(&mut self, queue: &Queue, last: bool) {
+        if self.gave_up {
+            return;
+        }
         let name = self.target.name();
         self.dropped += queue.take_dropped();
         let (dropped, recently) = (self.dropped, self.told.is_some_and(|told| told.elapsed() < TELL));
@@ -110,6 +123,7 @@ impl Writer<'_> {
     }
 
     fn give_up(&mut self, queue: &Queue, lines: &[u8], at: usize) {
+        self.gave_up = true;
         self.dropped += queue.take_dropped();
         let left = memchr::memchr_iter(b'\n', lines.get(at..).unwrap_or_default()).count() as u64;
         self.metrics.access_log_dropped.add_many(left);

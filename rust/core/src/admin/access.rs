@@ -84,6 +84,8 @@ impl Access {
     pub(super) fn enter(&self, request: &Request) -> Entry {
         match &self.token {
             Some(token) => self.by_token(token, request),
+            // It could read nothing, but hold every connection that there may be.
+            None if is_of_another_site(request) => Entry::Not(Response::plain(StatusCode::FORBIDDEN)),
             None if is_meant_for_this_machine(request) => Entry::Free,
             // A page of a stranger's whose name leads here (DNS rebinding) is to read nothing.
             None => Entry::Not(Response::plain(StatusCode::MISDIRECTED_REQUEST)),
@@ -144,6 +146,13 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Whether a page of another site has a browser ask, by more than a link (W3C Fetch Metadata).
+fn is_of_another_site(request: &Request) -> bool {
+    let says =
+        |name, value: &str| request.headers.get(name).is_some_and(|said| said.eq_ignore_ascii_case(value.as_bytes()));
+    (says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site")) && !says("sec-fetch-mode", "navigate")
 }
 
 /// Whether a request names this machine as such, and not by a name that anybody may have given it. Clients of a Unix socket

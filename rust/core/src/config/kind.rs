@@ -263,7 +263,26 @@ impl Kind {
 
 /// Whether it is a name of a header, and of none that means something to a server.
 fn is_free(name: &str) -> bool {
-    let taken = [header::HOST, header::DATE, header::CONTENT_TYPE, header::COOKIE, header::SET_COOKIE, header::UPGRADE];
+    let taken = [
+        header::ACCEPT_ENCODING,
+        header::AUTHORIZATION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::DATE,
+        header::ETAG,
+        header::FORWARDED,
+        header::HOST,
+        header::LOCATION,
+        header::SERVER,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        header::VARY,
+        header::WWW_AUTHENTICATE,
+    ];
     HeaderName::from_bytes(name.as_bytes())
         .is_ok_and(|name| !Response::is_framing(&name) && name != header::TRANSFER_ENCODING && !taken.contains(&name))
 }
