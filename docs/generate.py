@@ -212,6 +212,7 @@ def configuration() -> str:
         ("`[[listen]]`", "", _schema.LISTEN),
         ('`[hosts."NAME"]`', "", _schema.HOST),
         ("`[handlers.NAME]`", "", _schema.HANDLER),
+        ("`[admin]`", "", _schema.ADMIN),
         ("`[sessions]`", "", _schema.SESSIONS),
     ):
         rows = [(f"`{key.name}`", default_of(key.default), key.kind.expected, key.doc) for key in part.keys]

@@ -124,6 +124,17 @@ def test_every_setting_can_stand_there(given):
         pass
 
 
+def test_settings_that_belong_together(given, wrong):
+    found, problems = given('[settings]\ntrusted_proxies = ["127.0.0.1"]\nforwarded = "x-forwarded"')
+    assert problems == ""
+    assert found.settings == {"trusted_proxies": ["127.0.0.1"], "forwarded": "x-forwarded"}
+    (line,) = wrong('[settings]\nforwarded = "x-forwarded"')
+    assert line.startswith("portico.toml:1: [settings]")
+    assert "trusted_proxies" in line
+    (line,) = wrong('[settings]\ntrusted_proxies = ["127.0.0.1"]\nforwarded = "x"')
+    assert line.startswith("portico.toml:3: [settings] forwarded")
+
+
 def test_addresses_in_a_line():
     parse = config.Place.parse
     assert parse("8443").keywords() == {"port": 8443}

@@ -62,6 +62,7 @@ def test_the_service_says_what_the_command_takes():
 
 
 INSTRUCTIONS = {
+    "ARG",
     "FROM",
     "RUN",
     "CMD",
@@ -89,8 +90,10 @@ def test_the_dockerfile_is_as_it_should_be():
     stages = [at for at, (name, _) in enumerate(said) if name == "FROM"]
     assert len(stages) == 2
     last = said[stages[-1] :]
+    (default,) = (rest.removeprefix("PYTHON=") for name, rest in said if name == "ARG")
+    assert re.fullmatch(r"3\.\d+", default)
     for _, image in (said[at] for at in stages):
-        assert re.match(r"python:3\.\d+-slim\b", image), "a version, and a small one"
+        assert re.match(r"python:\$\{PYTHON\}-slim\b", image), "a version, and a small one"
     names = [name for name, _ in last]
     assert "RUN" not in names[names.index("USER") :], "nothing is changed by the user that serves"
     user = dict(last)["USER"]

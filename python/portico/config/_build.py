@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
         trace = print_trace if configuration.trace else None
         server = closing.enter_context(Server(default, config=settings, sessions=sessions, trace=trace))
     except ConfigError as error:
-        problems.add(configuration.node("handler"), ("handler",), str(error))
+        # The core says which of its settings it is.
+        named = re.match(r"setting (\w+): ", str(error))
+        where = ("settings", named[1]) if named else ("handler",)
+        problems.add(configuration.node(*where), where, str(error)[named.end() if named else 0 :])
         # So that the hosts are looked at too.
         server = closing.enter_context(Server())
     for name, host in configuration.hosts:

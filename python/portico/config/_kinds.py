@@ -191,7 +191,8 @@ class Setting(Kind):
         if isinstance(value, str) and self.name.endswith(_PATHS) and value not in _NO_PATHS:
             value = str(node.folder / value)
         try:
-            _core.check_settings({self.name: value})
+            # What settings have to do with each other is checked where all are known, in `load`.
+            _core.check_settings({"trusted_proxies": ("unix",), self.name: value})
         except ConfigError as error:
             problems.add(node, path, _as_toml(str(error).removeprefix("setting ")))
         return value

@@ -152,8 +152,8 @@ impl Config {
         }
         if config.forwarded.is_some() && config.trusted_proxies.is_empty() {
             return Err(Error::Config(
-                "setting forwarded: anybody may send such a header; name the proxies that are believed, as in \
-                 trusted_proxies=(\"127.0.0.1\",)"
+                "setting forwarded: anybody may send such a header; name the proxies that are believed in \
+                 trusted_proxies="
                     .into(),
             ));
         }
