@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -56,9 +56,16 @@ def stopped(server: Server) -> str:
 
 
 def say(text: str) -> None:
-    """At once, also into a file or a pipe. Where nobody reads it, as with a full disk, the server goes on."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, flush=True)
+    """At once, also into a file or a pipe."""
+    print(text, flush=True)
+
+
+def say_while_serving(text: str) -> None:
+    """The same of a server that serves already: where nobody can read it, as with a full disk, it goes on."""
+    try:
+        say(text)
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the end does not fail of it either
 
 
 def _target(listening: str) -> str:

@@ -32,7 +32,7 @@ def run(options: config.Options) -> int:
             if configuration.pid_file is not None:
                 closing.enter_context(pid_file(configuration.pid_file))
             urls = [listener.url for listener in listeners]
-            _greeting.say(welcome(configuration, urls, made, remark, admins))
+            _greeting.say_while_serving(welcome(configuration, urls, made, remark, admins))
             _systemd.Manager().ready(f"{what(configuration)} at {', '.join(urls)}")
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:

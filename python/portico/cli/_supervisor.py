@@ -155,7 +155,7 @@ class Supervisor:
         if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
             remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}."
         urls, admins = self._urls(), self._workers.urls[len(self._urls()) :]
-        _greeting.say(welcome(self._configuration, urls, self._made, remark, admins))
+        _greeting.say_while_serving(welcome(self._configuration, urls, self._made, remark, admins))
         self._manager.ready(self._status())
 
     def _fail(self, error: BaseException) -> None:
