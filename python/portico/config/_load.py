@@ -86,7 +86,7 @@ def load(options: Options, environment: Mapping[str, str] | None = None) -> tupl
         try:
             _core.check_settings(values.get("settings", {}))
         except ConfigError as error:
-            problems.add(given.value["settings"], ("settings",), str(error))
+            problems.add(given.value["settings"], ("settings",), str(error).replace("setting ", "[settings] ", 1))
     return _configuration(values, given, options, problems), problems
 
 
