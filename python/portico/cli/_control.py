@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from portico._addresses import _file, _is_left_over
 from portico._errors import ConfigError
 
 Answer = dict[str, Any]
@@ -52,8 +53,7 @@ class Control:
             _bind(self._socket, self.path, succeeds)
             os.chmod(self.path, 0o600)
             self._socket.listen(16)
-            found = os.lstat(self.path)
-            self._file = found.st_dev, found.st_ino
+            self._file = _file(os.fspath(self.path))
         except OSError as error:
             self._socket.close()
             raise ConfigError(
@@ -68,9 +68,8 @@ class Control:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        with contextlib.suppress(OSError):
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == self._file:  # a successor may have put its own there
+        if _file(os.fspath(self.path)) == self._file:  # a successor may have put its own there
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
     def _accept(self) -> None:
@@ -183,10 +182,8 @@ def _bind(listening: socket.socket, path: Path, succeeds: bool) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE or not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            if probe.connect_ex(os.fspath(path)) != errno.ECONNREFUSED:
-                raise OSError(errno.EADDRINUSE, "another server listens there", str(path)) from error
+        if not _is_left_over(os.fspath(path)):
+            raise OSError(errno.EADDRINUSE, "another server listens there", str(path)) from error
         os.unlink(path)
         listening.bind(os.fspath(path))
 

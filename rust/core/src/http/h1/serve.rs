@@ -346,8 +346,7 @@ impl Io {
         });
         let new = || Record::new(Instant::now(), head.version, head.method.clone(), self.number);
         let record = self.record.get_or_insert_with(new);
-        let request =
-            Request { body, incoming, connection, id: record.id.clone().map(|id| *id), ..Request::from(*head) };
+        let request = Request { body, incoming, connection, id: record.id.as_deref().cloned(), ..Request::from(*head) };
         let outcome = dispatch::begin(&self.connection, request, found, record);
         let answer = match outcome {
             Ok(Outcome::Ready(response)) => Ok(response),
@@ -417,10 +416,7 @@ impl Io {
                 return Err(Close::Aborted);
             }
             // The answer is the handler's.
-            Pumped::Refused(error) => {
-                self.trace().refused(error);
-                self.connection.refused(error, self.record.as_ref().and_then(|it| it.id.as_deref()))
-            }
+            Pumped::Refused(error) => self.refused_in_its_body(error),
         }
         Ok(pumped)
     }
@@ -429,9 +425,14 @@ impl Io {
     fn late(&mut self) {
         if let (Some(upload), Some(error)) = (&mut self.upload, Wait::Body.refusal()) {
             upload.refuse(&error);
-            self.trace().refused(&error);
-            self.connection.refused(&error, self.record.as_ref().and_then(|record| record.id.as_deref()));
+            self.refused_in_its_body(&error);
         }
+    }
+
+    /// Tells that nothing more is read of a body which its handler has already.
+    fn refused_in_its_body(&self, error: &RequestError) {
+        self.trace().refused(error);
+        self.connection.refused(error, self.record.as_ref().and_then(|record| record.id.as_deref()));
     }
 
     /// Whether another request may follow this response, as far as the body of this one goes: what is left of it is short.

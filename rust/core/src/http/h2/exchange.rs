@@ -79,7 +79,7 @@ impl Exchange {
         match &mut head {
             Ok(request) => {
                 record.describe(&request.target, &request.headers, connection);
-                request.id = record.id.clone().map(|id| *id);
+                request.id = record.id.as_deref().cloned();
                 exchange.asked = AcceptEncoding::of(&request.headers);
             }
             Err(_) => record.describe_parts(&parts, connection),
