@@ -25,7 +25,8 @@ from clients import Client, Target, h2load, wrk
 from contenders import Contender, Site, ours
 from process import Server
 
-CLIENTS: dict[str, Client] = {"http1": wrk, "http2": h2load}
+# With how many connections; on one of HTTP/2 are 32 requests at once, and all together stay below `max_in_flight`.
+CLIENTS: dict[str, tuple[Client, int]] = {"http1": (wrk, 32), "http2": (h2load, 8)}
 
 
 def contender(kind: str, name: str, python: str) -> Contender:
@@ -38,10 +39,11 @@ def contender(kind: str, name: str, python: str) -> Contender:
     return dataclasses.replace(plain, name=name, command=command)
 
 
-def cost(server: Server, client: Client, seconds: float, core: int) -> float:
+def cost(server: Server, client: tuple[Client, int], seconds: float, core: int) -> float:
     """Microseconds of CPU for each request."""
     before = server.cpu()
-    counted = client(Target(server.port, "/", seconds, 32, core, server.site.folder))
+    ask, connections = client
+    counted = ask(Target(server.port, "/", seconds, connections, core, server.site.folder))
     assert not counted.errors, counted.errors
     return (server.cpu() - before) / counted.requests * 1e6
 
