@@ -191,39 +191,31 @@ impl Record {
 
     /// Keeps what somebody wants to know of its head.
     pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
+        self.describe_by(|| target.whole(), headers, connection);
+    }
+
+    /// The same of a head that h2 has read, and that is refused.
+    pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let host = parts.uri.authority().map(|host| host.as_str());
+        let (target, headers) = Headers::behind(target, host, &parts.headers);
+        self.describe_by(|| target.clone(), &headers, connection);
+    }
+
+    fn describe_by(&mut self, target: impl Fn() -> Bytes, headers: &Headers, connection: &Connection) {
         let service = &connection.service;
         connection
             .trace
             .of(self.stream)
-            .tell(|| trace::asked(&self.method, self.version, &Details::new(target.whole(), headers)));
+            .tell(|| trace::asked(&self.method, self.version, &Details::new(target(), headers)));
         if service.wants_details() {
-            let mut details = Details::new(target.whole(), headers);
+            let mut details = Details::new(target(), headers);
             if let Some(forwarding) = &connection.info.forwarding {
                 details.client = forwarding.read(headers).map(|told| told.client);
             }
             self.details = Some(Box::new(details));
         }
         let given = |name: &HeaderName| headers.get(name.as_str());
-        self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
-    }
-
-    /// The same of a head that h2 has read, and that is refused.
-    pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
-        let service = &connection.service;
-        let details = || {
-            let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-            let headers = Headers::from_map(parts.uri.authority().map(|host| host.as_str()), &parts.headers);
-            let mut details = Details::new(Bytes::copy_from_slice(target.as_bytes()), &headers);
-            if let Some(forwarding) = &connection.info.forwarding {
-                details.client = forwarding.read(&headers).map(|told| told.client);
-            }
-            details
-        };
-        connection.trace.of(self.stream).tell(|| trace::asked(&self.method, self.version, &details()));
-        if service.wants_details() {
-            self.details = Some(Box::new(details()));
-        }
-        let given = |name: &HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes);
         self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 

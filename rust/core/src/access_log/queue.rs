@@ -8,8 +8,10 @@ use crate::locks::{Condvar, Mutex};
 
 /// The most bytes of lines that wait. Beside them the writer has as many again.
 const CAPACITY: usize = 1 << 20;
-/// The writer gathers what comes for so long, so that a busy server pays for one write instead of thousands.
+/// The writer gathers what comes for so long, so that a busy server pays for one write instead of thousands,
 const GATHER: Duration = Duration::from_millis(50);
+/// but no more than this: what stays in a core's cache until it is written costs less than what does not.
+const BATCH: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -70,9 +72,8 @@ impl Queue {
             return false;
         }
         waiting.lines.extend_from_slice(line);
-        // A call of the kernel, which only the first line of many needs; and one that leaves little room.
-        let wake =
-            waiting.idle || (waiting.lines.len() > CAPACITY / 2 && waiting.lines.len() - line.len() <= CAPACITY / 2);
+        // A call of the kernel, which only the first line of many needs, and the one that makes a batch whole.
+        let wake = waiting.idle || (waiting.lines.len() > BATCH && waiting.lines.len() - line.len() <= BATCH);
         waiting.idle = false;
         drop(waiting);
         if wake {
@@ -95,7 +96,7 @@ impl Queue {
         }
         waiting.idle = false;
         let until = Instant::now() + GATHER;
-        while waiting.place.is_none() && !waiting.closed && waiting.lines.len() <= CAPACITY / 2 {
+        while waiting.place.is_none() && !waiting.closed && waiting.lines.len() <= BATCH {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

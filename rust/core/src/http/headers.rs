@@ -23,19 +23,28 @@ impl Headers {
         Headers { block, spans }
     }
 
-    /// Copies a header map into a block, `host` before it: HTTP/2 keeps that one outside.
+    /// Those of a map, `host` before them.
+    #[cfg(test)]
     pub(crate) fn from_map(host: Option<&str>, map: &http::HeaderMap) -> Self {
+        Self::behind("", host, map).1
+    }
+
+    /// Copies a request target and a header map into one block, `host` before the headers: HTTP/2 keeps that one outside. It is
+    /// one allocation, however often they are shared.
+    pub(crate) fn behind(target: &str, host: Option<&str>, map: &http::HeaderMap) -> (Bytes, Self) {
         let host = host.map(|host| ("host", host.as_bytes()));
         let headers = || host.into_iter().chain(map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-        let size = headers().map(|(name, value)| name.len() + value.len()).sum();
-        let mut block = BytesMut::with_capacity(size);
+        let size: usize = headers().map(|(name, value)| name.len() + value.len()).sum();
+        let mut block = BytesMut::with_capacity(target.len() + size);
+        block.extend_from_slice(target.as_bytes());
         let mut push = |bytes: &[u8]| {
             let start = block.len() as u32;
             block.extend_from_slice(bytes);
             (start, block.len() as u32)
         };
         let spans = headers().map(|(name, value)| Span { name: push(name.as_bytes()), value: push(value) }).collect();
-        Headers { block: block.freeze(), spans }
+        let block = block.freeze();
+        (block.slice(..target.len()), Headers { block, spans })
     }
 
     /// The same for a body whose codings were undone: no `Content-Encoding`, and no `Content-Length` but that of the decoded

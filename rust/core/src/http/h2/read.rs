@@ -40,9 +40,8 @@ pub(super) fn head(shared: &Shared, parts: &Parts) -> Result<Box<Request>, Reque
     let host = host(parts)?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let tunnel = is_tunnel(parts, config);
-    let target =
-        Target::parse(if tunnel { &Method::GET } else { &parts.method }, Bytes::copy_from_slice(path.as_bytes()))?;
-    let headers = Headers::from_map(host, &parts.headers);
+    let (path, headers) = Headers::behind(path, host, &parts.headers);
+    let target = Target::parse(if tunnel { &Method::GET } else { &parts.method }, path)?;
     Ok(Box::new(Request {
         method: if tunnel { Method::GET } else { parts.method.clone() },
         target,
