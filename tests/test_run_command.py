@@ -19,20 +19,6 @@ CLEAR = ("--listen", "http://127.0.0.1:0")
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Starts the command; nothing of it is left."""
-    started = []
-
-    def run(*arguments, **environment):
-        started.append(Running(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield run
-    for running in started:
-        running.close()
-
-
-@pytest.fixture
 def refused(tmp_path):
     """What the command says where it does not come to serve, and how it ends."""
 

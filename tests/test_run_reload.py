@@ -14,23 +14,9 @@ import pytest
 from clients import Wire, refuses, request, trusting, wait_until
 from portico.cli import _control
 from programs import Program
-from running import APP, Running, write
+from running import APP, write
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
-
-
-@pytest.fixture
-def run(tmp_path):
-    started = []
-
-    def run(*arguments, **environment):
-        environment.setdefault("RUNTIME_DIRECTORY", str(runtime(tmp_path)))
-        started.append(Running(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield run
-    for running in started:
-        running.close()
 
 
 def runtime(folder):

@@ -15,7 +15,7 @@ import pytest
 from clients import GENEROUS, request, wait_until
 from portico import ConfigError, _systemd
 from programs import Program
-from running import APP, Running
+from running import APP
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
 
@@ -50,19 +50,6 @@ def manager(request, tmp_path):
     )
     yield found
     found.close()
-
-
-@pytest.fixture
-def run(tmp_path):
-    started = []
-
-    def run(*arguments, **environment):
-        started.append(Running(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield run
-    for running in started:
-        running.close()
 
 
 # ---- sd_notify
