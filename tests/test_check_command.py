@@ -115,7 +115,7 @@ def test_flags_and_the_environment_count(check, certificate):
     assert check(GOOD, "--workers", "x")[0] == 1
     code, told = check(GOOD, PORTICO_MAX_HEADERS="0")
     assert code == 1
-    assert told.startswith("PORTICO_MAX_HEADERS: [settings] max_headers: expected")
+    assert told.startswith("PORTICO_MAX_HEADERS: expected")
 
 
 def test_a_file_that_is_not_there(check):

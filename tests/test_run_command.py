@@ -207,7 +207,7 @@ def test_a_signal_while_it_starts_ends_it(run, tmp_path):
         (["app:hello", "--set", "max_header=3"], "unknown key `max_header`: did you mean `max_headers`?"),
         (["app:hello", "--set", "max_headers=0"], "expected a whole number of headers from 1 to 10000, not 0"),
         (["app:hello", "--set", "max_headers"], "--set 'max_headers' is not NAME=VALUE"),
-        (["app:hello", "--workers", "many"], '--workers: workers: expected a whole number from 0 to 1000, not "many"'),
+        (["app:hello", "--workers", "many"], '--workers: expected a whole number from 0 to 1000, not "many"'),
         (["app:hello", "--host", "a.test=none.crt"], '--host: [hosts."a.test"] certificate file none.crt: cannot read'),
         (["app:hello", "--config", "none.toml"], "cannot read none.toml: No such file"),
         (["--asgi"], "--asgi says what MODULE:NAME is, which is missing"),

@@ -24,6 +24,7 @@ def run(options: config.Options) -> int:
                 "control: without a supervisor nobody can be told to reload; leave it or `--workers 0` out"
             )
         addresses = config.addresses(configuration.listen)
+        manager = _systemd.Manager()
         made = certificate(configuration, addresses or [{"port": _greeting.PORT}])
         server = prepare(configuration, problems, closing, made)
         try:
@@ -33,7 +34,7 @@ def run(options: config.Options) -> int:
                 closing.enter_context(pid_file(configuration.pid_file))
             urls = [listener.url for listener in listeners]
             _greeting.say_while_serving(welcome(configuration, urls, made, remark, admins))
-            _systemd.Manager().ready(f"{what(configuration)} at {', '.join(urls)}")
+            manager.ready(f"{what(configuration)} at {', '.join(urls)}")
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:
             pass  # Ctrl-C before serve_forever was there to take it.

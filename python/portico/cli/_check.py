@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = {name: value for name, value in configuration.settings.items() if name != "access_log"}
     configuration = dataclasses.replace(configuration, settings=settings)
     with contextlib.ExitStack() as closing:
-        server = config.build(configuration, problems, closing)
+        server = config.build(configuration, problems, closing, functools.partial(print, file=sys.stderr, flush=True))
         if problems:
             print(problems, file=sys.stderr)
             count = len(problems.told())

@@ -65,8 +65,7 @@ class Supervisor:
         self._succeeds = VARIABLE in os.environ
         self._closing = contextlib.ExitStack()
         # Where to listen if nobody says it.
-        port = int(os.environ.pop(_PORT_BY_ITSELF, _greeting.PORT))
-        self._by_itself: list[dict[str, Any]] = [{"port": port}]
+        self._by_itself: list[dict[str, Any]] = [{"port": _port_by_itself()}]
         self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
         self._failure: BaseException | None = None
         self._reloading = threading.Lock()
@@ -365,6 +364,14 @@ class Supervisor:
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
+
+
+def _port_by_itself() -> int:
+    """That of a predecessor, which tells it once."""
+    text = os.environ.pop(_PORT_BY_ITSELF, str(_greeting.PORT))
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535):
+        raise ConfigError(f"{_PORT_BY_ITSELF}: it is for portico's own use, and says {text!r}")
+    return int(text)
 
 
 def _told(error: WorkerError) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import sys
+from collections.abc import Callable
 
 from portico import _certs, _logs, config
 from portico._errors import ClosedError, ConfigError
 from portico._server import Listener, Server
-from portico._worker import RAISED, Worker
+from portico._worker import BUSY, RAISED, Worker
 
 from ._exits import Exit
 from ._words import what
+
+_logger = logging.getLogger("portico.run")
 
 
 def main(worker: Worker, options: config.Options, admins: int) -> None:
@@ -30,7 +34,7 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
         with contextlib.ExitStack() as closing:
             admin = _take_admin(worker, admins)
             made = certificate(configuration, worker._listen)
-            server = prepare(configuration, problems, closing, made)
+            server = prepare(configuration, problems, closing, made, functools.partial(_tell_of_long, worker))
             if admin is not None and configuration.admin is not None:
                 # With the other listeners: it must not say "not yet" while the old worker answers there too.
                 worker._open_admin = functools.partial(_listen_admin, configuration, admin)
@@ -52,12 +56,13 @@ def prepare(
     problems: config.Problems,
     closing: contextlib.ExitStack,
     made: _certs.Made | None,
+    tell: Callable[[str], object] = _logger.warning,
 ) -> Server:
-    """A server with everything but listeners, and with that certificate for every name. Raises `ConfigError` with
-    everything that is wrong."""
+    """A server with everything but listeners, and with that certificate for every name. `tell` is for what takes long.
+    Raises `ConfigError` with everything that is wrong."""
     problems.raise_any()
     _logs.to_stderr(configuration.log_level)
-    server = config.build(configuration, problems, closing)
+    server = config.build(configuration, problems, closing, tell)
     problems.raise_any()
     assert server is not None
     if made is not None:
@@ -82,6 +87,12 @@ def _listen_admin(configuration: config.Configuration, fd: int, server: Server) 
     listener = config.listen_admin(server, configuration, fd)
     os.close(fd)  # the listener has one of its own
     return listener
+
+
+def _tell_of_long(worker: Worker, text: str) -> None:
+    """Now, and where it was too long."""
+    _logger.warning("%s", text)
+    worker._tell(BUSY, text)
 
 
 def _take_admin(worker: Worker, admins: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,18 @@ _NAMES = ("localhost", "127.0.0.1", "::1")
 _MAX_SECRET_BYTES = 65_536
 
 
-def build(configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> Server | None:
+def build(
+    configuration: Configuration,
+    problems: Problems,
+    closing: contextlib.ExitStack,
+    tell: Callable[[str], object] = _logger.warning,
+) -> Server | None:
     """A server with its handlers and hosts; None where something is wrong, all of which `problems` then has.
 
-    `closing` ends it, and what of its handlers has to be ended."""
+    `closing` ends it, and what of its handlers has to be ended. Where loading one takes long `tell` is called, with a
+    line about it."""
     _program.add_to_path(configuration.app_dir)
-    handlers = _Handlers(configuration, problems, closing)
+    handlers = _Handlers(configuration, problems, closing, tell)
     default = handlers.get(configuration.handler, ("handler",))
     if configuration.handler is None and not any(host.get("handler") for _, host in configuration.hosts):
         problems.add(
@@ -89,7 +95,14 @@ def add_host(server: Server, name: str, host: Mapping[str, Any], handler: Any = 
 class _Handlers:
     """Every handler of a configuration, made once."""
 
-    def __init__(self, configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        problems: Problems,
+        closing: contextlib.ExitStack,
+        tell: Callable[[str], object],
+    ) -> None:
+        self._tell = tell
         self._configuration = configuration
         self._problems = problems
         self._closing = closing
@@ -117,7 +130,7 @@ class _Handlers:
     def _make(self, table: Mapping[str, Any], path: tuple[str, ...]) -> Any:
         try:
             if "call" in table:
-                return _program.load(table["call"], table.get("kind", "auto"), table.get("factory", False))
+                return _program.load(table["call"], table.get("kind", "auto"), table.get("factory", False), self._tell)
             if "files" in table:
                 return self._files(table["files"], table)
             if "site" in table:

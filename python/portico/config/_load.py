@@ -11,7 +11,7 @@ from typing import Any
 from .. import _core
 from .._errors import ConfigError
 from ._kinds import Setting, nearest
-from ._nodes import Node, Problems, from_plain, from_text, merged, read_file, table
+from ._nodes import Node, Problems, escaped, from_plain, from_text, merged, read_file, table
 from ._places import Place
 from ._schema import ROOT, SETTING_KEYS
 
@@ -198,7 +198,9 @@ def _check_handlers(configuration: Configuration, problems: Problems) -> None:
         if isinstance(handler, str):
             if ":" not in handler and handler not in known:
                 named = nearest(handler, known) if known else "; there are none"
-                problems.add(node, path, f"{path[-1]}: {handler!r} is not module:name, nor one of [handlers]{named}")
+                problems.add(
+                    node, path, f"{escaped(path[-1])}: {handler!r} is not module:name, nor one of [handlers]{named}"
+                )
         elif isinstance(handler, dict):
             says = [key for key in _SAYS if key in handler]
             if len(says) != 1:

@@ -59,7 +59,8 @@ def parse_host(text: str) -> tuple[str, dict[str, str]]:
     name, and what `portico.toml` would say of it. Raises `ConfigError`."""
     name, found, files = text.partition("=")
     first, _, second = files.partition(",")
-    if not (found and name and first):
+    # What is not UTF-8 comes with surrogates; files may have such names, hosts not.
+    if not (found and name.isprintable() and name and first):
         raise ConfigError(f"{text!r} is not NAME=CERT,KEY or, with both in one file, NAME=CERT or NAME=FILE.pfx")
     if first.lower().endswith((".pfx", ".p12")):
         return name, {"pfx": first, **({"password_file": second} if second else {})}
