@@ -10,7 +10,7 @@ import pytest
 
 import portico
 from clients import request
-from portico import _systemd
+from portico import _systemd, cli
 from programs import Program
 from running import APP, write
 
@@ -193,3 +193,47 @@ def test_what_would_move_the_cursor_is_escaped(told, tmp_path):
     assert "\x1b" not in output
     assert "unknown key `a\\u001b[31m\\u000ab`; there is handler" in output
     assert '[hosts."x\\u009b"] unknown key `certt`' in output
+
+
+def test_a_certificate_that_cannot_be_kept_is_told_without_flags_of_other_commands(told):
+    output = told("app:hello", "--listen", "0", XDG_DATA_HOME="/dev/null/x")
+    assert (
+        "none can be made: cannot keep the authority in /dev/null/x/portico/serve: Not a directory. Give --host"
+        in output
+    )
+    assert "--ca" not in output
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_pid_file_that_is_none_is_refused_and_not_waited_for(told, tmp_path, workers):
+    os.mkfifo(tmp_path / "pipe")
+    output = told("app:hello", "--pid-file", "pipe", "--workers", workers, *CLEAR)
+    assert output == "portico run: --pid-file: pipe is there, and is no file\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "words"),
+    [
+        (["run", "app:hello", "--port", "80"], "portico run", "unrecognized arguments: --port: did you mean --listen?"),
+        (["run", "app:hello", "--bind=0.0.0.0:80"], "portico run", "unrecognized arguments: --bind: did you mean --listen?"),
+        (["run", "app:hello", "-w", "4"], "portico run", "unrecognized arguments: -w: did you mean --workers?"),
+        (["run", "app:hello", "--certfile", "a"], "portico run", "unrecognized arguments: --certfile: did you mean --host?"),
+        (["serve", ".", "--lisning"], "portico serve", "unrecognized arguments: --lisning: did you mean --listing?"),
+        (["check", "--zebra"], "portico check", "unrecognized arguments: --zebra; portico check --help shows what there is"),
+        (["demo", "--listen", "80"], "portico demo", "unrecognized arguments: --listen: did you mean --port?"),
+        (["run", "app:hello", "more"], "portico run", "unrecognized arguments: more; portico run --help"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_is_none_is_told_with_the_likeliest(capsys, arguments, usage, words):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: {usage} [-h]")
+    assert f"{usage}: error: {words}" in told
+
+
+@pytest.mark.parametrize("given", ["0.0.0.0", "0.0.0.0:443", "[::]:443", "localhost:80"])
+def test_an_address_for_host_is_told_where_it_belongs(told, given):
+    output = told("app:hello", "--host", given)
+    assert output.startswith(f"portico run: --host {given!r} is not NAME=CERT,KEY")
+    assert output.endswith("; an address to listen on goes with --listen\n")

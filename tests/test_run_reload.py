@@ -32,10 +32,7 @@ def reload(tmp_path):
         environment.setdefault("RUNTIME_DIRECTORY", str(runtime(tmp_path)))
         program = Program("-m", "portico", "reload", *arguments, HOME=str(tmp_path), **environment)
         try:
-            code = program.process.wait(60)
-            while (line := program._lines.get(timeout=60)) is not None:
-                program.printed.append(line)
-            return code, program.output
+            return program.finish(), program.output
         finally:
             program.close()
 

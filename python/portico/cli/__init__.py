@@ -11,6 +11,7 @@ import traceback
 from portico import Error, ListenError, __version__
 
 from . import _certs, _check, _completion, _demo, _reload, _run, _serve
+from ._arguments import refuse_unknown
 from ._exits import Exit
 
 # What can be done about an address that cannot be had.
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
     `argv` is what follows the program's name, by default that of `sys.argv`. Wrong arguments end the program
     with code 2, as argparse does."""
-    arguments = parser_of_all().parse_args(argv)
+    arguments = parse(argv)
     try:
         code: int = arguments.run(arguments)
         if sys.stdout is not None:  # as in `portico run … >&-`
@@ -50,6 +51,16 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         print(f"portico {arguments.command}: this should not happen: please report it", file=sys.stderr)
         return Exit.BUG
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """What was typed. Ends the program where that is wrong, with the usage of the command that it was typed for."""
+    parser = parser_of_all()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        refuse_unknown(commands.choices[arguments.command], unknown)
+    return arguments
 
 
 def parser_of_all() -> argparse.ArgumentParser:

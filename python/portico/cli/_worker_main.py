@@ -74,13 +74,7 @@ def certificate(configuration: config.Configuration, addresses: list[dict[str, o
     """One for this machine alone, where no host has one and TLS is spoken. Raises `ConfigError`."""
     if configuration.hosts or not any(keywords.get("tls", True) for keywords in addresses):
         return None
-    try:
-        return config.own_certificate()
-    except ConfigError as error:
-        raise ConfigError(
-            f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
-            "portico.toml, or listen in the clear by http://"
-        ) from error
+    return config.own_certificate()
 
 
 def _listen_admin(configuration: config.Configuration, fd: int, server: Server) -> Listener:

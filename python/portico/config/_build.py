@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +73,57 @@ def build(
 def listen_admin(server: Server, configuration: Configuration, fd: int) -> Listener:
     """The admin listener, on a socket that listens. Raises `ConfigError`."""
     assert configuration.admin is not None
+    return server.listen_admin(fd=fd, tls=configuration.admin.tls, token=_admin_token(configuration))
+
+
+def check_admin(server: Server, configuration: Configuration, problems: Problems) -> None:
+    """Whether `listen_admin` would take what is said of it: on a socket that nobody finds."""
+    if configuration.admin is None:
+        return
+    path = ("admin", "token_file" if configuration.admin_token is not None else "")
+    try:
+        with tempfile.TemporaryDirectory(prefix="portico-") as folder:
+            tls = configuration.admin.tls and bool(configuration.hosts)
+            server.listen_admin(unix=f"{folder}/admin", tls=tls, token=_admin_token(configuration)).close()
+    except ConfigError as error:
+        problems.add(configuration.node(*path), path, str(error))
+
+
+def _admin_token(configuration: Configuration) -> str | None:
     file = configuration.admin_token
-    token = None if file is None else _first_line(file).decode(errors="replace")
-    return server.listen_admin(fd=fd, tls=configuration.admin.tls, token=token)
+    return None if file is None else _first_line(file).decode(errors="replace")
 
 
 def own_certificate() -> _certs.Made:
-    """A certificate for this machine alone, kept where the user keeps those of other commands."""
+    """A certificate for this machine alone, kept where the user keeps those of other commands. Raises `ConfigError`."""
     folder = _authority.user_folder("serve")
-    return _certs.make(
-        _certs.Wanted(_NAMES, folder, None, folder, days=_certs.DEFAULT_DAYS, force=False, any_name=False)
-    )
+    wanted = _certs.Wanted(_NAMES, folder, None, folder, days=_certs.DEFAULT_DAYS, force=False, any_name=False)
+    with _for_lack_of_a_certificate():
+        return _certs.make(wanted)
+
+
+def check_own_certificate() -> None:
+    """Raises `ConfigError` where `own_certificate` could not keep one, as far as that can be told without doing it."""
+    folder = _authority.user_folder("serve")
+    # The nearest that is there, in which the others would be made.
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    with _for_lack_of_a_certificate():
+        if not there.is_dir():
+            raise ConfigError(f"cannot keep the authority in {folder}: {there} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"cannot keep the authority in {folder}: {there} may not be written")
+
+
+@contextlib.contextmanager
+def _for_lack_of_a_certificate() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        why = error.why if isinstance(error, _certs.CertsError) else str(error)
+        raise ConfigError(
+            f"no host has a certificate, and none can be made: {why}. Give --host NAME=CERT,KEY, or hosts in "
+            "portico.toml, or listen in the clear by http://"
+        ) from error
 
 
 def add_host(server: Server, name: str, host: Mapping[str, Any], handler: Any = None) -> None:

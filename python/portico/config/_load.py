@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from ._kinds import Setting, nearest
 from ._nodes import Node, Problems, escaped, from_plain, from_text, merged, read_file, table
 from ._places import Place
 from ._schema import ROOT, SETTING_KEYS
+from ._sockets import check_places
 
 DEFAULT_FILE = "portico.toml"
 _PREFIX = "PORTICO_"
@@ -169,6 +172,8 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
         **got,
     )
     _check_hosts(configuration, problems)
+    check_places(configuration, problems)
+    _check_pid_file(configuration, problems)
     if any(place.proxy_protocol for place in configuration.listen) and not configuration.settings.get(
         "trusted_proxies"
     ):
@@ -188,6 +193,14 @@ def _check_hosts(configuration: Configuration, problems: Problems) -> None:
             problems.add(node, path, f"{what}: give the file of the certificate as one of them")
         if "key" in host and "pfx" in host:
             problems.add(node, path, "key goes with cert")
+
+
+def _check_pid_file(configuration: Configuration, problems: Problems) -> None:
+    """A pipe has whoever opens it wait, and a device takes a number for something else."""
+    path = configuration.pid_file
+    with contextlib.suppress(OSError):
+        if path is not None and not stat.S_ISREG(os.stat(path).st_mode):
+            problems.add(configuration.node("pid_file"), ("pid_file",), f"pid_file: {path} is there, and is no file")
 
 
 def _check_handlers(configuration: Configuration, problems: Problems) -> None:
