@@ -257,6 +257,15 @@ def test_a_port_that_is_taken_is_told_with_advice(refused):
     assert "Address already in use; another program has it" in output
 
 
+def test_a_port_that_this_very_command_has_is_told_so(run, refused):
+    first = run("app:hello", *CLEAR)
+    (port,) = first.ready()
+    output = refused("app:hello", "--listen", f"http://127.0.0.1:{port}", code=3)
+    pid = first.process.pid
+    assert f"portico has it already, with the pid {pid} (app:hello at http://127.0.0.1:{port} by 1 worker)" in output
+    assert f"`portico reload --pid {pid}` has it take new code, `kill {pid}` ends it" in output
+
+
 def test_without_an_address_any_port_will_do(run):
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

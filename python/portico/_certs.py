@@ -217,6 +217,9 @@ def _report(made: Made) -> str:
         "Serve with it:",
         *(f"  {line}" for line in _python(made)),
         "",
+        "Or by the command line, MODULE:NAME being what answers:",
+        f"  {_command(made)}",
+        "",
         "Trust the authority once, and all that it signs is trusted:",
         *(f"  {where:<18}{how}" for where, how in trust.items()),
         "",
@@ -240,6 +243,13 @@ def _python(made: Made) -> list[str]:
     one = f"server.add_context({hosts[0]!r}, {files})"
     several = f"for name in {hosts!r}: server.add_context(name, {files})"
     return [one if len(hosts) == 1 else several, "listener = server.listen(8443)"]
+
+
+def _command(made: Made) -> str:
+    """The same by `portico run`."""
+    hosts = dict.fromkeys("default" if _is_address(name) else name for name in made.names)
+    told = [shlex.quote(f"{host}={made.cert},{made.key}") for host in hosts]
+    return f"portico run MODULE:NAME {' '.join(f'--host {one}' for one in told)}"
 
 
 def _target(name: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import traceback
 
 from portico import Error, ListenError, __version__
 
-from . import _certs, _check, _completion, _demo, _reload, _run, _serve
+from . import _certs, _check, _completion, _control, _demo, _reload, _run, _serve
 from ._arguments import refuse_unknown
 from ._exits import Exit
 
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except Error as error:
-        advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, ListenError) else ""
+        advice = _advice(error) if isinstance(error, ListenError) else ""
         print(f"portico {arguments.command}: {error}{advice}", file=sys.stderr)
         return Exit.ADDRESS if isinstance(error, ListenError) else Exit.MISTAKE
     except BrokenPipeError:
@@ -51,6 +52,18 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         print(f"portico {arguments.command}: this should not happen: please report it", file=sys.stderr)
         return Exit.BUG
+
+
+def _advice(error: ListenError) -> str:
+    place = re.search(r"cannot listen on (\S+): ", str(error))
+    mine = _control.who_has(place[1]) if place and error.errno == errno.EADDRINUSE else None
+    if mine is None:
+        return _ADVICE.get(error.errno or 0, "")
+    pid = mine["pid"]
+    return (
+        f"; portico has it already, with the pid {pid} ({mine['text']}): `portico reload --pid {pid}` has it take "
+        f"new code, `kill {pid}` ends it"
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from portico._server import Listener, Server
 
 from ._exits import Exit
 from ._pid_file import pid_file
-from ._words import welcome, what
+from ._words import status, welcome
 from ._worker_main import certificate, prepare
 
 _logger = logging.getLogger("portico.run")
@@ -41,7 +41,7 @@ def run(options: config.Options) -> int:
                 closing.enter_context(pid_file(configuration.pid_file))
             urls = [listener.url for listener in listeners]
             _greeting.say_while_serving(welcome(configuration, urls, made, remark, admins))
-            manager.ready(f"{what(configuration)} at {', '.join(urls)}")
+            manager.ready(status(configuration, urls, made))
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:
             pass  # Ctrl-C or SIGTERM before serve_forever was there to take it.
