@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 # The name of a socket that is served in the clear, where systemd hands it over and nobody says more.
 _CLEAR = "http"
-_LAST_PORT = 65_535
 # unix(7): sun_path with its last zero; BSD and macOS have 104 bytes.
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
@@ -46,20 +44,6 @@ def addresses(places: Sequence[Place], given: Mapping[str, Sequence[int]] | None
     return found
 
 
-def admin_addresses(place: Place | None, workers: int) -> list[dict[str, Any]]:
-    """Keywords for the admin listener of each worker: ports that follow each other, or paths with a number."""
-    if place is None:
-        return []
-    if place.unix is not None:
-        paths = [place.unix, *(f"{place.unix}.{number}" for number in range(1, workers))]
-        return [dataclasses.replace(place, unix=path).keywords() for path in paths]
-    port = place.port or 0
-    if port + workers - 1 > _LAST_PORT:
-        raise ConfigError(f"admin: {workers} workers take as many ports from {port} on, and {_LAST_PORT} is the last")
-    ports = [port + number if port else 0 for number in range(max(1, workers))]
-    return [dataclasses.replace(place, port=port).keywords() for port in ports]
-
-
 def check_places(configuration: Configuration, problems: Problems) -> None:
     """Tells of addresses that cannot be listened on whatever the machine is, and of such that exclude each other."""
     found: list[tuple[Place, Node, tuple[str, ...]]] = []
@@ -69,11 +53,8 @@ def check_places(configuration: Configuration, problems: Problems) -> None:
     found += [(place, node, ("listen",)) for place, node in zip(configuration.listen, nodes, strict=True)]
     node = configuration.node("admin", "listen")
     path: tuple[str, ...] = ("admin", "listen") if isinstance(configuration.node("admin").value, dict) else ("admin",)
-    try:
-        admins = admin_addresses(configuration.admin, configuration.workers or 1)
-        found += [(Place(**keywords), node, path) for keywords in admins]
-    except ConfigError as error:
-        problems.add(node, path, str(error))
+    if configuration.admin is not None:
+        found.append((configuration.admin, node, path))
     for at, (place, where, way) in enumerate(found):
         _check_path(place.unix, where, way, problems)
         other = next((other for other, _, _ in found[:at] if place.excludes(other)), None)
