@@ -163,7 +163,7 @@ def test_handlers_that_hang_inline_one_after_the_other(serve, handler):
     for count, wire in enumerate(wires, 1):
         wire.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
         handler.hanging.acquire(timeout=30)
-        wait_until(lambda count=count: served.stat("loop_takeovers") == count, f"{count} loops to be taken over")
+        wait_until(lambda count=count: served.stat("loop_takeovers") >= count, f"{count} loops to be taken over")
         with served.wire() as new:
             assert new.get().status == 200
     handler.release.set()
