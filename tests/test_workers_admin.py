@@ -64,6 +64,7 @@ def test_each_worker_has_its_samples_on_one_page(run, accept):
     assert len({family.name for family in families}) == len(families), "each family stands there once"
     assert all(family.type != "unknown" for family in families)
     assert samples(workers, "portico_workers") == {None: 2}
+    assert samples(workers, "portico_sessions_made_total") == {"0": 0, "1": 0}
     assert set(samples(workers, "process_resident_memory_bytes")) == {None, "0", "1"}
 
 

@@ -139,6 +139,8 @@ class Server:
         self._handlers: dict[str, dict[str, Any]] = {}
         self._core = _core.Server(given, weakref.ref(self), reports, self._threads.start, trace)
         reports.lines = self._core.recent()
+        if self._session_store is not None:
+            self._core.show_sessions(self._session_store._counts)
         # For `portico.aws_lambda`, whose functions may ask how long they have; checked by now.
         self._handler_timeout: float | None = given.get("handler_timeout")
         if handler is not None:
@@ -491,6 +493,7 @@ class Server:
             with self._making_sessions:
                 if self._session_store is None:
                     self._session_store = Sessions()
+                    self._core.show_sessions(self._session_store._counts)
                     if self._is_one_of_several:
                         self._session_store._warn_of_others()
         return self._session_store

@@ -54,6 +54,7 @@ class MemoryStore(Store):
     def load(self, key: str, now: float, idle: float, lock: Lock | None = None) -> Record | None:
         with self._lock:
             entry = self._current(key, now)
+            self._make_room(now)
             if entry is None:
                 return None
             if lock is not None:
@@ -90,6 +91,7 @@ class MemoryStore(Store):
     def delete(self, key: str) -> None:
         with self._lock:
             self._remove(key)
+            self._counts.hold(len(self._entries))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -98,6 +100,7 @@ class MemoryStore(Store):
         entry = self._entries.get(key)
         if entry is not None and entry.expires <= now:
             self._remove(key)
+            self._counts.ended("expired")
             return None
         return entry
 
@@ -107,7 +110,7 @@ class MemoryStore(Store):
             self._bytes -= entry.size
 
     def _make_room(self, now: float) -> None:
-        evicted = 0
+        evicted = expired = 0
         while self._entries:
             oldest = next(iter(self._entries))
             has_ended = self._entries[oldest].expires <= now
@@ -116,6 +119,11 @@ class MemoryStore(Store):
                 break
             self._remove(oldest)
             evicted += not has_ended
+            expired += has_ended
+        self._counts.hold(len(self._entries))
+        if expired or evicted:
+            self._counts.ended("expired", expired)
+            self._counts.ended("evicted", evicted)
         if evicted and now - self._told >= _TOLD:
             self._told = now
             _logger.warning(

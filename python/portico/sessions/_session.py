@@ -20,6 +20,7 @@ from . import _contents, _signing
 from ._store import Lock, Locked, Record
 
 if TYPE_CHECKING:
+    from .._core import SessionCounts
     from ._sessions import Sessions
 
 _logger = logging.getLogger("portico.session")
@@ -207,6 +208,7 @@ class Session(MutableMapping[str, Any]):
             return
         read = _signing.read_cookie(self._sessions._cookie_keys, cookie, visit.host)
         if read is None:
+            self._sessions._counts.rejected("cookie")
             _logger.info("sessions: the cookie of a client of %s was not signed here: a new session", visit.host)
             return
         self._signer = read[1]
@@ -257,9 +259,8 @@ class Session(MutableMapping[str, Any]):
             try:
                 self._load_once(lock)
             except Locked:
-                raise _not_now(
-                    "busy", "the session is in use by another request: `await request.session.load()` waits for that"
-                ) from None
+                text = "the session is in use by another request: `await request.session.load()` waits for that"
+                raise not_now(self._sessions._counts, "busy", text) from None
             return
         for pause in _pauses(self._sessions, self._key):
             if pause:
@@ -280,10 +281,11 @@ class Session(MutableMapping[str, Any]):
             with self._giving_up:
                 self._owner = self._owner or secrets.token_hex(8)
         wanted = Lock(self._owner, self._lease) if lock else None
-        sessions._owed.give_back(sessions._store)
         try:
+            sessions._owed.give_back(sessions._store)
             record = sessions._store.load(self._key, sessions._clock(), self._timeout, wanted)
         except SessionError:
+            sessions._counts.failed("store")
             # It may have been locked, and the answer lost.
             if wanted is not None:
                 sessions._owed.add(self._key, self._owner)
@@ -297,7 +299,8 @@ class Session(MutableMapping[str, Any]):
         if self._loaded and (record and record.version) != (self._record and self._record.version):
             if self._used or self._changed:
                 self._sessions._writers.wrote(self._visit.path)
-                raise _not_now("conflict", "the session was changed by another request, after it was read in this one")
+                text = "the session was changed by another request, after it was read in this one"
+                raise not_now(sessions._counts, "conflict", text)
         elif self._loaded:
             return
         self._take(record)
@@ -315,6 +318,7 @@ class Session(MutableMapping[str, Any]):
                     self._sessions._store,
                     "was not signed with a secret that is known here" if contents is None else "cannot be read",
                 )
+                self._sessions._counts.rejected("record")
                 self._unlock()
                 record = None
             else:
@@ -445,9 +449,13 @@ class Session(MutableMapping[str, Any]):
         def keep() -> bool:
             if ended is not None:
                 sessions._store.delete(ended)
+                sessions._counts.ended("handler")
             if record is None:
                 return True
-            return sessions._store.commit(key, record, replaces, sessions._clock(), timeout, self._owner)
+            kept = sessions._store.commit(key, record, replaces, sessions._clock(), timeout, self._owner)
+            if kept and replaces is None:
+                sessions._counts.made()
+            return kept
 
         return keep
 
@@ -483,11 +491,14 @@ class Session(MutableMapping[str, Any]):
                 return True
         except Locked:
             return False
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SessionError):
+                self._sessions._counts.failed("store")
             self._unlock_quietly()
             raise
         self._unlock_quietly()
-        raise _not_now(
+        raise not_now(
+            self._sessions._counts,
             "conflict",
             "the session was changed by another request, or has ended, between being read and being kept in this one; "
             "nothing of this one was kept (`session.lock()` before reading has it wait for others)",
@@ -520,10 +531,13 @@ def _pauses(sessions: Sessions, key: str) -> Iterator[float]:
             # Not all at the same moment.
             yield pause * random.uniform(0.5, 1.0)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
-    raise _not_now("busy", f"the session is in use by another request, for more than {sessions._lock_timeout:g} s")
+    text = f"the session is in use by another request, for more than {sessions._lock_timeout:g} s"
+    raise not_now(sessions._counts, "busy", text)
 
 
-def _not_now(reason: str, text: str) -> SessionError:
+def not_now(counts: SessionCounts, reason: str, text: str) -> SessionError:
+    """The error of a request that is in another one's way."""
+    counts.failed(reason)
     error = SessionError(text)
     error.reason = reason
     return error

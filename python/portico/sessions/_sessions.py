@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from .._errors import ClosedError, ConfigError, SessionError
 from ._memory import MemoryStore
 from ._redis import RedisStore
-from ._session import Session, Visit
+from ._session import Session, Visit, not_now
 from ._signing import Keys
 from ._store import Store
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .._core import Request
+    from .._core import Request, SessionCounts
     from .._server import Server
 
 _logger = logging.getLogger("portico.session")
@@ -117,10 +117,11 @@ class Sessions:
         self._secure = secure
         self._max_bytes = max_bytes
         self._clock: Callable[[], float] = time.time
-        self._waiting = _Waiting()
         self._writers = _Writers()
         self._owed = _Owed()
         self._store = _open_store(store)
+        self._counts = self._store._counts
+        self._waiting = _Waiting(self._counts)
         self._is_random = not keys
         if not keys:
             keys = [secrets.token_bytes(32)]
@@ -230,7 +231,8 @@ class _Writers:
 class _Waiting:
     """How many requests wait for each session."""
 
-    def __init__(self) -> None:
+    def __init__(self, failures: SessionCounts) -> None:
+        self._failures = failures
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -238,9 +240,8 @@ class _Waiting:
     def turn(self, key: str) -> Iterator[None]:
         with self._lock:
             if self._counts.get(key, 0) >= _WAITING:
-                error = SessionError(f"the session is in use, and {_WAITING} other requests wait for it already")
-                error.reason = "busy"
-                raise error
+                text = f"the session is in use, and {_WAITING} other requests wait for it already"
+                raise not_now(self._failures, "busy", text)
             self._counts[key] = self._counts.get(key, 0) + 1
         try:
             yield

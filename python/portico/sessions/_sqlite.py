@@ -93,6 +93,7 @@ class SQLiteStore(Store):
         self, key: str, record: Record, replaces: tuple[str, str] | None, now: float, idle: float, owner: str
     ) -> bool:
         there, version = replaces or (key, None)
+        expired = 0
         with self._transaction(writes=True) as run:
             row = run(
                 "SELECT version, owner, until FROM sessions WHERE key = ? AND expires > ?", (there, now)
@@ -103,16 +104,17 @@ class SQLiteStore(Store):
                 raise Locked
             self._commits += 1
             if self._commits % _CLEAN_EVERY == 1:
-                run(
+                expired = run(
                     "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE expires <= ? LIMIT ?)",
                     (now, _CLEAN_MOST),
-                )
+                ).rowcount
             if there != key:
                 run("DELETE FROM sessions WHERE key = ?", (there,))
             run(
                 "INSERT OR REPLACE INTO sessions (key, version, value, ends, expires) VALUES (?, ?, ?, ?, ?)",
                 (key, record.version, record.value, record.ends, min(now + idle, record.ends)),
             )
+        self._counts.ended("expired", expired)
         return True
 
     def unlock(self, key: str, owner: str) -> None:

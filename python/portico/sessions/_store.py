@@ -5,7 +5,10 @@ A store understands neither cookies nor what it keeps: values are sealed before 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import NamedTuple
+
+from .._core import SessionCounts
 
 
 class Record(NamedTuple):
@@ -39,6 +42,11 @@ class Store(ABC):
 
     waits: bool = True
     """Whether a call may take longer than memory does. On an event loop such a store is called on a thread."""
+
+    @cached_property
+    def _counts(self) -> SessionCounts:
+        """What becomes of its sessions, for `stats()` and `/metrics` of the servers that use it."""
+        return SessionCounts()
 
     @abstractmethod
     def load(self, key: str, now: float, idle: float, lock: Lock | None = None) -> Record | None:

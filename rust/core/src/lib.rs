@@ -80,7 +80,7 @@ pub use error::{Blame, Error, Observer, Report, RequestError};
 pub use event_loops::{Driven, Driver, LoopWaker};
 pub use files::StaticFiles;
 pub use listener::{Bound, Endpoint, Listener, Place};
-pub use metrics::{Counted, Kind, Latency, Stat, statistics};
+pub use metrics::{Counted, Kind, Latency, SessionCounts, Stat, statistics};
 pub use raw::{StreamHandler, Streams};
 pub use recent::{Level, Line, Recent};
 pub use routing::{Pattern, Router};

@@ -21,7 +21,7 @@ use crate::event_loops::{Driver, EventLoops, Pulse};
 use crate::http::coding::Encoders;
 use crate::listener::{self, Bound, Endpoint, Listener};
 use crate::locks::{Mutex, RwLock};
-use crate::metrics::{Counted, Latency, Metrics};
+use crate::metrics::{Counted, Latency, Metrics, SessionCounts};
 use crate::proxy::Forwarding;
 use crate::recent::{Recent, Remembering};
 use crate::record::Finished;
@@ -450,6 +450,11 @@ impl Server {
     /// How long requests took: by host, route, method and class of status.
     pub fn latencies(&self) -> Vec<Latency> {
         self.service.metrics.latencies()
+    }
+
+    /// Shows in its statistics what is counted of its requests' sessions; the first that are given stay.
+    pub fn show_sessions(&self, counts: Arc<SessionCounts>) {
+        let _ = self.service.metrics.sessions.set(counts);
     }
 
     /// Shows in its statistics what a pool does for it, which is called so there.

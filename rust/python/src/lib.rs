@@ -58,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<listener::Listener>()?;
     module.add_class::<admin::WorkersSeen>()?;
     module.add_class::<server::Server>()?;
+    module.add_class::<sessions::SessionCounts>()?;
     module.add_class::<trace::TraceRecord>()?;
     module.add_class::<streams::Operation>()?;
     module.add_class::<streams::Stream>()?;

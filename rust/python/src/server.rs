@@ -29,6 +29,7 @@ use crate::listener::{Listener, duplicate, place};
 use crate::loops::{Bridge, Driver, OnLoop};
 use crate::reports::Reporter;
 use crate::router::{self, Pattern, Router};
+use crate::sessions::SessionCounts;
 use crate::settings;
 use crate::slot::Slot;
 use crate::streams::{self, Visits};
@@ -325,6 +326,11 @@ impl Server {
     /// Where lines of the log are noted, for the dashboard.
     fn recent(&self) -> Lines {
         Lines(self.server.recent().clone())
+    }
+
+    /// Shows what is counted of its requests' sessions.
+    fn show_sessions(&self, counts: &SessionCounts) {
+        self.server.show_sessions(counts.0.clone());
     }
 
     fn is_open(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Where a handler's end meets its session: what was changed is kept after the handler returned and before its response is
 //! sent. A request whose session nobody asked for pays one look at an empty slot. The sessions themselves are
-//! `python/portico/sessions/`.
+//! `python/portico/sessions/`, which count what becomes of them here.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 use portico_core::Reply;
 use portico_core::http::Response;
 use portico_core::locks::Mutex;
+use pyo3::exceptions::PyValueError;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -98,6 +99,48 @@ pub(crate) fn send_later(
     if let Err(error) = task.call_method1(intern!(py, "add_done_callback"), (done,)) {
         error.write_unraisable(py, Some(&task)); // no memory; the reply, dropped, answers 500
     }
+}
+
+/// What is counted of sessions, for `stats()` and `/metrics`.
+#[pyclass(frozen)]
+pub(crate) struct SessionCounts(pub(crate) Arc<portico_core::SessionCounts>);
+
+#[pymethods]
+impl SessionCounts {
+    #[new]
+    fn new() -> Self {
+        SessionCounts(Arc::default())
+    }
+
+    /// So many are in the memory of this process.
+    fn hold(&self, number: u64) {
+        self.0.hold(number);
+    }
+
+    /// One was kept for the first time.
+    fn made(&self) {
+        self.0.made();
+    }
+
+    /// So many have ended: `handler`, `expired` or `evicted`.
+    #[pyo3(signature = (reason, number=1))]
+    fn ended(&self, reason: &str, number: u64) -> PyResult<()> {
+        known(self.0.ended(reason, number), reason)
+    }
+
+    /// A `cookie` or a `record` was not taken for a session.
+    fn rejected(&self, what: &str) -> PyResult<()> {
+        known(self.0.rejected(what), what)
+    }
+
+    /// A request could not have or keep its session: `store`, `busy` or `conflict`.
+    fn failed(&self, reason: &str) -> PyResult<()> {
+        known(self.0.failed(reason), reason)
+    }
+}
+
+fn known(is_known: bool, word: &str) -> PyResult<()> {
+    if is_known { Ok(()) } else { Err(PyValueError::new_err(format!("nothing is counted as {word:?}"))) }
 }
 
 /// A response that waits for its session.

@@ -97,6 +97,7 @@ impl Metrics {
     pub(crate) fn list(&self) -> Vec<Counted> {
         let mut list = self.of_connections();
         list.extend(self.of_requests());
+        list.extend(self.sessions.get().cloned().unwrap_or_default().list());
         list.extend(self.of_pools());
         list
     }

@@ -8,10 +8,11 @@ mod merged;
 mod page;
 pub(crate) mod process;
 mod served;
+mod sessions;
 mod shards;
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Version;
 
@@ -20,6 +21,7 @@ pub use list::{Counted, Kind, Latency, Stat, statistics};
 pub(crate) use merged::Merged;
 pub(crate) use page::{Format, render};
 pub(crate) use served::{Histogram, Served};
+pub use sessions::SessionCounts;
 
 use crate::config::Config;
 use crate::connection::ConnectionInfo;
@@ -44,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) connections_open: Gauge,
     pub(crate) requests_in_flight: Gauge,
     pub(crate) served: Served,
+    /// Those of its requests' sessions, once it has any.
+    pub(crate) sessions: OnceLock<Arc<SessionCounts>>,
     pools: Pools,
 }
 
