@@ -303,7 +303,7 @@ def test_a_coroutine_that_goes_on_when_cancelled_harms_nobody(serve):
         over.set()
         return ok("too late")
 
-    served = serve(stubborn, handler_timeout=0.1)
+    served = serve(stubborn, handler_timeout=1)
     with served.wire() as wire:
         assert wire.get("/stubborn").status == 503
         assert over.wait(GENEROUS)

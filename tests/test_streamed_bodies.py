@@ -262,7 +262,7 @@ def test_what_fails_before_anything_was_sent_is_a_500(serve, caplog):
     for http2 in (False, True):
         with served.httpx(http2=http2) as client:
             assert client.get("/").status_code == 500
-    assert served.stat("handler_failures") == 2
+    served.wait_stat("handler_failures", value=2)
 
 
 def test_what_is_whole_before_anything_was_sent_has_its_length(serve):
@@ -541,7 +541,7 @@ def test_wsgi_responses_with_a_length_are_whole(serve):
     served = wsgi(serve, made, b"one", b"two", headers=[("Content-Length", "6")])
     reply = served.get()
     assert reply.body == b"onetwo"
-    assert made.closed.is_set()
+    assert made.closed.wait(GENEROUS)
 
 
 def test_wsgi_app_that_fails_after_its_first_part(serve, caplog):
