@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import queue
+import random
 import shutil
 import socket
 import ssl
@@ -41,6 +43,16 @@ def refuses(port):
     except ConnectionResetError:
         pass  # It was in the queue of a listener that is being closed.
     return False
+
+
+def ports_in_a_row(count):
+    """The first of so many that follow each other and are free; below those that the kernel gives for 0."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as closing, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                closing.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def trusting(ca_pem, *, alpn=None, minimum=None, maximum=None, ciphers=None):

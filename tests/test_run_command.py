@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import Wire, refuses, request, trusting, wait_until
+from clients import Wire, ports_in_a_row, refuses, request, trusting, wait_until
 from portico import cli
 from programs import Program, lives
 from running import APP, Running, write
@@ -296,21 +296,59 @@ def test_help_is_worth_reading(capsys):
 # ---- seen from outside
 
 
-def test_each_worker_has_an_admin_listener(run):
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        first = one.getsockname()[1]
-    running = run("app:pid", "--workers", "2", "--admin", str(first), *CLEAR)
-    ports = running.ready()
-    assert (
-        f"Metrics, probes and the dashboard: http://127.0.0.1:{first}/ http://127.0.0.1:{first + 1}/" in running.output
-    )
-    for port in (first, first + 1):
-        assert request(port, "GET", "/probe/readiness").status == 200
-        assert "portico_" in request(port, "GET", "/metrics").text
-    running.signal(signal.SIGHUP)
-    running.wait_for("portico.run: reloaded in")
-    assert request(first, "GET", "/probe/readiness").status == 200
-    assert ask(ports[0]) != str(running.process.pid)
+def test_one_admin_listener_speaks_for_all_workers(run):
+    admin = ports_in_a_row(3)
+    running = run("app:pid", "--workers", "2", "--admin", str(admin), *CLEAR)
+    running.ready()
+    assert f"Metrics and probes of all workers: http://127.0.0.1:{admin}/metrics\n" in running.output
+    assert f"The dashboard of each: http://127.0.0.1:{admin + 1}/ http://127.0.0.1:{admin + 2}/\n" in running.output
+    for _ in range(2):
+        page = request(admin, "GET", "/metrics").text
+        assert re.findall(r"^portico_up.*", page, re.MULTILINE) == [f'portico_up{{worker="{n}"}} 1' for n in (0, 1)]
+        assert request(admin, "GET", "/probe/readiness").text == "worker 0: ready\nworker 1: ready\n"
+        for dashboard in (admin + 1, admin + 2):
+            assert "<title>portico dashboard" in request(dashboard, "GET", "/").text
+        running.signal(signal.SIGHUP)
+        running.wait_for("portico.run: reloaded in")
+
+
+def test_a_reload_changes_the_admin_listener(run, tmp_path):
+    def configure(lines):
+        write(tmp_path / "portico.toml", f'handler = "app:pid"\nlisten = "http://127.0.0.1:0"\n{lines}\n')
+
+    def reload():
+        running.signal(signal.SIGHUP)
+        running.wait_for("portico.run: reloaded in")
+
+    (tmp_path / "token").write_text("a-token-of-24-characters\n")
+    admin = ports_in_a_row(3)
+    configure(f"admin = {admin}")
+    running = run("--config", "portico.toml")
+    running.ready()
+    assert "<title>portico dashboard" in request(admin, "GET", "/").text, "one worker alone has it there"
+    configure(f'workers = 2\n[admin]\nlisten = {admin}\ntoken_file = "token"')
+    reload()
+    shown = {"authorization": "Bearer a-token-of-24-characters"}
+    for port in (admin, admin + 1, admin + 2):
+        assert request(port, "GET", "/metrics").status == 401
+        assert request(port, "GET", "/metrics", headers=shown).status == 200
+    configure("")
+    reload()
+    assert all(refuses(port) for port in (admin, admin + 1, admin + 2))
+
+
+@pytest.mark.parametrize("workers", ["0", "1", "2"])
+def test_an_admin_listener_over_tls_has_the_certificates_of_the_hosts(run, tmp_path, issue, ca_pem, workers):
+    cert, key = issue("a.test").values()
+    (tmp_path / "a.crt").write_bytes(cert)
+    (tmp_path / "a.key").write_bytes(key)
+    admin = ports_in_a_row(3)
+    host = ("--host", "a.test=a.crt,a.key")
+    running = run("app:pid", *host, "--workers", workers, "--admin", f"https://127.0.0.1:{admin}", "--listen", "0")
+    running.ready()
+    # By its address, or a name of this machine: others are for nobody without a token.
+    reply = request(admin, "GET", "/metrics", host="localhost", sni="a.test", context=trusting(ca_pem))
+    assert "portico_up" in reply.text
 
 
 def test_an_admin_listener_for_others_wants_a_token(refused, run, tmp_path):

@@ -1,7 +1,10 @@
 """One admin listener for all workers: their metrics and probes, put together by the supervisor."""
 
+import functools
+import json
 import os
 import signal
+import socket
 import threading
 
 import pytest
@@ -10,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 
 import portico
 import worker_mains
-from clients import GENEROUS, refuses, request, wait_until
+from clients import GENEROUS, ports_in_a_row, refuses, request, trusting, wait_until
 from programs import children, hold
 
 CLEAR = {"port": 0, "tls": False}
@@ -22,16 +25,15 @@ def run():
     """Starts workers that are closed at the end of the test, and then have left nothing behind."""
     before, threads, made = children(), set(threading.enumerate()), []
 
-    def run(admin=0, **more):
-        admin = {"port": 0} if admin == 0 else admin
-        made.append(portico.Workers(worker_mains.serve, workers=2, listen=CLEAR, admin=admin, **more))
+    def run(admin=0, main=worker_mains.serve, workers=2):
+        made.append(portico.Workers(main, workers=workers, listen=CLEAR, admin=admin))
         made[-1].start()
         return made[-1]
 
     yield run
     for workers in made:
         workers.close(grace=0)
-        assert not os.path.exists(workers._admin._folder)
+        assert not workers._admin._folder or not os.path.exists(workers._admin._folder)
     assert children() <= before
     wait_until(lambda: set(threading.enumerate()) <= threads, "threads to end")
 
@@ -44,9 +46,15 @@ def look(workers, path="/metrics", **headers):
     return request(port_of(workers), path=path, headers=headers)
 
 
-def samples(workers, name):
+def dashboards(workers):
+    """The process that each of them shows."""
+    ports = [int(url.rpartition(":")[2]) for url in workers.dashboard_urls]
+    return [json.loads(request(port, path="/snapshot.json").text)["process"]["id"] for port in ports]
+
+
+def samples(workers, name, **headers):
     """The values of a metric by worker."""
-    families = parse_prometheus(look(workers).text)
+    families = parse_prometheus(look(workers, **headers).text)
     found = [sample for family in families for sample in family.samples if sample.name == name]
     return {sample.labels.get("worker"): sample.value for sample in found}
 
@@ -98,12 +106,87 @@ def test_workers_come_and_go(run):
     assert samples(workers, "portico_workers_ended_total") == {None: 3}
 
 
+def test_a_reload_that_fails_leaves_the_metrics_of_those_that_go_on(run):
+    workers = run()
+    main = functools.partial(worker_mains.serve_first_alone, admins=workers._admin._folder)
+    with pytest.raises(portico.WorkerError, match="worker 1 is not to serve"):
+        workers.reload(0, 0, main=main)
+    wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 2}, "the new ones to end")
+    assert set(samples(workers, "portico_up")) == {"0", "1"}
+    assert look(workers, "/probe/liveness").text == "worker 0: alive\nworker 1: alive\n"
+
+
+def test_each_worker_has_its_dashboard_at_an_address_of_its_own(run):
+    port = ports_in_a_row(3)
+    workers = run(port)
+    assert workers.admin_url == f"http://127.0.0.1:{port}"
+    assert workers.dashboard_urls == [f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port + 2}"]
+    assert dashboards(workers) == workers.pids
+    os.kill(workers.pids[1], signal.SIGKILL)
+    wait_until(lambda: set(samples(workers, "portico_up")) == {"0", "1"}, "another one")
+    assert dashboards(workers) == workers.pids
+    workers.reload()
+    assert dashboards(workers) == workers.pids, "nothing of the old ones answers"
+
+
+def test_one_worker_has_everything_at_the_address(run):
+    workers = run(workers=1)
+    assert workers.dashboard_urls == [workers.admin_url]
+    assert dashboards(workers) == workers.pids
+    assert look(workers, "/probe/readiness").text == "ready\n"
+    assert set(samples(workers, "portico_up")) == {None}
+
+
+def test_a_reload_changes_how_many_there_are_and_where_they_are_looked_at(run):
+    workers = run(workers=1)
+    port = port_of(workers)
+    for count, labels in ((2, {"0", "1"}), (1, {None}), (3, {"0", "1", "2"})):
+        workers.reload(workers=count)
+        assert port_of(workers) == port
+        assert set(samples(workers, "portico_up")) == labels
+        assert dashboards(workers) == workers.pids
+    workers.reload(admin={"port": 0, "token": TOKEN})
+    assert refuses(port) or port == port_of(workers)
+    assert look(workers).status == 401
+    assert set(samples(workers, "portico_up", authorization=f"Bearer {TOKEN}")) == {"0", "1", "2"}
+    port = port_of(workers)
+    workers.reload(admin=False)
+    assert (workers.admin_url, workers.dashboard_urls, refuses(port)) == (None, [], True)
+    workers.reload(admin=0)
+    assert set(samples(workers, "portico_up")) == {"0", "1", "2"}
+
+
+def test_a_reload_whose_admin_address_is_taken_changes_nothing(run):
+    workers = run()
+    before = workers.pids
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(portico.ListenError, match="in use"):
+        workers.reload(admin=taken.getsockname()[1])
+    assert workers.pids == before
+    assert set(samples(workers, "portico_up")) == {"0", "1"}
+
+
+def test_over_tls_with_certificates_for_the_supervisor(run, tmp_path, issue, ca_pem):
+    for name, content in issue("localhost").items():
+        (tmp_path / name).write_bytes(content)
+    cert, key = str(tmp_path / "cert"), str(tmp_path / "key")
+    main = functools.partial(worker_mains.serve_tls, cert=cert, key=key)
+    secure = {"port": 0, "tls": True, "contexts": lambda server: server.add_context(None, cert=cert, key=key)}
+    workers = run(secure, main)
+    assert workers.admin_url.startswith("https://")
+    for url in (workers.admin_url, *workers.dashboard_urls):
+        port = int(url.rpartition(":")[2])
+        reply = request(port, path="/metrics", host="localhost", context=trusting(ca_pem))
+        assert "portico_up" in reply.text
+
+
 def test_only_those_who_may_look(run):
     workers = run({"port": 0, "token": TOKEN})
     assert look(workers).status == 401
     assert look(workers, authorization=f"Bearer {TOKEN}").status == 200
     assert look(workers, "/nothing", authorization=f"Bearer {TOKEN}").status == 404
     assert look(workers, "/probe/readiness").status == 200
+    for url in workers.dashboard_urls:
+        assert request(int(url.rpartition(":")[2]), path="/").status == 401
     assert request(port_of(workers), "POST", "/metrics").status == 405
     folder = os.stat(workers._admin._folder)
     assert (folder.st_uid, folder.st_mode & 0o77) == (os.getuid(), 0), "nobody else may ask the workers"
@@ -115,7 +198,9 @@ def test_wrong_addresses():
         make(worker_mains.serve, listen=CLEAR, admin={"port": 0, "tls": True})
     with pytest.raises(portico.ConfigError, match="unknown keyword"):
         make(worker_mains.serve, listen=CLEAR, admin={"prot": 0})
-    workers = make(worker_mains.serve, workers=1, listen=CLEAR, admin=("0.0.0.0", 0))
+    with pytest.raises(portico.ConfigError, match="65535 is the last"):
+        make(worker_mains.serve, workers=2, listen=CLEAR, admin=65_534).start()
+    workers = make(worker_mains.serve, workers=2, listen=CLEAR, admin=("0.0.0.0", 0))
     assert workers.admin_url is None
     with pytest.raises(portico.ConfigError, match="needs a token"):
         workers.start()

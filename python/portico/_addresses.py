@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Union
 
@@ -167,10 +167,6 @@ class Held:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def again(self, place: Place) -> Held:
-        """The same socket, used as `place` says."""
-        return Held(place, self._reuse_port, _again(self._socket.fileno()))
-
     def take_over(self) -> None:
         """From now on the socket's file goes with this one."""
         if isinstance(self.address, str) and self.place.fd is None:
@@ -189,6 +185,70 @@ class Held:
             with contextlib.suppress(OSError):
                 os.unlink(self.address)
         self._file = None
+
+
+def _none_known(place: Place) -> socket.socket | None:
+    return None
+
+
+class Sockets:
+    """Those of several addresses, in their order, for as long as the same workers are there. `known` is asked for one
+    that was held by another process."""
+
+    def __init__(
+        self,
+        places: Iterable[Place],
+        reuse_port: bool = False,
+        known: Callable[[Place], socket.socket | None] = _none_known,
+    ) -> None:
+        self.held: list[Held] = []
+        self._reuse_port = reuse_port
+        self._before: list[Held] = []
+        # Of these the addresses that are left out.
+        self._left: list[Held] = []
+        try:
+            for place in places:
+                self.held.append(Held(place, reuse_port, known(place)))
+        except BaseException:
+            self.close()
+            raise
+
+    def again(self, places: Iterable[Place]) -> Sockets:
+        """For those addresses: the sockets that are held, and new ones. These stay, until `take_over` of the others."""
+        left = list(self.held)
+
+        def known(place: Place) -> socket.socket | None:
+            # Several may be alike, as with port 0: each is used once.
+            for one in left:
+                if one.place.key == place.key:
+                    left.remove(one)
+                    return _again(one.fileno())
+            return None
+
+        made = Sockets(places, self._reuse_port, known)
+        made._before, made._left = self.held, left
+        return made
+
+    def take_over(self) -> None:
+        """From now on they are these alone, and those of before, here or in another process, are closed."""
+        for one in self._before:
+            if one in self._left:
+                one.close()
+            else:
+                one.hand_over()
+        self._before, self._left = [], []
+        for one in self.held:
+            one.take_over()
+
+    def hand_over(self) -> None:
+        """Lets go of sockets that another process holds."""
+        for one in self.held:
+            one.hand_over()
+
+    def close(self) -> None:
+        """Lets go. What they were stays to be asked for."""
+        for one in self.held:
+            one.close()
 
 
 def _open(place: Place, reuse_port: bool) -> socket.socket:

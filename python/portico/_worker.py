@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import process
 from multiprocessing.connection import Connection, wait
@@ -35,6 +34,16 @@ _TRACEBACK = 16_384
 READY, UNLOADABLE, RAISED = "ready", "unloadable", "raised"
 
 
+@dataclass(frozen=True)
+class Admin:
+    """How those who run the server look at one worker."""
+
+    socket: str
+    """The path of a Unix socket, on which the supervisor asks it."""
+    listen: dict[str, Any] | None
+    """The keywords of `Server.listen_admin` for a listener that is this worker's, with a descriptor."""
+
+
 class Worker:
     """One process of `Workers`, as the function that runs in it sees it. Made by portico.
 
@@ -45,14 +54,13 @@ class Worker:
     """
 
     def __init__(
-        self, number: int, listen: list[dict[str, Any]], control: Connection, admin: str | None = None
+        self, number: int, listen: list[dict[str, Any]], control: Connection, admin: Admin | None = None
     ) -> None:
         self._number = number
         self._listen = listen
         self._control = control
         self._admin = admin
-        # Opens the admin listener in another way: that of `portico run`, which the old worker and the new one share.
-        self._open_admin: Callable[[Server], Listener] | None = None
+        # On the socket that the worker before it and the one after it have too.
         self._shared_admin: Listener | None = None
         self._servers: weakref.WeakSet[Server] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -86,10 +94,8 @@ class Worker:
             listeners = [server.listen(**keywords) for keywords in self._listen]
             self._servers.add(server)
             if not self._ready:
-                if self._open_admin is not None:
-                    self._shared_admin = self._open_admin(server)
-                elif self._admin is not None:
-                    server.listen_admin(unix=self._admin)
+                if self._admin is not None:
+                    self._listen_admin(server, self._admin)
                 self._take_sigterm()
                 self._ready = True
                 self._tell(READY, "")
@@ -112,6 +118,12 @@ class Worker:
             signal.signal(number, lambda number, frame: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
+
+    def _listen_admin(self, server: Server, admin: Admin) -> None:
+        server.listen_admin(unix=admin.socket)
+        if admin.listen is not None:
+            self._shared_admin = server.listen_admin(**admin.listen)
+            os.close(admin.listen["fd"])  # the listener has one of its own
 
     def _take_sigterm(self) -> None:
         """From now on SIGTERM closes the servers, unless `main` has a handler of its own, as `serve_forever` has."""
@@ -180,12 +192,12 @@ class Boot:
     control: int
     preparation: dict[str, Any]
     main: bytes
-    # The path of a Unix socket for the worker's admin listener.
-    admin: str | None
+    admin: Admin | None
 
     def _bootstrap(self, parent_sentinel: int) -> int:
         os.close(parent_sentinel)
-        for descriptor in (self.control, *(keywords["fd"] for keywords in self.listen if "fd" in keywords)):
+        admin = [self.admin.listen] if self.admin is not None and self.admin.listen is not None else []
+        for descriptor in (self.control, *(keywords["fd"] for keywords in [*self.listen, *admin] if "fd" in keywords)):
             # Programs that the worker starts must not hold the port open.
             os.set_inheritable(descriptor, False)
         worker = Worker(self.number, self.listen, Connection(self.control), self.admin)

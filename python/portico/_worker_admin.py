@@ -3,85 +3,209 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from . import _core
-from ._addresses import Address, Held, Place, parse, url_of
+from ._addresses import Address, Held, Place, Sockets, parse, url_of
 from ._errors import ConfigError
-from ._server import Server
+from ._server import Listener, Server
 from ._succession import Inheritance
+from ._worker import Admin
 from ._worker_process import Process
+
+_LAST_PORT = 65_535
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What users say by `admin`, checked."""
+
+    place: Place
+    token: str | None
+    contexts: Callable[[Server], object] | None
+    """Gives a server its certificates, for TLS."""
+
+    @classmethod
+    def of(cls, given: Address) -> Asked:
+        """Raises `ConfigError`."""
+        keywords = dict(given) if isinstance(given, Mapping) else {}
+        token, contexts = keywords.pop("token", None), keywords.pop("contexts", None)
+        if not isinstance(token, (str, type(None))):
+            raise ConfigError(f"admin: token: a str, or None, not {type(token).__name__}")
+        places = parse({"tls": False, **keywords} if isinstance(given, Mapping) else given)
+        if len(places) != 1 or places[0].proxy_protocol:
+            raise ConfigError("admin: one address, without proxy_protocol")
+        place = places[0] if isinstance(given, Mapping) else dataclasses.replace(places[0], tls=False)
+        if place.tls and not callable(contexts):
+            raise ConfigError(
+                "admin: tls: the supervisor has no certificate: give `contexts`, a function that adds them to a server"
+            )
+        return cls(place, token, contexts)
+
+    def places(self, workers: int) -> list[Place]:
+        """The address, and behind it that of the dashboard of each worker: ports that follow, or paths with a number.
+        One worker alone has its dashboard at the address itself."""
+        place = self.place
+        if workers == 1 or place.fd is not None:
+            return [place]
+        if place.unix is not None:
+            return [place, *(dataclasses.replace(place, unix=f"{place.unix}.{number}") for number in range(workers))]
+        if place.port + workers > _LAST_PORT:
+            raise ConfigError(
+                f"admin: the dashboards of {workers} workers take the ports that follow {place.port}, and {_LAST_PORT} "
+                "is the last"
+            )
+        ports = [place.port + 1 + number if place.port else 0 for number in range(workers)]
+        return [place, *(dataclasses.replace(place, port=port) for port in ports)]
+
+
+class Listening:
+    """The sockets for so many workers, and who answers at the first of them: the supervisor for several, one alone
+    itself."""
+
+    def __init__(self, asked: Asked | None, workers: int, sockets: Sockets) -> None:
+        self.asked, self.sockets = asked, sockets
+        self._workers = workers
+        self._server: Server | None = None
+        self._listener: Listener | None = None
+
+    def answer(self, seen: _core.WorkersSeen, before: Listening | None = None) -> None:
+        """From now on, for several workers; by the server that did so `before`, where nothing else is asked for. Raises
+        what `Server.listen_admin` raises."""
+        if self.asked is None or self._workers == 1:
+            return
+        if before is not None and before._server is not None and before.asked == self.asked:
+            self._server, self._listener = before._server, before._listener
+            return
+        self._server = Server()
+        if self.asked.contexts is not None:
+            self.asked.contexts(self._server)
+        self._server._list()
+        fd, tls = self.sockets.held[0].descriptor, self.asked.place.tls
+        listener = self._server._core.listen_admin("", 0, None, fd, tls, self.asked.token, seen)
+        self._listener = Listener(listener, self._server)
+
+    @property
+    def dashboards(self) -> list[Held]:
+        """By the number of the worker."""
+        return self.sockets.held if self._workers == 1 else self.sockets.held[1:]
+
+    def let_go(self, after: Listening | None = None) -> None:
+        """Accepts nobody any more, unless it is the one `after` it that does."""
+        if self._listener is not None and (after is None or after._listener is not self._listener):
+            self._listener.close()
+
+    def close(self, after: Listening | None = None) -> None:
+        """Answers no more."""
+        if self._server is not None and (after is None or after._server is not self._server):
+            self._server.close(0)
 
 
 class WorkersAdmin:
-    """An admin listener in the supervisor, which asks the workers on Unix sockets in a folder of its own."""
+    """An admin listener in the supervisor, which asks the workers on Unix sockets in a folder of its own; and the
+    sockets on which each worker has one."""
 
-    def __init__(self, given: Address) -> None:
-        keywords = dict(given) if isinstance(given, Mapping) else None
-        self._token: str | None = None if keywords is None else keywords.pop("token", None)
-        if keywords is not None and keywords.get("tls"):
-            raise ConfigError(
-                "admin: tls: the supervisor has no certificate; put a TLS proxy, or a tunnel, in front of it"
-            )
-        if not isinstance(self._token, (str, type(None))):
-            raise ConfigError(f"admin: token: a str, or None, not {type(self._token).__name__}")
-        places = parse(given if keywords is None else keywords)
-        if len(places) != 1 or places[0].proxy_protocol:
-            raise ConfigError("admin: one address, without proxy_protocol")
-        self._place: Place = places[0]
+    def __init__(self, given: Address | None) -> None:
+        self._asked = None if given is None else Asked.of(given)
         self._seen = _core.WorkersSeen()
         self._number = itertools.count()
-        self._held: Held | None = None
-        self._server: Server | None = None
+        self.now = Listening(None, 0, Sockets([]))
+        self._old: Listening | None = None
         self._folder = ""
 
-    def open(self, inheritance: Inheritance) -> None:
-        """Binds and answers from now on. Raises what `Server.listen_admin` raises."""
-        self._held = Held(self._place, False, inheritance.socket_for(self._place))
+    def open(self, workers: int, inheritance: Inheritance) -> Listening:
+        """Binds, and answers from now on. Raises what `Server.listen_admin` raises."""
+        places = [] if self._asked is None else self._asked.places(workers)
+        self.now = Listening(self._asked, workers, Sockets(places, False, inheritance.socket_for))
         try:
-            self._folder = tempfile.mkdtemp(prefix="portico-")
-            self._server = Server()
-            self._server._list()
-            self._server._core.listen_admin("", 0, None, self._held.descriptor, False, self._token, self._seen)
+            self.now.answer(self._seen)
         except BaseException:
             self.close()
             raise
+        return self.now
+
+    def again(self, given: Address | None, workers: int) -> Listening:
+        """For other workers: answers beside what is there, until one of both is told to end, by `swap` or `drop`. None
+        is what was given before, False is nowhere."""
+        asked = self.now.asked if given is None else None if given is False else Asked.of(given)
+        listening = Listening(asked, workers, self.now.sockets.again([] if asked is None else asked.places(workers)))
+        try:
+            listening.answer(self._seen, self.now)
+        except BaseException:
+            self.drop(listening)
+            raise
+        return listening
+
+    def swap(self, listening: Listening) -> None:
+        """Puts it in the place of what is there, which still says what it was asked for until `end_old`."""
+        self.now.let_go(listening)
+        self.now, self._old = listening, self.now
+        listening.sockets.take_over()
+
+    def drop(self, listening: Listening) -> None:
+        """Ends what was to come, as the new workers did not."""
+        listening.let_go(self.now)
+        listening.close(self.now)
+        listening.sockets.close()
+
+    def end_old(self) -> None:
+        """Ends what was there before the last `swap`."""
+        if self._old is not None:
+            self._old.close(self.now)
+            self._old = None
 
     @property
-    def held(self) -> list[Held]:
-        """The socket, for a successor."""
-        return [] if self._held is None else [self._held]
+    def sockets(self) -> Sockets:
+        """For a successor."""
+        return self.now.sockets
 
     @property
     def url(self) -> str | None:
-        """Where it is; None before it is opened."""
-        return None if self._held is None else url_of(self._held.address, False)
+        """Where it is; None without one, and before it is opened."""
+        return next(iter(_urls(self.sockets.held)), None)
 
-    def socket(self, number: int) -> str:
-        """Where a new worker is to have its own admin listener. No other worker has had that path."""
-        return os.path.join(self._folder, f"{number}.{next(self._number)}")
+    @property
+    def dashboard_urls(self) -> list[str]:
+        return _urls(self.now.dashboards)
+
+    def for_worker(self, number: int, listening: Listening) -> Admin | None:
+        """What a new worker is to have of its own. No other worker has had that path."""
+        asked = listening.asked
+        if asked is None:
+            return None
+        self._folder = self._folder or tempfile.mkdtemp(prefix="portico-")
+        own = listening.dashboards[number : number + 1]
+        return Admin(
+            os.path.join(self._folder, f"{number}.{next(self._number)}"),
+            {"fd": own[0].descriptor, "tls": asked.place.tls, "token": asked.token} if own else None,
+        )
 
     def joined(self, process: Process) -> None:
         """It serves, in place of the one that had its number."""
         if process.admin is not None:
-            self._seen.joined(str(process.number), process.admin)
+            self._seen.joined(str(process.number), process.admin.socket)
 
     def ended(self, process: Process) -> None:
         """It is gone, and its socket's file with it, also where it was killed."""
         if process.admin is not None:
-            self._seen.ended(process.admin)
+            self._seen.ended(process.admin.socket)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(process.admin)
+                os.unlink(process.admin.socket)
 
     def close(self) -> None:
         """Answers no more. Safe to call twice."""
-        if self._server is not None:
-            self._server.close(0)
-        if self._held is not None:
-            self._held.close()
+        self.end_old()
+        self.now.close()
+        self.sockets.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _urls(held: list[Held]) -> list[str]:
+    return [url_of(one.address, one.tls) for one in held]

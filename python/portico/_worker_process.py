@@ -18,7 +18,7 @@ from typing import Any
 
 from ._addresses import Held
 from ._errors import ConfigError
-from ._worker import READY, UNLOADABLE, Boot
+from ._worker import READY, UNLOADABLE, Admin, Boot
 
 # How long after its grace a process may take to end before it is killed: what is in flight has been dropped by then.
 END = 2.0
@@ -99,11 +99,10 @@ class Process:
         held: list[Held],
         ready: Callable[[Process], None],
         ended: Callable[[Process], None],
-        admin: str | None = None,
+        admin: Admin | None = None,
     ) -> None:
         self.number = number
         self.admin = admin
-        """The path of the Unix socket on which it tells of itself."""
         self.code: int | None = None
         self.ready_at: float | None = None
         self.traceback = ""
@@ -125,6 +124,8 @@ class Process:
             # First the path, so that what unpickles `boot` finds portico.
             self._told = pickle.dumps({"sys_path": program.preparation["sys_path"]}) + pickle.dumps(boot)
             inherited = [one.descriptor for one in held if one.descriptor is not None]
+            if admin is not None and admin.listen is not None:
+                inherited.append(admin.listen["fd"])
             with _held_back(signal.SIGUSR1):
                 self._popen = subprocess.Popen(
                     multiprocessing.spawn.get_command_line(pipe_handle=read),

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType, TracebackType
 
-from ._addresses import Address, Held, Place, parse
+from ._addresses import Address, Sockets, parse
 from ._errors import ClosedError, ConfigError, WorkerError
 from ._server import _check_grace
 from ._signals import ending_signals
 from ._succession import Inheritance, Successor, own_command
 from ._worker import Worker
-from ._worker_admin import WorkersAdmin
+from ._worker_admin import Listening, WorkersAdmin
 from ._worker_process import END, Process, Program
 
 Main = Callable[[Worker], object]
@@ -71,8 +71,10 @@ class Workers:
     that dies. With `reuse_port` each worker has sockets of its own instead (`SO_REUSEPORT`), among which the kernel
     deals out connections more evenly; those that wait in the queue of a worker that ends or dies are reset then.
 
-    `admin` is the address of an admin listener in this process, as one of `listen`, with a `token` as for
-    `Server.listen_admin`: `/metrics` of all workers, each with the label `worker`, and the probes. It is in the clear.
+    `admin` is the address of an admin listener, as one of `listen`, in the clear by default; a dict may have a `token`
+    as for `Server.listen_admin`, and for `tls` wants `contexts`, a function that is given a server to add contexts to.
+    This process has there `/metrics` of all workers, each with the label `worker`, and the probes; each worker has its
+    dashboard at a port of its own, the next ones (`dashboard_urls`). A single worker has everything at the address.
 
     Raises `ConfigError` for wrong arguments, and for a `main` that another interpreter would not find. Every method may
     be called from any thread.
@@ -98,7 +100,7 @@ class Workers:
         workers = _check_number(workers)
         if isinstance(ready_timeout, bool) or not isinstance(ready_timeout, (int, float)) or not ready_timeout > 0:
             raise ConfigError(f"ready_timeout: a number of seconds above 0, not {ready_timeout!r}")
-        self._admin = None if admin is None else WorkersAdmin(admin)
+        self._admin = WorkersAdmin(admin)
         self._main = main
         self._places = parse(listen)
         self._reuse_port = bool(reuse_port)
@@ -114,7 +116,8 @@ class Workers:
         self._failure: Exception | None = None
         self._waiting: list[queue.SimpleQueue[int | None]] = []
         self._program: Program | None = None
-        self._held: list[Held] = []
+        # What is held open for the workers there are.
+        self._sockets = Sockets([])
         self._inheritance: Inheritance | None = None
         self._folder = os.getcwd()
         self._restarts = 0
@@ -159,8 +162,7 @@ class Workers:
         grace = _check_grace(grace)
         self._begin_close(grace)
         self._closed.wait(grace + END + _THREADS_END)
-        if self._admin is not None:
-            self._admin.close()
+        self._admin.close()
         atexit.unregister(self.close)
         end = time.monotonic() + _THREADS_END
         for thread in self._threads:
@@ -217,20 +219,27 @@ class Workers:
         main: Main | None = None,
         listen: Address | Iterable[Address] | None = None,
         workers: int | None = None,
+        admin: Address | None = None,
+        wait: float | None = None,
     ) -> None:
         """Replaces the workers: starts new ones, waits until all of them listen, and tells the old ones to end, which
-        lets what is in flight finish for `grace` seconds. Returns when all old ones have ended. No request is lost:
+        lets what is in flight finish for `grace` seconds. Returns when all old ones have ended, or `wait` seconds after
+        they were told, where that is less. No request is lost:
         clients are told to close their connections before those are, and those that are between two requests are read
         for another `idle` seconds, where their clients do not close them before.
 
-        New workers import the program anew, and so have its new code, settings and certificates. `main`, `listen` and
-        `workers` are there in place of those that were given before; sockets of addresses that stay are kept. Where a
-        new worker does not come to listen, `WorkerError` (or `ConfigError`) is raised, and `ListenError` where an
-        address is in use: then everything stays as it was. A second call waits for the first.
+        New workers import the program anew, and so have its new code, settings and certificates. `main`, `listen`,
+        `workers` and `admin` are there in place of those that were given before (`admin=False` for no such listener);
+        sockets of addresses that stay are kept. Where a new worker does not come to listen, `WorkerError` (or
+        `ConfigError`) is raised, and `ListenError` where an address is in use: then everything stays as it was. A
+        second call waits for the first.
         """
         with self._reloading:
-            for process in self._renew(grace, idle, main, listen, workers):
-                process.ended.wait(grace + END + _THREADS_END)
+            old = self._renew(grace, idle, main, listen, workers, admin)
+            end = time.monotonic() + (grace + END + _THREADS_END if wait is None else wait)
+            for process in old:
+                process.ended.wait(max(0.0, end - time.monotonic()))
+            self._admin.end_old()
 
     def _pass_on(self, number: int) -> None:
         """A signal, to every worker, also those that finish what is in flight."""
@@ -247,6 +256,7 @@ class Workers:
         main: Main | None,
         listen: Address | Iterable[Address] | None,
         workers: int | None,
+        admin: Address | None,
     ) -> list[Process]:
         """New workers serve, and the old ones, which are returned, have been told to end. With the lock of reloads."""
         grace, idle = _check_grace(grace), _check_grace(idle, "idle")
@@ -255,18 +265,16 @@ class Workers:
         program = self._program if main is None else Program.of(main, self._ready_timeout)
         places = self._places if listen is None else parse(listen)
         count = len(self._current) if workers is None else _check_number(workers)
-        held, left = self._hold_again(places)
         new: list[Process] = []
-        try:
-            self._launch_all(new, program, held, count)
-            old = self._swap(new, program, held, left)
-        except BaseException:
-            for process in new:
-                # Those that listened before another one failed may have taken requests.
-                process.close(*((0.0, None) if process.ready_at is None else (grace, idle)))
-            for one in held:
-                one.close()
-            raise
+        with contextlib.ExitStack() as failed:
+            sockets = self._sockets.again(places)
+            failed.callback(sockets.close)
+            listening = self._admin.again(admin, count)
+            failed.callback(self._admin.drop, listening)
+            failed.callback(_give_up, new, grace, idle)
+            self._launch_all(new, program, sockets, listening, count)
+            old = self._swap(new, program, sockets, listening)
+            failed.pop_all()
         for process in old:
             process.close(grace, idle)
         return old
@@ -284,17 +292,16 @@ class Workers:
         grace, idle = _check_grace(grace), _check_grace(idle, "idle")
         with self._reloading:
             self._check_running()
-            admin = [] if self._admin is None else self._admin.held
-            successor = Successor(command or own_command(), self._folder, [*self._held, *admin])
+            held = [*self._sockets.held, *self._admin.sockets.held]
+            successor = Successor(command or own_command(), self._folder, held)
             _logger.info("successor (pid %d) is started", successor.pid)
             successor.wait(self._ready_timeout + _START, self._closing)
             _logger.info("successor (pid %d) serves; this process ends", successor.pid)
             with self._lock:
-                for held in [*self._held, *admin]:
-                    held.hand_over()
-            if self._admin is not None:
-                # The successor's is asked from now on.
-                self._admin.close()
+                self._sockets.hand_over()
+                self._admin.sockets.hand_over()
+            # The successor's is asked from now on.
+            self._admin.close()
             self._begin_close(grace, idle)
             return successor.pid
 
@@ -303,7 +310,7 @@ class Workers:
     @property
     def addresses(self) -> list[tuple[str, int] | str]:
         """`(ip, port)`, or the path of a Unix socket, for each of `listen`. Empty before the start."""
-        return [held.address for held in self._held]
+        return [held.address for held in self._sockets.held]
 
     @property
     def ports(self) -> list[int | None]:
@@ -313,12 +320,17 @@ class Workers:
     @property
     def urls(self) -> list[str]:
         """Where to find it, as `Listener.url`, for each of `listen`. Empty before the start."""
-        return [held.url for held in self._held]
+        return [held.url for held in self._sockets.held]
 
     @property
     def admin_url(self) -> str | None:
         """Where the admin listener is; None without one, and before the start."""
-        return None if self._admin is None else self._admin.url
+        return self._admin.url
+
+    @property
+    def dashboard_urls(self) -> list[str]:
+        """Where the dashboard of each worker is, by `Worker.number`. Empty without `admin`, and before the start."""
+        return self._admin.dashboard_urls
 
     @property
     def pids(self) -> list[int]:
@@ -356,51 +368,48 @@ class Workers:
             self._program = Program.of(self._main, self._ready_timeout)
             self._inheritance = Inheritance.take()
             try:
-                for place in self._places:
-                    self._held.append(Held(place, self._reuse_port, self._inheritance.socket_for(place)))
-                if self._admin is not None:
-                    self._admin.open(self._inheritance)
+                self._sockets = Sockets(self._places, self._reuse_port, self._inheritance.socket_for)
+                self._admin.open(len(self._current), self._inheritance)
             except BaseException:
                 self._let_go()
-                self._held.clear()
+                self._sockets = Sockets([])
                 raise
             self._state = "starting"
             atexit.register(self.close, 0.0)
             for number in range(len(self._current)):
                 try:
-                    self._current[number] = self._launch(number, self._program, self._held)
+                    self._current[number] = self._launch(number, self._program, self._sockets, self._admin.now)
                 except (OSError, RuntimeError) as error:
                     self._failure = WorkerError(f"cannot start worker {number}: {error}")
                     break
         if self._failure is not None:
             self._begin_close(0)
 
-    def _launch(self, number: int, program: Program, held: list[Held]) -> Process:
+    def _launch(self, number: int, program: Program, sockets: Sockets, listening: Listening) -> Process:
         """Starts a process. With the lock held."""
-        admin = None if self._admin is None else self._admin.socket(number)
-        process = Process(number, program, held, self._on_ready, self._on_ended, admin)
+        admin = self._admin.for_worker(number, listening)
+        process = Process(number, program, sockets.held, self._on_ready, self._on_ended, admin)
         self._living.add(process)
         self._threads = [thread for thread in self._threads if thread.is_alive()] + [process.thread]
         return process
 
     def _on_ready(self, process: Process) -> None:
         _logger.info("worker %d (pid %d) listens", process.number, process.pid)
-        if self._admin is not None:
-            self._admin.joined(process)
         with self._lock:
+            if process in self._current:
+                self._admin.joined(process)
             if self._state == "starting" and all(one and one.ready_at is not None for one in self._current):
                 self._state = "running"
                 assert self._inheritance is not None
-                for held in [*self._held, *(self._admin.held if self._admin is not None else [])]:
-                    held.take_over()
+                self._sockets.take_over()
+                self._admin.sockets.take_over()
                 self._inheritance.serves()
                 self._settled.set()
 
     def _on_ended(self, process: Process) -> None:
         """A process has ended, for whatever reason. On the thread that watched it."""
-        if self._admin is not None:
-            self._admin.ended(process)
         with self._lock:
+            self._admin.ended(process)
             self._living.discard(process)
             state = self._state
             unasked = process in self._current
@@ -436,36 +445,24 @@ class Workers:
                     return
                 try:
                     assert self._program is not None
-                    self._current[process.number] = self._launch(process.number, self._program, self._held)
+                    self._current[process.number] = self._launch(
+                        process.number, self._program, self._sockets, self._admin.now
+                    )
                     return
                 except (OSError, RuntimeError) as error:
                     why = error
             pause = backoff.after(0.0)
             _logger.error("cannot start worker %d: %s; tried again in %g s", process.number, why, pause)
 
-    def _hold_again(self, places: list[Place]) -> tuple[list[Held], list[Held]]:
-        """Sockets for those addresses, the ones that are held and new ones; and those that are left over."""
-        left, held = list(self._held), list[Held]()
-        try:
-            for place in places:
-                # Several may be alike, as with port 0: each is used once.
-                known = next((one for one in left if one.place.key == place.key), None)
-                if known is not None:
-                    left.remove(known)
-                held.append(Held(place, self._reuse_port) if known is None else known.again(place))
-        except BaseException:
-            for one in held:
-                one.close()
-            raise
-        return held, left
-
-    def _launch_all(self, new: list[Process], program: Program, held: list[Held], count: int) -> None:
+    def _launch_all(
+        self, new: list[Process], program: Program, sockets: Sockets, listening: Listening, count: int
+    ) -> None:
         """Starts workers, and waits until all of them listen. Raises where one does not."""
         for number in range(count):
             with self._lock:
                 self._check_running()
                 try:
-                    new.append(self._launch(number, program, held))
+                    new.append(self._launch(number, program, sockets, listening))
                 except (OSError, RuntimeError) as error:
                     raise WorkerError(f"cannot start worker {number}: {error}") from error
         while waiting := [process for process in new if not process.settled.is_set()]:
@@ -475,7 +472,7 @@ class Workers:
             waiting[0].settled.wait(_LOOK / 10)
             self._check_running()
 
-    def _swap(self, new: list[Process], program: Program, held: list[Held], left: list[Held]) -> list[Process]:
+    def _swap(self, new: list[Process], program: Program, sockets: Sockets, listening: Listening) -> list[Process]:
         """Puts new workers in the place of the old ones, which are returned."""
         with self._lock:
             self._check_running()
@@ -483,17 +480,14 @@ class Workers:
                 if process.code is not None or process.ready_at is None:
                     raise _failure(process)
             old = [process for process in self._current if process is not None]
-            before, self._held = self._held, held
+            self._sockets = sockets
             self._current, self._backoffs = list(new), [Backoff() for _ in new]
-            self._program, self._places = program, [one.place for one in held]
-        for one in before:
-            # Before the old workers let go of them, so that no connection waits for nobody.
-            if one in left:
-                one.close()
-            else:
-                one.hand_over()
-        for one in held:
-            one.take_over()
+            self._program, self._places = program, [one.place for one in sockets.held]
+            for process in new:
+                self._admin.joined(process)
+        # Before the old workers let go of them, so that no connection waits for nobody.
+        sockets.take_over()
+        self._admin.swap(listening)
         return old
 
     def _soon(self, what: str, grace: float) -> None:
@@ -543,8 +537,7 @@ class Workers:
 
     def _let_go(self) -> None:
         """Closes the sockets. What they were stays to be asked for."""
-        for held in self._held:
-            held.close()
+        self._sockets.close()
         if self._inheritance is not None:
             self._inheritance.close()
 
@@ -595,6 +588,12 @@ def _next(signals: queue.SimpleQueue[int | None]) -> int | None:
             # Not for ever: a signal that comes right before the wait begins does not end it, and its handler in Python
             # would run at the next signal only. One that came so was seen under load.
             return signals.get(timeout=_LOOK)
+
+
+def _give_up(new: list[Process], grace: float, idle: float) -> None:
+    for process in new:
+        # Those that listened before another one failed may have taken requests.
+        process.close(*((0.0, None) if process.ready_at is None else (grace, idle)))
 
 
 def _failure(process: Process) -> Exception:

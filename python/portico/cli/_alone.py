@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 from portico import _greeting, _systemd, config
-from portico._addresses import Held, parse
 from portico._errors import ConfigError
 from portico._server import Listener, Server
 
@@ -27,12 +26,12 @@ def run(options: config.Options) -> int:
         made = certificate(configuration, addresses or [{"port": _greeting.PORT}])
         server = prepare(configuration, problems, closing, made)
         try:
-            admins = [_listen_admin(server, configuration)] if configuration.admin else []
+            admin = None if configuration.admin is None else config.listen_admin(server, configuration).url
             listeners, remark = _listen(server, addresses)
             if configuration.pid_file is not None:
                 closing.enter_context(pid_file(configuration.pid_file))
             urls = [listener.url for listener in listeners]
-            _greeting.say_while_serving(welcome(configuration, urls, made, remark, admins))
+            _greeting.say_while_serving(welcome(configuration, urls, made, remark, admin))
             _systemd.Manager().ready(f"{what(configuration)} at {', '.join(urls)}")
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:
@@ -40,14 +39,6 @@ def run(options: config.Options) -> int:
         server.close(configuration.grace)
         _greeting.say(_greeting.stopped(server))
     return Exit.DONE
-
-
-def _listen_admin(server: Server, configuration: config.Configuration) -> str:
-    (address,) = config.admin_addresses(configuration.admin, 1)
-    with contextlib.closing(Held(parse(address)[0], reuse_port=False)) as held:
-        assert held.descriptor is not None
-        config.listen_admin(server, configuration, held.descriptor)
-        return held.url
 
 
 def _listen(server: Server, addresses: list[dict[str, object]]) -> tuple[list[Listener], str]:

@@ -98,8 +98,8 @@ def add_options(parser: argparse.ArgumentParser, workers: str = "1") -> None:
     parser.add_argument(
         "--admin",
         metavar="[ADDRESS:]PORT",
-        help="where metrics, probes and the dashboard are found (default: nowhere); further workers take the "
-        "next ports",
+        help="where metrics, probes and the dashboard are found (default: nowhere); several workers have their "
+        "dashboards at the next ports",
     )
     parser.add_argument(
         "--access-log",

@@ -58,8 +58,6 @@ class Supervisor:
         self._manager = _systemd.Manager()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._workers: Workers | None = None
-        # How many of its last addresses are those of admin listeners.
-        self._admins = 0
         self._made: _certs.Made | None = None
         # Taking over from another process, whose socket and file these become when this one serves.
         self._succeeds = VARIABLE in os.environ
@@ -98,14 +96,14 @@ class Supervisor:
     # ---- its life
 
     def _start(self, addresses: list[dict[str, Any]], or_any_port: bool = False) -> None:
-        listen, self._admins = self._listen(self._configuration, addresses)
         # Here, so that not each worker makes it, and the welcome says whether it is new.
         self._made = _worker_main.certificate(self._configuration, addresses)
         workers = self._workers = Workers(
-            self._main(self._admins),
-            listen=listen,
+            self._main(),
+            listen=addresses,
             workers=self._configuration.workers,
             ready_timeout=self._configuration.ready_timeout,
+            admin=config.admin(self._configuration, self._made),
         )
 
         def start() -> None:
@@ -126,16 +124,8 @@ class Supervisor:
 
         self._on_thread("start", start)
 
-    def _main(self, admins: int) -> functools.partial[None]:
-        return functools.partial(_worker_main.main, options=self._options, admins=admins)
-
-    @staticmethod
-    def _listen(
-        configuration: config.Configuration, addresses: list[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Where all workers listen, and behind that each its admin listener, and how many of these there are."""
-        admins = config.admin_addresses(configuration.admin, configuration.workers)
-        return [*addresses, *admins], len(admins)
+    def _main(self) -> functools.partial[None]:
+        return functools.partial(_worker_main.main, options=self._options)
 
     def _on_started(self) -> None:
         if self._state != "starting":
@@ -154,8 +144,8 @@ class Supervisor:
         remark = ""
         if not self._configuration.listen and not self._handed_over and self._workers.ports[0] != _greeting.PORT:
             remark = f"Port {_greeting.PORT} is taken, so this is port {self._workers.ports[0]}."
-        urls, admins = self._urls(), self._workers.urls[len(self._urls()) :]
-        _greeting.say_while_serving(welcome(self._configuration, urls, self._made, remark, admins))
+        admin = self._workers.admin_url, self._workers.dashboard_urls
+        _greeting.say_while_serving(welcome(self._configuration, self._workers.urls, self._made, remark, *admin))
         self._manager.ready(self._status())
 
     def _fail(self, error: BaseException) -> None:
@@ -188,17 +178,11 @@ class Supervisor:
     def _on_closed(self) -> None:
         self._state = "ended"
 
-    def _urls(self) -> list[str]:
-        """Where it serves, without the admin listeners."""
-        assert self._workers is not None
-        urls = self._workers.urls
-        return urls[: len(urls) - self._admins]
-
     def _status(self) -> str:
         assert self._workers is not None
         count = len(self._workers.pids)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        return f"{what(self._configuration)} at {', '.join(self._urls())} by {workers}"
+        return f"{what(self._configuration)} at {', '.join(self._workers.urls)} by {workers}"
 
     # ---- reload
 
@@ -213,10 +197,18 @@ class Supervisor:
             self._manager.reloading()
             try:
                 configuration = self._load()
-                listen, admins = self._listen(configuration, self._addresses_of(configuration))
-                grace, idle = (_DEVELOPING_GRACE, 0.0) if self._develop else (configuration.grace, _IDLE)
-                with self._workers._reloading:
-                    old = self._workers._renew(grace, idle, self._main(admins), listen, configuration.workers)
+                addresses = self._addresses_of(configuration)
+                admin = config.admin(configuration, _worker_main.certificate(configuration, addresses))
+                # The wait is so that who asks next is answered by new code. What old workers still have to finish may
+                # take longer.
+                self._workers.reload(
+                    *((_DEVELOPING_GRACE, 0.0) if self._develop else (configuration.grace, _IDLE)),
+                    main=self._main(),
+                    listen=addresses,
+                    workers=configuration.workers,
+                    admin=False if admin is None else admin,
+                    wait=_OLD_END,
+                )
             except Exception as error:
                 text = _told(error) if isinstance(error, WorkerError) else str(error) or repr(error)
                 # A traceback for what nobody has foreseen.
@@ -225,11 +217,7 @@ class Supervisor:
                 )
                 self._manager.ready(f"{self._status()}; the last reload failed")
                 return {"ok": False, "text": text}
-            self._configuration, self._admins = configuration, admins
-            # So that who asks next is answered by new code. What old workers still have to finish may take longer.
-            end = time.monotonic() + _OLD_END
-            for process in old:
-                process.ended.wait(max(0.0, end - time.monotonic()))
+            self._configuration = configuration
             text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
             _logger.info("%s", text)
             self._manager.ready(self._status())
@@ -315,11 +303,10 @@ class Supervisor:
         try:
             configuration = self._load()
             addresses = self._addresses_of(configuration)
+            self._configuration, self._state = configuration, "starting"
+            self._start(addresses, or_any_port=addresses is self._by_itself)
         except ConfigError as error:
             self._fail(error)
-            return
-        self._configuration, self._state = configuration, "starting"
-        self._start(addresses, or_any_port=addresses is self._by_itself)
 
     # ---- who may tell it
 

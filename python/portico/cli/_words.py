@@ -14,9 +14,11 @@ def welcome(
     urls: Sequence[str],
     made: _certs.Made | None,
     remark: str = "",
-    admins: Sequence[str] = (),
+    admin: str | None = None,
+    dashboards: Sequence[str] = (),
 ) -> str:
-    """Where it is to be found, and how it is asked. `made` is the certificate that was made where none was given."""
+    """Where it is to be found, and how it is asked. `made` is the certificate that was made where none was given;
+    `dashboards` are those of the workers, where these are several."""
     names = [name for name, _ in configuration.hosts if name != "default" and not name.startswith("*")]
     names = list(dict.fromkeys(names)) or (["localhost"] if made else [])
     lines = [f"Serving {what(configuration)}:"]
@@ -27,8 +29,11 @@ def welcome(
             lines.append(f"  {url}/")
     if remark:
         lines.append(remark)
-    if admins:
-        lines.append(f"Metrics, probes and the dashboard: {' '.join(f'{url}/' for url in admins)}")
+    if admin is not None and len(dashboards) > 1:
+        lines.append(f"Metrics and probes of all workers: {admin}/metrics")
+        lines.append(f"The dashboard of each: {' '.join(f'{url}/' for url in dashboards)}")
+    elif admin is not None:
+        lines.append(f"Metrics, probes and the dashboard: {admin}/")
     if made and (secure := next((url for url in urls if url.startswith("https:")), None)):
         lines += _how_to_trust(made, secure)
     return "\n".join([*lines, "", "Ctrl-C stops the server."])

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import sys
 
 from portico import _certs, _logs, config
 from portico._errors import ClosedError, ConfigError
-from portico._server import Listener, Server
+from portico._server import Server
 from portico._worker import RAISED, Worker
 
 from ._exits import Exit
 from ._words import what
 
 
-def main(worker: Worker, options: config.Options, admins: int) -> None:
+def main(worker: Worker, options: config.Options) -> None:
     """Reads the configuration anew, imports what is to be served and serves it. What somebody has to mend goes to the
-    supervisor as it is, without the way that it took through portico.
-
-    The last `admins` of the addresses are those of the admin listeners, one for each worker."""
+    supervisor as it is, without the way that it took through portico."""
     try:
         configuration, problems = config.load(options)
     except ConfigError as error:
@@ -28,12 +24,8 @@ def main(worker: Worker, options: config.Options, admins: int) -> None:
         sys.exit(Exit.MISTAKE)
     try:
         with contextlib.ExitStack() as closing:
-            admin = _take_admin(worker, admins)
             made = certificate(configuration, worker._listen)
             server = prepare(configuration, problems, closing, made)
-            if admin is not None and configuration.admin is not None:
-                # With the other listeners: it must not say "not yet" while the old worker answers there too.
-                worker._open_admin = functools.partial(_listen_admin, configuration, admin)
             worker.listen(server)
             server.serve_forever(configuration.grace)
     except ConfigError as error:
@@ -76,21 +68,3 @@ def certificate(configuration: config.Configuration, addresses: list[dict[str, o
             f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
             "portico.toml, or listen in the clear by http://"
         ) from error
-
-
-def _listen_admin(configuration: config.Configuration, fd: int, server: Server) -> Listener:
-    listener = config.listen_admin(server, configuration, fd)
-    os.close(fd)  # the listener has one of its own
-    return listener
-
-
-def _take_admin(worker: Worker, admins: int) -> int | None:
-    """This worker's own; nobody else's is kept open."""
-    if not admins:
-        return None
-    theirs = [keywords["fd"] for keywords in worker._listen[-admins:]]
-    del worker._listen[-admins:]
-    for number, fd in enumerate(theirs):
-        if number != worker.number:
-            os.close(fd)
-    return theirs[worker.number] if worker.number < admins else None

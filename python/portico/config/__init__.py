@@ -8,14 +8,14 @@ served and finds out what it is; `_build` makes the server."""
 
 from __future__ import annotations
 
-from ._build import add_host, build, listen_admin, own_certificate
+from ._build import add_host, admin, build, listen_admin, own_certificate
 from ._effective import effective
 from ._load import DEFAULT_FILE, Configuration, Options, load
 from ._nodes import Problems
 from ._places import FORMS, Place, parse_host
 from ._program import told
 from ._schema import json_schema
-from ._sockets import addresses, admin_addresses
+from ._sockets import addresses
 
 __all__ = [
     "DEFAULT_FILE",
@@ -26,7 +26,7 @@ __all__ = [
     "Problems",
     "add_host",
     "addresses",
-    "admin_addresses",
+    "admin",
     "build",
     "effective",
     "json_schema",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Mapping
@@ -62,12 +63,34 @@ def build(configuration: Configuration, problems: Problems, closing: contextlib.
     return None if problems else server
 
 
-def listen_admin(server: Server, configuration: Configuration, fd: int) -> Listener:
-    """The admin listener, on a socket that listens. Raises `ConfigError`."""
-    assert configuration.admin is not None
+def admin(configuration: Configuration, made: _certs.Made | None) -> dict[str, Any] | None:
+    """What `Workers` is given as `admin`; None where there is to be none. Raises `ConfigError`."""
+    place = configuration.admin
+    if place is None:
+        return None
+    contexts = functools.partial(_add_certificates, configuration, made)
+    return {**place.keywords(), "tls": place.tls, "token": _admin_token(configuration), "contexts": contexts}
+
+
+def listen_admin(server: Server, configuration: Configuration) -> Listener:
+    """The admin listener of a server without a supervisor. Raises what `Server.listen_admin` raises."""
+    place = configuration.admin
+    assert place is not None
+    token = _admin_token(configuration)
+    return server.listen_admin(place.port or 0, place.host, unix=place.unix, tls=place.tls, token=token)
+
+
+def _admin_token(configuration: Configuration) -> str | None:
     file = configuration.admin_token
-    token = None if file is None else _first_line(file).decode(errors="replace")
-    return server.listen_admin(fd=fd, tls=configuration.admin.tls, token=token)
+    return None if file is None else _first_line(file).decode(errors="replace")
+
+
+def _add_certificates(configuration: Configuration, made: _certs.Made | None, server: Server) -> None:
+    """The hosts alone, and what was made where there are none."""
+    for name, host in configuration.hosts:
+        add_host(server, name, {key: value for key, value in host.items() if key != "handler"})
+    if made is not None:
+        add_host(server, "default", {"cert": made.cert, "key": made.key})
 
 
 def own_certificate() -> _certs.Made:

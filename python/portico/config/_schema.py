@@ -169,7 +169,7 @@ ADMIN_KEYS = (
     Key(
         "listen",
         ForAdmin(),
-        "Where metrics, probes and the dashboard are found; further workers take the next ports.",
+        "Where metrics, probes and the dashboard are found; several workers have their dashboards at the next ports.",
     ),
     Key(
         "token_file",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from ._places import Place
 
 # The name of a socket that is served in the clear, where systemd hands it over and nobody says more.
 _CLEAR = "http"
-_LAST_PORT = 65_535
 
 
 def addresses(places: Sequence[Place], given: Mapping[str, Sequence[int]] | None = None) -> list[dict[str, Any]]:
@@ -36,17 +34,3 @@ def addresses(places: Sequence[Place], given: Mapping[str, Sequence[int]] | None
             raise ConfigError(f"listen: systemd has handed over no socket of the name {name!r}; {there}")
         found += [{**keywords, "fd": fd} for fd in given[name]]
     return found
-
-
-def admin_addresses(place: Place | None, workers: int) -> list[dict[str, Any]]:
-    """Keywords for the admin listener of each worker: ports that follow each other, or paths with a number."""
-    if place is None:
-        return []
-    if place.unix is not None:
-        paths = [place.unix, *(f"{place.unix}.{number}" for number in range(1, workers))]
-        return [dataclasses.replace(place, unix=path).keywords() for path in paths]
-    port = place.port or 0
-    if port + workers - 1 > _LAST_PORT:
-        raise ConfigError(f"admin: {workers} workers take as many ports from {port} on, and {_LAST_PORT} is the last")
-    ports = [port + number if port else 0 for number in range(max(1, workers))]
-    return [dataclasses.replace(place, port=port).keywords() for port in ports]
