@@ -237,17 +237,23 @@ def test_handlers_that_fail(logged, log):
 
             def body():
                 yield b"begun"
+                assert seen.acquire(timeout=GENEROUS)
                 raise RuntimeError("no more")
 
             return {"statusCode": 200, "body": body()}
         raise RuntimeError("no")
 
+    seen = threading.Semaphore(0)
     served = logged(handler)
     assert served.get("/raises").status == 500
     with served.wire() as wire:
-        wire.send("GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n").rest()
-    with served.httpx() as client, pytest.raises(httpx.RemoteProtocolError):
-        client.get("/broken")
+        wire.send("GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n").file.readline()
+        seen.release()
+        wire.rest()
+    with served.httpx() as client, client.stream("GET", "/broken") as answer:
+        seen.release()
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
     raised, broken, reset = log.objects(3)
     assert (raised["status"], raised["outcome"]) == (500, "whole")
     for entry in (broken, reset):

@@ -247,7 +247,7 @@ def test_many_routes_are_no_more_series_than_allowed(make_server):
 
 
 def test_how_requests_end(make_server):
-    gate = threading.Event()
+    gate, seen = threading.Event(), threading.Event()
 
     def handler(request):
         if request.path == "/breaks":
@@ -257,6 +257,7 @@ def test_how_requests_end(make_server):
 
     def breaks():
         yield b"a"
+        assert seen.wait(GENEROUS)
         raise RuntimeError("on purpose")
 
     server = make_server(handler, max_in_flight=1)
@@ -266,7 +267,8 @@ def test_how_requests_end(make_server):
         return Page(admin).value("portico_requests_ended_total", outcome=outcome)
 
     with Wire(port) as wire:
-        wire.send("GET /breaks HTTP/1.1\r\nHost: a\r\n\r\n")
+        wire.send("GET /breaks HTTP/1.1\r\nHost: a\r\n\r\n").file.readline()
+        seen.set()
         wire.cut()
     wait_until(lambda: ended("handler") == 1, "the body that breaks off")
     with Wire(port) as wire:
