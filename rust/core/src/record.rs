@@ -68,17 +68,25 @@ pub(crate) struct Finished<'a> {
     pub(crate) received: u64,
     /// Bytes of the response's body that were handed to the socket or to h2, as they went: after they were coded.
     pub(crate) sent: u64,
-    /// When its head was whole.
-    pub(crate) began: Instant,
-    /// From then to the first byte of the response.
-    pub(crate) first_byte: Option<Duration>,
-    /// From then to the end.
+    /// When it was over.
+    pub(crate) ended: Instant,
+    /// When the first byte of the response was handed on, where that was before the end.
+    pub(crate) first_byte: Option<Instant>,
+    /// From the moment when its head was whole to the end.
     pub(crate) duration: Duration,
     pub(crate) outcome: Outcome,
     /// What it is called, where requests have ids.
     pub(crate) id: Option<&'a HeaderValue>,
     /// What was asked for, and by whom; where somebody wants to know, see [`crate::server::Service::wants_details`].
     pub(crate) details: Option<&'a Details>,
+}
+
+impl Finished<'_> {
+    /// From its head to the first byte of the response, where there was any.
+    pub(crate) fn time_to_first_byte(&self) -> Option<Duration> {
+        let after_it = self.first_byte.map(|first_byte| self.ended.saturating_duration_since(first_byte));
+        self.status.map(|_| self.duration.saturating_sub(after_it.unwrap_or_default()))
+    }
 }
 
 /// What was asked for, and by whom: every byte as the client sent it, none of them copied.
@@ -259,8 +267,7 @@ impl Record {
             false => Outcome::Aborted,
         });
         let host = connection.context.as_ref().map_or(self.host.as_deref(), |context| context.host());
-        let since = |now: Instant| now.saturating_duration_since(self.began);
-        let duration = since(now);
+        let duration = now.saturating_duration_since(self.began);
         let received = self.received + self.upload.as_ref().map_or(0, |came| came.load(Relaxed));
         connection.trace.of(self.stream).tell(|| Event::RequestEnded {
             status: self.status.map(|status| status.as_u16()),
@@ -277,8 +284,8 @@ impl Record {
             status: self.status,
             received,
             sent: self.sent,
-            began: self.began,
-            first_byte: self.status.map(|_| self.first_byte.map_or(duration, since)),
+            ended: now,
+            first_byte: self.first_byte,
             duration,
             outcome,
             id: self.id.as_deref(),

@@ -18,7 +18,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 struct Echo;
 
 impl Handler for Echo {
-    fn call(&self, request: Request, reply: Reply) {
+    fn call(&self, request: Box<Request>, reply: Reply) {
         let body = if request.body.is_empty() { vec![b'x'; 1000].into() } else { request.body };
         reply.send(Response::new(http::StatusCode::OK, body));
     }

@@ -13,7 +13,7 @@ use portico_core::{Handler, Pattern, Reply, Router};
 struct Leaf(Pattern);
 
 impl Handler for Leaf {
-    fn call(&self, _: Request, reply: Reply) {
+    fn call(&self, _: Box<Request>, reply: Reply) {
         reply.fail();
     }
 }

@@ -38,7 +38,7 @@ impl Site {
     pub(crate) fn wrap<'py>(
         &self,
         py: Python<'py>,
-        request: portico_core::http::Request,
+        request: Box<portico_core::http::Request>,
         called: Option<Called>,
     ) -> PyResult<Bound<'py, Request>> {
         Bound::new(py, Request::new(request, Some(self.server.clone_ref(py)), called, self.forms.clone()))
@@ -189,7 +189,7 @@ pub(crate) struct Patient {
 }
 
 impl Handler for Patient {
-    fn call(&self, request: portico_core::http::Request, reply: Reply) {
+    fn call(&self, request: Box<portico_core::http::Request>, reply: Reply) {
         if request.incoming.is_none() {
             return self.otherwise.call(request, reply);
         }
@@ -204,7 +204,7 @@ impl Handler for Patient {
 /// One call of a handler that waits for the body of its request.
 pub(crate) struct Call {
     function: Arc<Function>,
-    request: portico_core::http::Request,
+    request: Box<portico_core::http::Request>,
     reply: Reply,
 }
 
@@ -230,7 +230,7 @@ impl Handler for Function {
         try_attach_for_long(|_| work());
     }
 
-    fn call(&self, request: portico_core::http::Request, reply: Reply) {
+    fn call(&self, request: Box<portico_core::http::Request>, reply: Reply) {
         // An interpreter that is being taken down answers nothing any more: the reply is dropped.
         try_attach_for_long(|py| {
             let request = match self.site.wrap(py, request, None) {

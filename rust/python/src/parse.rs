@@ -30,7 +30,7 @@ pub(crate) fn parse_request(py: Python<'_>, data: &Bound<'_, PyAny>, limits: &Bo
         }
     };
     match parsed {
-        Ok(request) => Ok(Request::new(request, None, None, forms)),
+        Ok(request) => Ok(Request::new(Box::new(request), None, None, forms)),
         Err(Unparsed::Refused(refused)) => Err(errors::refused_to_python(&refused)),
         Err(Unparsed::Incomplete) => Err(with_reason(
             py,

@@ -42,7 +42,7 @@ pub(crate) const KEYS: [&str; 14] = [
 /// One request. Read-only, and a mapping of its keys to the attributes of the same names.
 #[pyclass(frozen, mapping, module = "portico", weakref)]
 pub(crate) struct Request {
-    request: portico_core::http::Request,
+    request: Box<portico_core::http::Request>,
     /// A weak reference to the `portico.Server`; none where only bytes were parsed.
     server: Option<Py<PyAny>>,
     /// On an event loop: how it was called.
@@ -74,7 +74,7 @@ type Value<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Request {
     pub(crate) fn new(
-        request: portico_core::http::Request,
+        request: Box<portico_core::http::Request>,
         server: Option<Py<PyAny>>,
         called: Option<Called>,
         forms: Arc<Limits>,

@@ -329,7 +329,7 @@ impl Operation {
             Ok(Done::Message(Some((0, text)))) => Ok(PyString::from_bytes(py, &text)?.into_any()),
             Ok(Done::Message(Some((_, bytes)))) => Ok(PyBytes::new(py, &bytes).into_any()),
             Ok(Done::Request(Some(request))) => {
-                let request = self.site.wrap(py, *request, None)?;
+                let request = self.site.wrap(py, request, None)?;
                 // Its response is written by hand, past what keeps sessions.
                 let _no_session = request.get().settle(py);
                 Ok(request.into_any())

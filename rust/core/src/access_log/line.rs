@@ -50,7 +50,8 @@ fn common(line: &mut Vec<u8>, finished: &Finished<'_>) {
     let target = finished.details.map_or(&b""[..], |details| &details.target);
     match finished.method {
         Some(method) => {
-            escape(line, method.as_str().as_bytes(), in_quotes);
+            // A token, which has nothing to escape (RFC 9110 section 9.1).
+            line.extend_from_slice(method.as_str().as_bytes());
             line.push(b' ');
             escape(line, target, in_quotes);
             line.push(b' ');
@@ -118,7 +119,7 @@ fn json(line: &mut Vec<u8>, finished: &Finished<'_>) {
     entry(line, b",\"bytes_received\":", finished.received);
     entry(line, b",\"bytes_sent\":", finished.sent);
     seconds(line, b",\"duration\":", finished.duration);
-    if let Some(first_byte) = finished.first_byte {
+    if let Some(first_byte) = finished.time_to_first_byte() {
         seconds(line, b",\"time_to_first_byte\":", first_byte);
     }
     text(line, b",\"outcome\":\"", Some(finished.outcome.label().as_bytes()));
@@ -192,8 +193,19 @@ fn in_json(line: &mut Vec<u8>, byte: u8) {
 
 /// Neither a control character nor one that ends a text, and ASCII.
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
+    PLAIN[usize::from(byte)]
 }
+
+/// A table, since each byte of a line is looked at.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0x20;
+    while byte <= 0x7e {
+        plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
+        byte += 1;
+    }
+    plain
+};
 
 fn escape(line: &mut Vec<u8>, text: &[u8], escaped: fn(&mut Vec<u8>, u8)) {
     let mut left = &text[..text.len().min(LONGEST)];
@@ -259,12 +271,16 @@ fn address(line: &mut Vec<u8>, peer: &Address) {
 fn ip(line: &mut Vec<u8>, ip: IpAddr) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            for (at, octet) in ip.octets().into_iter().enumerate() {
-                if at > 0 {
-                    line.push(b'.');
+            let (mut text, mut end) = ([b'.'; 16], 0);
+            for octet in ip.octets() {
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                for digit in &digits[usize::from(octet < 100) + usize::from(octet < 10)..] {
+                    text[end] = b'0' + digit;
+                    end += 1;
                 }
-                number(line, octet.into());
+                end += 1;
             }
+            line.extend_from_slice(&text[..end - 1]);
         }
         // Writing to a Vec cannot fail.
         IpAddr::V6(ip) => drop(write!(line, "{ip}")),
@@ -292,12 +308,11 @@ struct Clock {
 
 /// When a request began, which has just ended; always in UTC.
 fn date(line: &mut Vec<u8>, finished: &Finished<'_>, form: Date) {
-    let (began, ended) = (finished.began, finished.began + finished.duration);
     thread_local! {
         static CLOCK_HERE: RefCell<Option<Clock>> = const { RefCell::new(None) };
     }
     CLOCK_HERE.with_borrow_mut(|known| {
-        let is_new = |clock: &&mut Clock| ended.saturating_duration_since(clock.looked.0) < CLOCK;
+        let is_new = |clock: &&mut Clock| finished.ended.saturating_duration_since(clock.looked.0) < CLOCK;
         let clock = match known.as_mut().filter(is_new) {
             Some(_) => known.as_mut(),
             None => {
@@ -308,11 +323,8 @@ fn date(line: &mut Vec<u8>, finished: &Finished<'_>, form: Date) {
             }
         };
         let Some(Clock { looked: (then, time), last }) = clock else { return };
-        let since = match began.checked_duration_since(*then) {
-            Some(after) => *time + after,
-            None => time.saturating_sub(then.duration_since(began)),
-        };
-        write_date(line, since, form, last);
+        let ended = *time + finished.ended.saturating_duration_since(*then);
+        write_date(line, ended.saturating_sub(finished.duration), form, last);
     });
 }
 

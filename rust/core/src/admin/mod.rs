@@ -106,7 +106,7 @@ struct Admin {
 }
 
 impl Handler for Admin {
-    fn call(&self, request: Request, reply: Reply) {
+    fn call(&self, request: Box<Request>, reply: Reply) {
         match &self.workers {
             None => reply.send(dressed(self.answer(&request))),
             Some(workers) => self.answer_for(workers, request, reply),
@@ -140,7 +140,7 @@ impl Admin {
     }
 
     /// The same for a supervisor, which asks its workers.
-    fn answer_for(&self, workers: &Arc<Workers>, request: Request, reply: Reply) {
+    fn answer_for(&self, workers: &Arc<Workers>, request: Box<Request>, reply: Reply) {
         if request.method != Method::GET && request.method != Method::HEAD {
             return reply.send(dressed(not_allowed()));
         }

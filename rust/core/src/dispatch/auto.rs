@@ -13,7 +13,7 @@ pub struct Inline {
 }
 
 impl Handler for Inline {
-    fn call(&self, request: Request, reply: Reply) {
+    fn call(&self, request: Box<Request>, reply: Reply) {
         let job = Job { handler: self.handler.clone(), judge: None, request, reply };
         // Without a loop, as in a test, at once.
         if let Some(job) = EventLoop::call_soon(job) {
@@ -42,7 +42,7 @@ impl Auto {
 }
 
 impl Handler for Auto {
-    fn call(&self, request: Request, reply: Reply) {
+    fn call(&self, request: Box<Request>, reply: Reply) {
         let inline = self.judge.is_inline_for(request.target.raw_path());
         let job = Job { handler: self.handler.clone(), judge: Some(self.judge.clone()), request, reply };
         let not_inline = if inline { EventLoop::call_soon(job) } else { Some(job) };

@@ -40,7 +40,7 @@ use crate::trace::Call;
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request by sending on `reply`, now or later, from any thread. It is called on an I/O thread and
     /// must not block it.
-    fn call(&self, request: Request, reply: Reply);
+    fn call(&self, request: Box<Request>, reply: Reply);
 
     /// Who is to answer a request: by default this handler itself. Asked before anything else of it.
     fn resolve(&self, request: &mut Request) -> Resolved {
@@ -68,8 +68,8 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 impl<F: Fn(Request) -> Response + Send + Sync + 'static> Handler for F {
-    fn call(&self, request: Request, reply: Reply) {
-        reply.send(self(request));
+    fn call(&self, request: Box<Request>, reply: Reply) {
+        reply.send(self(*request));
     }
 }
 
@@ -140,7 +140,7 @@ pub struct Job {
     pub(crate) handler: Arc<dyn Handler>,
     /// Who measures it.
     pub(crate) judge: Option<Arc<Judge>>,
-    request: Request,
+    request: Box<Request>,
     reply: Reply,
 }
 
@@ -184,12 +184,11 @@ impl Job {
 
 /// How an answer gets to its client.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moving it costs less than an allocation for each request of HTTP/2")]
 pub(crate) enum Destination {
     /// By the task that waits for it.
     Waiting(oneshot::Sender<Response>),
     /// Straight to its stream.
-    Stream(h2::Exchange),
+    Stream(Box<h2::Exchange>),
 }
 
 impl Destination {
@@ -430,7 +429,7 @@ pub(crate) fn follow(mut handler: Arc<dyn Handler>, request: &mut Request) -> Ad
 /// Those of [`admit`].
 pub(crate) fn begin(
     connection: &Connection,
-    mut request: Request,
+    mut request: Box<Request>,
     found: Option<Box<Found>>,
     record: &mut Record,
 ) -> Result<Outcome, RequestError> {

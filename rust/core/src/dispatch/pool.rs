@@ -185,7 +185,7 @@ pub struct Pooled {
 }
 
 impl Handler for Pooled {
-    fn call(&self, request: Request, reply: Reply) {
+    fn call(&self, request: Box<Request>, reply: Reply) {
         self.pool.submit(Job { handler: self.handler.clone(), judge: None, request, reply });
     }
 

@@ -99,7 +99,7 @@ impl EventLoops {
                     continue;
                 }
                 in_vain = 0;
-                if crew.now().saturating_sub(since) >= TAKE_OVER.as_millis() as u64 {
+                if crew.at(Instant::now()).saturating_sub(since) >= TAKE_OVER.as_millis() as u64 {
                     crew.take_over(one, since);
                 }
             }
@@ -131,8 +131,8 @@ impl Crew {
     }
 
     /// Milliseconds of `clock`, plus one, so that 0 can say that nobody is busy.
-    pub(super) fn now(&self) -> u64 {
-        self.clock.elapsed().as_millis() as u64 + 1
+    pub(super) fn at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.clock).as_millis() as u64 + 1
     }
 
     pub(super) fn wake_watchdog(&self) {

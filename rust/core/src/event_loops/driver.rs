@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -96,7 +96,7 @@ impl Driver {
             };
             self.look = false;
             if self.one.turn.load(Ordering::Acquire) == self.turn {
-                self.one.busy_since.store(self.crew.now(), Ordering::SeqCst);
+                self.one.busy_since.store(self.crew.at(Instant::now()), Ordering::SeqCst);
                 self.crew.wake_watchdog();
             }
             return driven;

@@ -207,15 +207,18 @@ impl EventLoop {
         let (mut first, began) = (Some(first), Instant::now());
         // While the interpreter is waited for nobody is to blame.
         *self.case.lock() = None;
-        self.busy_since.store(crew.now(), Ordering::SeqCst);
+        self.busy_since.store(crew.at(began), Ordering::SeqCst);
         crew.wake_watchdog();
         handler.hold(&mut || {
-            while let Some(job) = first.take().or_else(|| (began.elapsed() < HOLD).then(|| self.jobs.lock().pop())?) {
+            loop {
+                let now = Instant::now();
+                let next = || (now.duration_since(began) < HOLD).then(|| self.jobs.lock().pop())?;
+                let Some(job) = first.take().or_else(next) else { break };
                 let case = job.case();
                 // What was lost while the interpreter was waited for is no longer ours to mark; the job in hand is.
                 if self.turn.load(Ordering::Acquire) == turn {
                     self.case.lock().clone_from(&case);
-                    self.busy_since.store(crew.now(), Ordering::SeqCst);
+                    self.busy_since.store(crew.at(now), Ordering::SeqCst);
                 }
                 job.run(Runs::Inline, case.as_ref());
                 if self.turn.load(Ordering::Acquire) != turn {

@@ -179,7 +179,7 @@ impl StaticFiles {
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 impl Handler for StaticFiles {
-    fn call(&self, request: Request, reply: Reply) {
+    fn call(&self, request: Box<Request>, reply: Reply) {
         match self.find(&request) {
             Found::Answer(response) => reply.send(response),
             Found::Folder(folder, name) => {

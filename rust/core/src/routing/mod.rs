@@ -194,7 +194,7 @@ impl Router {
 }
 
 impl Handler for Router {
-    fn call(&self, mut request: Request, reply: Reply) {
+    fn call(&self, mut request: Box<Request>, reply: Reply) {
         match self.resolve(&mut request) {
             Resolved::Next(handler) => match dispatch::follow(handler, &mut request) {
                 Admitted::By(handler) => handler.call(request, reply),

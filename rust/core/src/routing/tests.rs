@@ -12,7 +12,7 @@ use crate::http::target::{Target, decode_path};
 struct Leaf;
 
 impl Handler for Leaf {
-    fn call(&self, _: Request, reply: Reply) {
+    fn call(&self, _: Box<Request>, reply: Reply) {
         reply.fail();
     }
 }

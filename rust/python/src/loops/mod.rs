@@ -33,7 +33,7 @@ pub(crate) struct OnLoop {
 }
 
 impl Handler for OnLoop {
-    fn call(&self, request: portico_core::http::Request, reply: Reply) {
+    fn call(&self, request: Box<portico_core::http::Request>, reply: Reply) {
         // No attaching here: the loop's thread does that, once for all that came meanwhile.
         // The core's own began before it, and so is over before it but for this.
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout.saturating_sub(Duration::from_millis(5)));

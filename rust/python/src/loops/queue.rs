@@ -19,7 +19,7 @@ use crate::streams::Visit;
 
 pub(super) struct Job {
     pub(super) function: Arc<Function>,
-    pub(super) request: portico_core::http::Request,
+    pub(super) request: Box<portico_core::http::Request>,
     pub(super) reply: Reply,
     pub(super) deadline: Option<Instant>,
 }

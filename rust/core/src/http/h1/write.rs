@@ -121,7 +121,8 @@ impl Io {
     /// Sends bytes as fast as the client takes them, as long as it takes some: `head`, and `body` with it.
     async fn send(&mut self, mut head: &[u8], mut body: &[u8]) -> Result<(), Close> {
         let patience = self.connection.service.config.write_timeout;
-        let mut pace = Pace::begin(Instant::now());
+        // Begun where the client has to be waited for, which it mostly has not: the clock is read after a write, once.
+        let mut pace = None;
         while !(head.is_empty() && body.is_empty()) {
             let stream = &mut self.stream;
             let write = poll_fn(|cx| {
@@ -129,13 +130,17 @@ impl Io {
                 let left = &both[usize::from(head.is_empty())..2 - usize::from(body.is_empty())];
                 Pin::new(&mut *stream).poll_write_vectored(cx, left)
             });
+            let too_slow = async {
+                let since = pace.get_or_insert_with(|| Pace::begin(Instant::now())).since();
+                self.timer.until(since + patience).await;
+            };
             tokio::select! {
                 biased;
                 sent = write => match sent {
                     Ok(0) | Err(_) => return Err(Close::Aborted),
                     Ok(n) => {
                         let now = Instant::now();
-                        pace.moved(n, now);
+                        pace.get_or_insert(Pace::begin(now)).moved(n, now);
                         let of_head = n.min(head.len());
                         if let Some(record) = &mut self.record {
                             record.begins_response(now);
@@ -145,13 +150,13 @@ impl Io {
                         body = &body[n - of_head..];
                     }
                 },
-                () = self.timer.until(pace.since() + patience) => return Err(self.takes_nothing()),
+                () = too_slow => return Err(self.takes_nothing()),
             }
         }
         tokio::select! {
             biased;
             flushed = self.stream.flush() => flushed.map_err(|_| Close::Aborted),
-            () = self.timer.until(Instant::now() + patience) => Err(self.takes_nothing()),
+            () = async { self.timer.until(Instant::now() + patience).await } => Err(self.takes_nothing()),
         }
     }
 

@@ -61,14 +61,14 @@ impl Exchange {
             record.finish(&shared.connection, now);
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
-        let mut exchange = Exchange {
+        let mut exchange = Box::new(Exchange {
             respond: Respond::Own(respond),
             asked: AcceptEncoding::default(),
             open: Open::new(shared, read::header_bytes(&parts), record),
             tunnel: None,
             watched: false,
             found: None,
-        };
+        });
         let connection = &shared.connection;
         let tunnel = read::is_tunnel(&parts, &connection.service.config);
         let whole = tunnel || body.is_end_stream();
@@ -119,7 +119,7 @@ impl Exchange {
     }
 
     /// Has the request answered; by a task, where there is a deadline.
-    fn call(self, request: Request) {
+    fn call(self: Box<Self>, request: Box<Request>) {
         if self.open.shared.connection.service.config.handler_timeout.is_none() {
             self.hand_on(request);
         } else {
@@ -128,7 +128,7 @@ impl Exchange {
     }
 
     /// Calls a handler that takes the body as it comes. One that is here whole needs no task.
-    fn stream(mut self, mut request: Request, body: Coming, waits: bool) {
+    fn stream(mut self: Box<Self>, mut request: Box<Request>, body: Coming, waits: bool) {
         let connection = self.open.shared.connection.clone();
         if body.decoding.is_some() {
             request.headers = request.headers.decoded(None);
@@ -164,7 +164,7 @@ impl Exchange {
     }
 
     /// Hands the request to its handler, which answers on the stream.
-    fn hand_on(mut self, mut request: Request) {
+    fn hand_on(mut self: Box<Self>, mut request: Box<Request>) {
         let found = self.found.take();
         let connection = &self.open.shared.connection;
         connection.service.metrics.request(Version::HTTP_2);
@@ -180,7 +180,7 @@ impl Exchange {
     }
 
     /// Waits for a body.
-    async fn follow(mut self, mut request: Request, body: Coming) {
+    async fn follow(mut self: Box<Self>, mut request: Box<Request>, body: Coming) {
         let shared = self.open.shared.clone();
         let connection = &shared.connection;
         let service = &connection.service;
@@ -207,7 +207,7 @@ impl Exchange {
     }
 
     /// Waits for an answer that has a deadline.
-    async fn answer(mut self, request: Request) {
+    async fn answer(mut self: Box<Self>, request: Box<Request>) {
         let shared = self.open.shared.clone();
         let connection = &shared.connection;
         let service = &connection.service;
@@ -240,14 +240,14 @@ impl Exchange {
     }
 
     /// Answers with a refusal. Other streams go on.
-    fn refuse(mut self, error: &RequestError) {
+    fn refuse(mut self: Box<Self>, error: &RequestError) {
         self.open.record.refused(error, &self.open.shared.connection.trace);
         let response = self.open.shared.connection.refuse(error, self.open.record.id.as_deref());
         self.send(response);
     }
 
     /// Answers. A client that has left meanwhile does not get it.
-    pub(crate) fn send(mut self, mut response: Response) {
+    pub(crate) fn send(mut self: Box<Self>, mut response: Response) {
         if response.settle(&self.open.record.method).is_err() {
             self.open.shared.connection.service.metrics.handler_failures.add();
         }
@@ -261,7 +261,7 @@ impl Exchange {
         if self.tunnel.is_some() {
             return self.send_in_tunnel(response);
         }
-        let Exchange { respond, mut open, .. } = self;
+        let Exchange { respond, mut open, .. } = *self;
         let Some(mut respond) = respond.take() else { return };
         let status = response.status;
         let metrics = &open.shared.connection.service.metrics;
@@ -304,7 +304,7 @@ impl Exchange {
 
 impl Exchange {
     /// Answers whoever wants a WebSocket. To it any 2xx says that it has one (RFC 8441 section 5).
-    fn send_in_tunnel(mut self, mut response: Response) {
+    fn send_in_tunnel(mut self: Box<Self>, mut response: Response) {
         let Some(receiving) = self.tunnel.take() else { return };
         let Some(upgrade) = response.upgrade.take() else {
             if response.status.is_success() {
@@ -312,7 +312,7 @@ impl Exchange {
             }
             return self.send(response);
         };
-        let Exchange { respond, mut open, .. } = self;
+        let Exchange { respond, mut open, .. } = *self;
         let Some(mut respond) = respond.take() else { return };
         let metrics = open.shared.connection.service.metrics.clone();
         metrics.response(StatusCode::OK);

@@ -22,7 +22,7 @@ const DISCARD: Duration = Duration::from_secs(10);
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
 /// Checks the head of a request. The body is not read yet.
-pub(super) fn head(shared: &Shared, parts: &Parts) -> Result<Request, RequestError> {
+pub(super) fn head(shared: &Shared, parts: &Parts) -> Result<Box<Request>, RequestError> {
     let connection = &shared.connection;
     let config = &connection.service.config;
     if shared.activity.headers() > MAX_HEADERS_HELD.max(config.max_header_bytes) {
@@ -43,7 +43,7 @@ pub(super) fn head(shared: &Shared, parts: &Parts) -> Result<Request, RequestErr
     let target =
         Target::parse(if tunnel { &Method::GET } else { &parts.method }, Bytes::copy_from_slice(path.as_bytes()))?;
     let headers = Headers::from_map(host, &parts.headers);
-    Ok(Request {
+    Ok(Box::new(Request {
         method: if tunnel { Method::GET } else { parts.method.clone() },
         target,
         version: Version::HTTP_2,
@@ -56,7 +56,7 @@ pub(super) fn head(shared: &Shared, parts: &Parts) -> Result<Request, RequestErr
         pattern: None,
         told: OnceLock::new(),
         tunnel,
-    })
+    }))
 }
 
 /// Finds the values that begin or end with white space, which RFC 9113 section 8.2.1 has malformed and h2 lets pass: two checks
