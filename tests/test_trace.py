@@ -218,7 +218,7 @@ def test_stream_of_http2_that_breaks_the_rules(traced, h2_of):
 
 
 def test_handshakes_that_fail(traced, ca_pem):
-    served = traced(handshake_timeout=SHORT)
+    served = traced(handshake_timeout=2)
 
     def fails(why, context, sni="localhost"):
         number = len(served.trace.find("accepted")) + 1
