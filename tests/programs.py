@@ -120,6 +120,15 @@ def children():
     return found
 
 
+def has_open(pid, path):
+    """Whether a process has that file open, under the name that it has now."""
+    for descriptor in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(descriptor) == str(path):
+                return True
+    return False
+
+
 def hold(pid):
     """Stops every thread of a process until SIGCONT."""
     os.kill(pid, signal.SIGSTOP)

@@ -154,7 +154,7 @@ def test_what_is_printed_can_be_run_again(check, certificate):
         ("admin = '[::ffff:10.0.0.1]:9443'", "portico.toml:2: admin: other machines can reach"),
         ("[admin]\nlisten = 9443\ntoken_file = 'none'", "portico.toml:4: [admin] cannot read none: No such file"),
         ("[admin]\nlisten = 9443\ntoken_file = 'short'", "portico.toml:4: [admin] token: 16 characters or more"),
-        ("workers = 3\nadmin = 65534", "portico.toml:3: admin: 3 workers take as many ports from 65534 on"),
+        ("workers = 3\nadmin = 65534", "portico.toml:3: admin: the dashboards of 3 workers take the ports that follow 65534"),
         ("workers = 3\nlisten = 9445\nadmin = 9443", "portico.toml:4: admin: 127.0.0.1:9445 is there twice"),
         ("listen = [443,\n'0.0.0.0:443']", "portico.toml:3: listen: 127.0.0.1:443 and 0.0.0.0:443 exclude each other"),
         ("listen = ['unix:a', 'http://unix:a']", "portico.toml:2: listen: unix:a is there twice"),

@@ -130,7 +130,7 @@ def test_a_session_whose_load_was_given_up_is_not_left_locked(serve):
             (await request.session.load(lock=True))["a"] = 1
         return {"statusCode": 200}
 
-    served = serve(handler, sessions=Sessions(store=store, lock_timeout=0.5))
+    served = serve(handler, sessions=Sessions(store=store, lock_timeout=5))
     with served.httpx() as visitor:
         assert visitor.get("/").status_code == 200
         store.is_slow = True

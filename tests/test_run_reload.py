@@ -9,11 +9,12 @@ import socket
 import stat
 import threading
 
+import psutil
 import pytest
 
 from clients import Wire, refuses, request, trusting, wait_until
 from portico.cli import _control
-from programs import Program
+from programs import Program, has_open
 from running import APP, write
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
@@ -458,9 +459,11 @@ def test_sigusr1_opens_log_files_anew(run, tmp_path):
     log = tmp_path / "access.log"
     request(port, "GET", "/one")
     wait_until(lambda: "/one" in log.read_text(), "a line")
-    log.rename(tmp_path / "access.log.1")
+    old = log.rename(tmp_path / "access.log.1")
+    workers = [child.pid for child in psutil.Process(running.process.pid).children() if has_open(child.pid, old)]
+    assert len(workers) == 2
     running.signal(signal.SIGUSR1)
-    wait_until(log.exists, "a new file")
+    wait_until(lambda: not any(has_open(pid, old) for pid in workers), "both workers to let go of it")
     for _ in range(10):
         request(port, "GET", "/two")
     wait_until(lambda: log.read_text().count("/two") == 10, "both workers to write there")

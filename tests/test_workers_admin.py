@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 import portico
 import worker_mains
 from clients import GENEROUS, ports_in_a_row, refuses, request, trusting, wait_until
-from programs import children
+from programs import children, hold
 
 CLEAR = {"port": 0, "tls": False}
 TOKEN = "a-token-of-the-tests"
@@ -82,7 +82,7 @@ def test_probes_speak_for_all(run):
         reply = look(workers, f"/probe/{probe}")
         assert (reply.status, reply.text) == (200, f"worker 0: {word}\nworker 1: {word}\n")
     # One that does not answer takes no part of the other's work, but is no living one either.
-    os.kill(workers.pids[0], signal.SIGSTOP)
+    hold(workers.pids[0])
     try:
         reply = look(workers, "/probe/liveness")
         assert (reply.status, reply.text) == (503, "worker 0: no answer within 800ms\nworker 1: alive\n")

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import _systemd
+from .. import _addresses, _systemd
 from .._errors import ConfigError
+from .._worker_admin import Asked
 from ._nodes import Node, Problems
 from ._places import Place, ip
 
@@ -54,7 +55,11 @@ def check_places(configuration: Configuration, problems: Problems) -> None:
     node = configuration.node("admin", "listen")
     path: tuple[str, ...] = ("admin", "listen") if isinstance(configuration.node("admin").value, dict) else ("admin",)
     if configuration.admin is not None:
-        found.append((configuration.admin, node, path))
+        asked = Asked(_addresses.Place(**configuration.admin.keywords()), None, None)
+        try:
+            found += [(_plain(place), node, path) for place in asked.places(configuration.workers or 1)]
+        except ConfigError as error:
+            problems.add(node, path, str(error))
     for at, (place, where, way) in enumerate(found):
         _check_path(place.unix, where, way, problems)
         other = next((other for other, _, _ in found[:at] if place.excludes(other)), None)
@@ -71,6 +76,10 @@ def check_places(configuration: Configuration, problems: Problems) -> None:
                 f"{path[-1]}: other machines can reach {configuration.admin}, so it needs a token: [admin] token_file; "
                 "without one listen on 127.0.0.1",
             )
+
+
+def _plain(place: _addresses.Place) -> Place:
+    return Place(unix=place.unix) if place.unix is not None else Place(place.port, place.host)
 
 
 def _check_path(socket: str | os.PathLike[str] | None, node: Node, path: tuple[str, ...], problems: Problems) -> None:
