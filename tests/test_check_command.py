@@ -179,7 +179,7 @@ def test_what_cannot_be_listened_on_is_said(check, tmp_path, text, words):
     [
         "listen = [0, 0, '[::]:443', '0.0.0.0:443', 'unix:a', 'unix:b']",
         "listen = [443, '127.0.0.2:443']",
-        "workers = 2\nlisten = 9445\nadmin = 9443",
+        "workers = 2\nlisten = 9446\nadmin = 9443",
         "admin = 'localhost:9443'",
         "[admin]\nlisten = '0.0.0.0:9443'\ntoken_file = 'token'",
         f"listen = ['unix:{'x' * 107}']",

@@ -275,8 +275,9 @@ class Supervisor:
                 return
             self._manager.main_pid(pid)
             self._state = "closing"
-            self._workers._closed.wait()
-            self._events.put(self._on_closed)
+        # Not with the lock: who asks for a reload meanwhile is told so at once.
+        self._workers._closed.wait()
+        self._events.put(self._on_closed)
 
     def _tell(self) -> Answer:
         text = self._status() if self._state == "running" else self._state
