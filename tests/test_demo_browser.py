@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from browsers import chromium
-from demos import Demo
+
+pytest.importorskip("pydantic_monty", reason="pydantic-monty is not installed")
 
 PATHS = ["", "shop.psp", "cart.psp", "breakout.psp", "clock.psp", "chat.psp", "files.psp"]
 
@@ -14,14 +15,6 @@ PATHS = ["", "shop.psp", "cart.psp", "breakout.psp", "clock.psp", "chat.psp", "f
 def browser():
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    pytest.importorskip("pydantic_monty", reason="pydantic-monty is not installed")
-    demo = Demo(tmp_path_factory.mktemp("home"), "--port", "0")
-    yield demo
-    demo.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 import portico
 import worker_mains
 from clients import GENEROUS, Wire, refuses, request, trusting, wait_until
-from portico._workers import Backoff
+from portico._backoff import Backoff
 from programs import children, hold, lives, starting_time
 
 CLEAR = {"port": 0, "tls": False}
