@@ -1,7 +1,6 @@
 """One admin listener for all workers: their metrics and probes, put together by the supervisor."""
 
 import functools
-import json
 import os
 import signal
 import socket
@@ -64,7 +63,7 @@ def wait_for_workers(workers, *names, **headers):
 def dashboards(workers):
     """The process that each of them shows."""
     ports = [int(url.rpartition(":")[2]) for url in workers.dashboard_urls]
-    return [json.loads(request(port, path="/snapshot.json").text)["process"]["id"] for port in ports]
+    return [request(port, path="/snapshot.json").json()["process"]["id"] for port in ports]
 
 
 def samples(workers, name, **headers):
@@ -177,6 +176,22 @@ def test_a_reload_whose_admin_address_is_taken_changes_nothing(run):
         workers.reload(admin=taken.getsockname()[1])
     assert workers.pids == before
     wait_for_workers(workers, "0", "1")
+
+
+def test_unix_sockets_have_the_number_of_the_worker_behind_their_path(run, tmp_path):
+    path = tmp_path / "admin.sock"
+    workers = run({"unix": str(path)})
+    assert [workers.admin_url, *workers.dashboard_urls] == [f"http+unix://{path}{end}" for end in ("", ".0", ".1")]
+    workers.reload()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{path}.1")
+        client.sendall(b"GET /snapshot.json HTTP/1.0\r\n\r\n")
+        with client.makefile("rb") as answer:
+            assert f'"id":{workers.pids[1]}'.encode() in answer.read()
+    workers.reload(workers=1)
+    assert os.listdir(tmp_path) == ["admin.sock"]
+    workers.close(0)
+    assert os.listdir(tmp_path) == []
 
 
 def test_over_tls_with_certificates_for_the_supervisor(run, tmp_path, issue, ca_pem):
