@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from clients import GENEROUS, wait_until
 
@@ -118,6 +119,13 @@ def children():
         with contextlib.suppress(OSError):
             found |= set(map(int, (task / "children").read_text().split()))
     return found
+
+
+def starting_time():
+    """How long it takes on this machine, as busy as it is now, to start an interpreter that imports portico; in seconds."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import portico"], check=True, timeout=GENEROUS)
+    return time.monotonic() - began
 
 
 def has_open(pid, path):

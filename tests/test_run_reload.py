@@ -12,7 +12,7 @@ import threading
 import psutil
 import pytest
 
-from clients import Wire, refuses, request, trusting, wait_until
+from clients import Wire, ports_in_a_row, refuses, request, trusting, wait_until
 from portico.cli import _control
 from programs import Program, has_open
 from running import APP, write
@@ -434,6 +434,30 @@ def test_a_predecessor_that_ends_is_not_asked(run, reload, tmp_path):
 
 def told_by(folder, pid):
     return _control.ask(runtime(folder) / f"{pid}.sock", "status", 10)
+
+
+def test_a_successor_has_the_admin_listener_and_the_dashboards(run, tmp_path):
+    admin = ports_in_a_row(3)
+    running = run("app:pid", "--workers", "2", "--admin", str(admin), "--pid-file", "pid", *CLEAR)
+    running.ready()
+    old = shown_by(admin)
+    running.signal(signal.SIGUSR2)
+    assert running.process.wait(60) == 0
+    successor = int((tmp_path / "pid").read_text())
+    try:
+        assert len(old) == 2
+        assert len(shown_by(admin)) == 2
+        assert not old & shown_by(admin), "nobody of before answers"
+        up = [f'portico_up{{worker="{number}"}} 1' for number in (0, 1)]
+        wait_until(lambda: [line for line in request(admin, path="/metrics").text.split("\n") if line in up] == up)
+    finally:
+        os.kill(successor, signal.SIGTERM)
+    wait_until(lambda: all(refuses(port) for port in range(admin, admin + 3)), "the successor to end")
+
+
+def shown_by(admin):
+    """The processes whose dashboards stand behind that port."""
+    return {request(port, path="/snapshot.json").json()["process"]["id"] for port in (admin + 1, admin + 2)}
 
 
 def test_a_successor_that_fails_leaves_the_old_serving(run, reload, tmp_path):

