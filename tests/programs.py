@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from clients import GENEROUS, wait_until
 
@@ -62,11 +63,16 @@ class Program:
         self.process.send_signal(number)
         return self
 
-    def end(self):
-        """Waits for the end, reads what is left, and returns the exit code. A traceback is an error."""
+    def finish(self):
+        """Waits for the end, reads what is left, and returns the exit code."""
         code = self.process.wait(GENEROUS)
         while (line := self._lines.get(timeout=GENEROUS)) is not None:
             self.printed.append(line)
+        return code
+
+    def end(self):
+        """The same. A traceback, or a warning, is an error."""
+        code = self.finish()
         assert not re.search("traceback|panicked|warning", self.output, re.IGNORECASE), self.output
         return code
 
@@ -113,6 +119,22 @@ def children():
         with contextlib.suppress(OSError):
             found |= set(map(int, (task / "children").read_text().split()))
     return found
+
+
+def starting_time():
+    """How long it takes on this machine, as busy as it is now, to start an interpreter that imports portico; in seconds."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import portico"], check=True, timeout=GENEROUS)
+    return time.monotonic() - began
+
+
+def has_open(pid, path):
+    """Whether a process has that file open, under the name that it has now."""
+    for descriptor in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(descriptor) == str(path):
+                return True
+    return False
 
 
 def hold(pid):

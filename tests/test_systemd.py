@@ -15,7 +15,7 @@ import pytest
 from clients import GENEROUS, request, wait_until
 from portico import ConfigError, _systemd
 from programs import Program
-from running import APP, Running
+from running import APP
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
 
@@ -50,19 +50,6 @@ def manager(request, tmp_path):
     )
     yield found
     found.close()
-
-
-@pytest.fixture
-def run(tmp_path):
-    started = []
-
-    def run(*arguments, **environment):
-        started.append(Running(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield run
-    for running in started:
-        running.close()
 
 
 # ---- sd_notify
@@ -109,14 +96,14 @@ def test_it_is_not_ready_before_it_serves(run, manager, tmp_path):
 
 
 def test_signs_of_life_come_in_time(run, manager):
-    run("app:hello", *CLEAR, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000").ready()
+    run("app:hello", *CLEAR, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="2000000").ready()
     assert manager.next()["READY"] == "1"
     times = []
-    while len(times) < 5:
+    while len(times) < 4:
         assert select.select([manager.socket], [], [], GENEROUS)[0]
         assert manager.socket.recv(100) == b"WATCHDOG=1"
         times.append(time.monotonic())
-    assert max(late - early for early, late in itertools.pairwise(times)) < 0.4
+    assert max(late - early for early, late in itertools.pairwise(times)) < 2
 
 
 def test_a_manager_that_is_gone_does_no_harm(run, tmp_path):
@@ -133,7 +120,6 @@ def test_a_manager_that_is_gone_does_no_harm(run, tmp_path):
         ({"WATCHDOG_USEC": "3000000"}, 1.5),
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
-        ({"WATCHDOG_USEC": "soon"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
     ],
 )
