@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import socket
 import threading
@@ -134,6 +135,8 @@ def test_each_worker_has_its_dashboard_at_an_address_of_its_own(run):
     assert workers.admin_url == f"http://127.0.0.1:{port}"
     assert workers.dashboard_urls == [f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port + 2}"]
     assert dashboards(workers) == workers.pids
+    found = re.findall(r'<a href="//[^:"/]+:(\d+)/">worker (\d)</a>', look(workers, "/").text)
+    assert found == [(str(port + 1), "0"), (str(port + 2), "1")], "the address leads to them"
     os.kill(workers.pids[1], signal.SIGKILL)
     wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 1}, "the death to be counted")
     wait_for_workers(workers, "0", "1")

@@ -42,6 +42,8 @@ class Admin:
     """The path of a Unix socket, on which the supervisor asks it."""
     listen: dict[str, Any] | None
     """The keywords of `Server.listen_admin` for a listener that is this worker's, with a descriptor."""
+    port: int | None
+    """That listener's, where it has one."""
 
 
 class Worker:

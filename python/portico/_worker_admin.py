@@ -181,16 +181,19 @@ class WorkersAdmin:
         if asked is None:
             return None
         self._folder = self._folder or tempfile.mkdtemp(prefix="portico-")
-        own = listening.dashboards[number : number + 1]
-        return Admin(
+        socket, own = (
             os.path.join(self._folder, f"{number}.{next(self._number)}"),
-            {"fd": own[0].descriptor, "tls": asked.place.tls, "token": asked.token} if own else None,
+            listening.dashboards[number : number + 1],
         )
+        if not own:
+            return Admin(socket, None, None)
+        keywords = {"fd": own[0].descriptor, "tls": asked.place.tls, "token": asked.token}
+        return Admin(socket, keywords, None if isinstance(own[0].address, str) else own[0].address[1])
 
     def joined(self, process: Process) -> None:
         """It serves, in place of the one that had its number."""
         if process.admin is not None:
-            self._seen.joined(str(process.number), process.admin.socket)
+            self._seen.joined(str(process.number), process.admin.socket, process.admin.port)
 
     def ended(self, process: Process) -> None:
         """It is gone, and its socket's file with it, also where it was killed."""

@@ -35,9 +35,11 @@ impl WorkersSeen {
         WorkersSeen(Arc::default())
     }
 
-    /// A worker serves, in place of the one that had that name; its own admin listener is at the Unix socket.
-    fn joined(&self, name: String, socket: OsString) {
-        self.0.joined(name, socket.into());
+    /// A worker serves, in place of the one that had that name; its own admin listener is at the Unix socket, and
+    /// its dashboard, where people can go there, at the port.
+    #[pyo3(signature = (name, socket, port))]
+    fn joined(&self, name: String, socket: OsString, port: Option<u16>) {
+        self.0.joined(name, socket.into(), port);
     }
 
     fn ended(&self, socket: OsString) {

@@ -155,6 +155,7 @@ impl Admin {
                 let format = Format::of(&request.headers.joined("accept").unwrap_or_default());
                 tokio::spawn(async move { reply.send(dressed(workers.metrics(format).await)) });
             }
+            Entry::Free if path == "/" => reply.send(dressed(workers.page(request.host()))),
             Entry::Free => reply.send(dressed(Response::plain(StatusCode::NOT_FOUND))),
         }
     }

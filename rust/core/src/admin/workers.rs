@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::http::Response;
+use crate::http::target::split_port;
 use crate::locks::Mutex;
 use crate::metrics::{Format, Merged};
 
@@ -20,15 +21,39 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// The most that one may say.
 const MOST: u64 = 64 * 1024 * 1024;
 
+/// What people see first.
+const PAGE: &str = "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<meta name=\"viewport\" content=\"width=device-width\">
+<meta name=\"color-scheme\" content=\"light dark\">
+<title>portico: workers</title>
+<h1>portico</h1>
+<p>Each worker has a dashboard of its own:
+<ul>
+{rows}</ul>
+<p>Of all of them together: <a href=\"/metrics\">metrics</a>, <a href=\"/probe/startup\">startup</a>,
+<a href=\"/probe/readiness\">readiness</a>, <a href=\"/probe/liveness\">liveness</a>.
+";
+
 /// The workers of a supervisor.
 #[derive(Default)]
 pub struct Workers(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// By name, where its admin listener is.
-    sockets: BTreeMap<String, PathBuf>,
+    /// By name.
+    serving: BTreeMap<String, Worker>,
     ended: u64,
+}
+
+/// Where a worker is found.
+#[derive(Clone)]
+struct Worker {
+    /// Its admin listener for the supervisor.
+    socket: PathBuf,
+    /// The port at which people find its dashboard.
+    port: Option<u16>,
 }
 
 /// What a worker says: status and body, or why there is nothing.
@@ -36,15 +61,15 @@ type Said = Result<(u16, String), String>;
 
 impl Workers {
     /// A worker serves from now on, in place of the one that had that name.
-    pub fn joined(&self, name: String, socket: PathBuf) {
-        self.0.lock().sockets.insert(name, socket);
+    pub fn joined(&self, name: String, socket: PathBuf, port: Option<u16>) {
+        self.0.lock().serving.insert(name, Worker { socket, port });
     }
 
     /// The worker with that socket has ended.
     pub fn ended(&self, socket: &Path) {
         let mut state = self.0.lock();
         state.ended += 1;
-        state.sockets.retain(|_, known| known != socket);
+        state.serving.retain(|_, known| known.socket != socket);
     }
 
     /// What is answered at a probe's path: 200 where every worker's answer is; for readiness, where any one's is, since they
@@ -78,7 +103,7 @@ impl Workers {
         let said = self.ask("/metrics", format).await;
         let (alive, ended) = {
             let state = self.0.lock();
-            (state.sockets.len(), state.ended)
+            (state.serving.len(), state.ended)
         };
         let mut merged = Merged::of_supervisor(format, alive, ended);
         for (name, said) in &said {
@@ -89,11 +114,32 @@ impl Workers {
         Response::new(StatusCode::OK, merged.finish(format)).with(header::CONTENT_TYPE, format.content_type())
     }
 
+    /// A page for people: the way to the dashboard of each, by whatever name `host` they have come.
+    pub(super) fn page(&self, host: &str) -> Response {
+        let host = split_port(host.as_bytes()).0;
+        // What a name or an address is made of, and no markup.
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte);
+        let host = std::str::from_utf8(host).ok().filter(|host| !host.is_empty() && host.bytes().all(|b| is_plain(&b)));
+        let serving = self.0.lock().serving.clone();
+        let rows: String = serving
+            .iter()
+            .map(|(name, worker)| match host.zip(worker.port) {
+                // With the scheme of this page.
+                Some((host, port)) => format!("<li><a href=\"//{host}:{port}/\">worker {name}</a>\n"),
+                None => format!("<li>worker {name}\n"),
+            })
+            .collect();
+        Response::new(StatusCode::OK, PAGE.replacen("{rows}", &rows, 1))
+            .with(header::CONTENT_TYPE, "text/html; charset=utf-8")
+            .with(header::CONTENT_SECURITY_POLICY, "default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
+            .with(header::REFERRER_POLICY, "no-referrer")
+    }
+
     /// Asks all of them at once.
     async fn ask(&self, path: &str, format: Format) -> Vec<(String, Said)> {
-        let sockets = self.0.lock().sockets.clone();
-        let asked = sockets.into_iter().map(|(name, socket)| async move {
-            let said = tokio::time::timeout(PATIENCE, ask(&socket, path, format)).await;
+        let serving = self.0.lock().serving.clone();
+        let asked = serving.into_iter().map(|(name, worker)| async move {
+            let said = tokio::time::timeout(PATIENCE, ask(&worker.socket, path, format)).await;
             let said = said.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
             (name, said)
         });
