@@ -15,6 +15,7 @@ import portico
 import portico.testing
 import session_stores
 from clients import Errors, Served, Wire
+from demos import Demo
 from frames import H2
 from sockets import OnHTTP1, OnHTTP2
 
@@ -190,3 +191,23 @@ def stores(request, tmp_path):
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with contextlib.closing(session_stores.Stores(request.param, tmp_path, url)) as stores:
         yield stores
+
+
+@pytest.fixture
+def traced(serve):
+    """Starts a server whose connections are traced, in `served.trace`."""
+
+    def traced(*handler, **settings):
+        trace = portico.testing.Trace()
+        served = serve(*handler, trace=trace, **settings)
+        served.trace = trace
+        return served
+
+    return traced
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One demo for all tests of a module, which only look."""
+    with contextlib.closing(Demo(tmp_path_factory.mktemp("home"), "--port", "0")) as demo:
+        yield demo

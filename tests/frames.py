@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+
 import h2.config
 import h2.connection
 import h2.events
@@ -82,7 +85,9 @@ class H2:
                     # h2 takes GOAWAY for the end, but what is in flight goes on (RFC 9113 section 6.8).
                     self.connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
                 self.events.append(event)
-            self.flush()
+            # A server that has said goodbye may be gone: what it has sent is read all the same.
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                self.flush()
 
     def wait_until_closed(self):
         """Reads, and acknowledges what has to be, until the server closes."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from clients import GENEROUS, wait_until
 
@@ -113,6 +114,22 @@ def children():
         with contextlib.suppress(OSError):
             found |= set(map(int, (task / "children").read_text().split()))
     return found
+
+
+def starting_time():
+    """How long it takes on this machine, as busy as it is now, to start an interpreter that imports portico; in seconds."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import portico"], check=True, timeout=GENEROUS)
+    return time.monotonic() - began
+
+
+def has_open(pid, path):
+    """Whether a process has that file open, under the name that it has now."""
+    for descriptor in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(descriptor) == str(path):
+                return True
+    return False
 
 
 def hold(pid):

@@ -75,9 +75,10 @@ class KeepAlive(Client):
 
 
 class Slow(KeepAlive):
-    """The same, so slowly that the connection is between two requests nearly always."""
+    """The same, so slowly that the connection is between two requests nearly always. An end waits a second for the next one
+    (`drain_idle_timeout`): what is left of it is for a machine that is busy."""
 
-    PAUSE = 0.8
+    PAUSE = 0.4
 
 
 class Uploads(KeepAlive):

@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import pathlib
+import time
 
 import portico
 
@@ -89,7 +90,10 @@ def program(folder):
 
 
 def serve_from(worker, cert, key, counter):
-    """The same, for workers that fail while there is a file `broken` beside the counter."""
+    """The same, for workers that fail while there is a file `broken` beside the counter, and come no further while there is a
+    file `held`."""
     if (counter.parent / "broken").exists():
         raise LookupError("the new code is broken")
+    while (counter.parent / "held").exists():
+        time.sleep(0.01)
     serve(worker, cert, key, counter)

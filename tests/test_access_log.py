@@ -57,10 +57,11 @@ def log(tmp_path):
 
 @pytest.fixture
 def logged(serve, log):
-    """Starts a server whose log is a file of JSON."""
+    """Starts a server whose log is a file of JSON. One loop ends all its requests, so that lines come in their order: that one
+    is over is known to its client a moment before it is to the log."""
 
     def logged(handler=None, **settings):
-        settings = {"access_log": log.path, "access_log_format": "json", **settings}
+        settings = {"access_log": log.path, "access_log_format": "json", "io_threads": 1, **settings}
         return serve(**settings) if handler is None else serve(handler, **settings)
 
     return logged
@@ -236,17 +237,23 @@ def test_handlers_that_fail(logged, log):
 
             def body():
                 yield b"begun"
+                assert seen.acquire(timeout=GENEROUS)
                 raise RuntimeError("no more")
 
             return {"statusCode": 200, "body": body()}
         raise RuntimeError("no")
 
+    seen = threading.Semaphore(0)
     served = logged(handler)
     assert served.get("/raises").status == 500
     with served.wire() as wire:
-        wire.send("GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n").rest()
-    with served.httpx() as client, pytest.raises(httpx.RemoteProtocolError):
-        client.get("/broken")
+        wire.send("GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n").file.readline()
+        seen.release()
+        wire.rest()
+    with served.httpx() as client, client.stream("GET", "/broken") as answer:
+        seen.release()
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
     raised, broken, reset = log.objects(3)
     assert (raised["status"], raised["outcome"]) == (500, "whole")
     for entry in (broken, reset):
@@ -354,7 +361,7 @@ def test_uploads_that_handlers_take_as_they_come(logged, log):
 
 def test_logger(serve, caplog):
     with caplog.at_level(logging.INFO, "portico.access"):
-        served = serve(access_log="logging", access_log_format="common")
+        served = serve(access_log="logging", access_log_format="common", io_threads=1)
         served.get("/a")
         served.get("/b")
         wait_until(lambda: len(caplog.records) == 2, "two records")

@@ -18,7 +18,7 @@ import pytest
 import portico
 from clients import GENEROUS, request, wait_until
 from measures import resident
-from programs import Program
+from programs import Program, has_open
 
 LONG = "/" + "x" * 4000
 
@@ -208,7 +208,7 @@ def test_sigusr1_reopens_while_it_serves(tmp_path):
         wait_until(lambda: b"/before" in path.read_bytes(), "the line")
         old = path.rename(tmp_path / "access.log.1")
         program.signal(signal.SIGUSR1)
-        wait_until(path.exists, "the new file")
+        wait_until(lambda: not has_open(program.process.pid, old), "it to let go of the file")
         request(port, path="/after")
         wait_until(lambda: b"/after" in path.read_bytes(), "the line")
         assert b"/after" not in old.read_bytes()

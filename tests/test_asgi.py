@@ -290,7 +290,8 @@ WRONG = {
 
 @pytest.mark.parametrize(("messages", "expected"), WRONG.values(), ids=WRONG)
 def test_wrong_messages_are_a_500_and_a_line_in_the_log(serve, caplog, messages, expected):
-    served = serve(app(*messages))
+    # On one thread, where nothing can be sent between two messages.
+    served = serve(app(*messages), io_threads=1)
     served.check_wrong_response(expected, caplog)
 
 
@@ -314,7 +315,8 @@ def test_an_app_that_raises(serve, caplog):
         await send({**BODY, "more_body": True})
         raise ZeroDivisionError("on purpose")
 
-    served = serve(off(app))
+    # On one thread, where nothing can be sent before it raises.
+    served = serve(off(app), io_threads=1)
     reply = served.get("/bad")
     assert (reply.status, reply.header("x-a")) == (500, None)
     assert served.errors.next(ZeroDivisionError)[1].path == "/bad"

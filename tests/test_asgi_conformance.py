@@ -373,17 +373,23 @@ def test_an_error_in_the_middle_is_seen_by_the_client(serve_asgi, h2_of, http2):
     async def app(scope, receive, send):
         await send(START)
         await send({**BODY, "more_body": True})
-        await asyncio.sleep(0.01)
+        while not go_on.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
         raise ZeroDivisionError("on purpose")
 
+    go_on = threading.Event()
     served = serve_asgi(app)
     if http2:
         client = h2_of(served)
         stream = client.open()
+        assert client.wait_for(h2.events.ResponseReceived, stream)
+        go_on.set()
         assert client.wait_for(h2.events.StreamReset, stream)
     else:
         with served.wire() as wire:
             wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert wire.file.readline() == b"HTTP/1.1 200 OK\r\n"
+            go_on.set()
             assert not wire.cut().endswith(b"0\r\n\r\n")
     assert served.errors.next(ZeroDivisionError)
 

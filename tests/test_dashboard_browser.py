@@ -122,12 +122,12 @@ def test_shows_what_happens_while_it_happens(shop, open_page):
     page = open_page(admin.url)
     wait_for(page, "document.querySelectorAll('.value')[0]?.textContent.match(/[1-9]/)")
     assert page.locator("#state").inner_text() == "Serving"
-    assert number(page.locator(".row .value").first.inner_text()) > 20
+    wait_until(lambda: number(page.locator(".row .value").first.inner_text()) > 20, "more than 20 in a second")
     wait_for(page, "document.querySelectorAll('.keys dd')[3].textContent.match(/[1-9]/)")  # p99
     assert page.locator(".plot .stroke.accent").first.get_attribute("d").startswith("M")
-    route, host, requests, mean, p50, p99, failed, load = row(page, "routes", "/goods/{id}")
+    wait_until(lambda: number(row(page, "routes", "/goods/{id}")[2]) > 20, "more than 20 of that route")
+    _, host, *_, failed, _ = row(page, "routes", "/goods/{id}")
     assert (host, failed) == ("(default)", "0")
-    assert number(requests) > 20, (route, mean, p50, p99, load)
     assert row(page, "errors", "request_line")[1:] == ["0", "1"]
     assert row(page, "errors", "handlers that failed")[1:] == ["0", "1"]
     assert number(row(page, "connections", "open")[1]) >= 1
@@ -150,7 +150,7 @@ def test_names_and_lines_of_strangers_are_text(shop, open_page):
     wait_for(page, "document.querySelectorAll('#log li').length >= 2 && document.querySelector('#routes tbody th')")
     page.wait_for_selector("#handlers tbody tr")
     for place in ("#routes", "#handlers", "#log"):
-        assert HOSTILE in page.locator(place).inner_text(), place
+        wait_until(lambda place=place: HOSTILE in page.locator(place).inner_text(), f"the name in {place}")
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 1
     assert page.evaluate("window.harmed") is None

@@ -34,14 +34,6 @@ def start(tmp_path):
         demo.close()
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """One demo for all tests that only look."""
-    demo = Demo(tmp_path_factory.mktemp("home"), "--port", "0")
-    yield demo
-    demo.close()
-
-
 # ---- what it prints
 
 

@@ -20,17 +20,11 @@ from portico.demo.live import MAX_LINE
 from portico.demo.templates import Markup
 from secure_websocket import connect
 
+pytest.importorskip("pydantic_monty", reason="pydantic-monty is not installed")
+
 HOST = "pages.localhost"
 SOURCES = {path.name: path.read_text() for path in (Path(portico.demo.__file__).parent / "pages").glob("*.psp")}
 SHOWN = ["/", "/shop.psp", "/cart.psp", "/breakout.psp", "/clock.psp", "/chat.psp", "/files.psp"]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    pytest.importorskip("pydantic_monty", reason="pydantic-monty is not installed")
-    demo = Demo(tmp_path_factory.mktemp("home"), "--port", "0")
-    yield demo
-    demo.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_each_request_is_a_task_of_its_own(serve):
     served = serve(handler)
     assert [served.get().text for _ in range(3)] == ["True"] * 3
     assert len(set(tasks)) == 3
-    assert all(task.done() for task in tasks)
+    wait_until(lambda: all(task.done() for task in tasks), "the tasks to be over")
 
 
 def test_handlers_see_the_context_that_the_server_was_entered_in(loop):
@@ -302,7 +303,7 @@ def test_a_coroutine_that_goes_on_when_cancelled_harms_nobody(serve):
         over.set()
         return ok("too late")
 
-    served = serve(stubborn, handler_timeout=0.1)
+    served = serve(stubborn, handler_timeout=1)
     with served.wire() as wire:
         assert wire.get("/stubborn").status == 503
         assert over.wait(GENEROUS)
@@ -411,7 +412,7 @@ def test_timers_are_on_time(loop):
             await asyncio.gather(*(asyncio.sleep(0.05) for _ in range(100)))
             return time.monotonic() - began
 
-    assert 0.05 <= loop.run_until_complete(main()) < 1
+    assert 0.05 <= loop.run_until_complete(main()) < 2.5, "one after the other they would take five seconds"
 
 
 def test_timers_and_descriptors_go_on_beside_inline_handlers(loop):
@@ -466,7 +467,7 @@ def test_debug_mode_sees_slow_handlers(loop, caplog):
     loop.set_debug(True)
     with caplog.at_level(logging.WARNING, logger="asyncio"):
         loop.run_until_complete(main())
-    assert "took 0.1" in caplog.text
+    assert max(map(float, re.findall(r"took (\d+\.\d+) seconds", caplog.text)), default=0) >= 0.15
 
 
 def test_a_task_factory_is_used(loop):

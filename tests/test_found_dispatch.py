@@ -101,7 +101,7 @@ def test_a_client_over_http2_that_takes_nothing_of_small_answers_is_dropped():
                 except OSError:
                     break
                 time.sleep(0.5)
-            assert s.stats()["connections_open"] == 0
+            wait_until(lambda: s.stats()["connections_open"] == 0)
 
 
 def test_requests_that_were_reset_do_not_fill_the_server(gate):

@@ -91,9 +91,12 @@ def test_after_its_own_close_a_callback_is_told_of_that(stream):
 
 
 def test_bytes_of_a_body_that_is_being_read_are_not_read_raw(by_hand):
+    sent = threading.Event()
+
     async def callback(conn):
+        assert await asyncio.to_thread(sent.wait, GENEROUS)
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(conn.read_request(), 0.2)
+            await asyncio.wait_for(conn.read_request(), 1)
         for read in (conn.read(5), conn.read(), conn.read_exactly(5), conn.read_until()):
             with pytest.raises(RuntimeError, match="body is being read"):
                 await read
@@ -102,6 +105,7 @@ def test_bytes_of_a_body_that_is_being_read_are_not_read_raw(by_hand):
 
     with by_hand(callback).connect() as wire:
         wire.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345")
+        sent.set()
         assert wire.file.read(5) == b"go on"
         assert wire.send("67890").read().json()["body"] == "1234567890"
 

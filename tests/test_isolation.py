@@ -66,7 +66,7 @@ def test_what_the_core_answers_waits_for_no_handler(serve):
     stop = threading.Event()
 
     def burn(request):
-        end = time.perf_counter() + 0.1
+        end = time.perf_counter() + 1
         while time.perf_counter() < end and not stop.is_set():
             pass
         return {"statusCode": 200}
@@ -92,7 +92,7 @@ print(worst)
         stop.set()
         pressing.join()
     assert ran.returncode == 0, ran.stderr
-    assert float(ran.stdout) < 0.1, "10 ms, were the machine quiet"
+    assert float(ran.stdout) < 0.5, "10 ms, were the machine quiet, and a second for who waits for the handler"
 
 
 def press(wire, stop):

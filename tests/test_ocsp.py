@@ -108,7 +108,7 @@ def test_one_that_clients_would_refuse_is_refused_here(make_server, ca, pair, ma
 
 def test_one_that_ends_is_sent_no_longer(make_server, pair, ca):
     server = make_server()
-    server.add_context("localhost", **pair, ocsp=vouch(ca, pair["cert"], ends=datetime.timedelta(seconds=3)))
+    server.add_context("localhost", **pair, ocsp=vouch(ca, pair["cert"], ends=datetime.timedelta(seconds=6)))
     port = server.listen(0).port
     assert "Cert Status: good" in stapled(port)
     wait_until(lambda: "no response sent" in stapled(port), "the end of the response")

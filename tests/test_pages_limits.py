@@ -106,6 +106,22 @@ def test_waiting_for_the_host_is_not_time_of_the_page(tmp_path):
     engine.close()
 
 
+def test_a_worker_that_is_held_up_still_says_that_the_time_is_over(tmp_path):
+    engine = Engine(portico.PageLimits(seconds=0.5), 1)
+    visitor = Visitor(tmp_path, engine=engine)
+    visitor.run("one")
+    (worker,) = workers_of(engine)
+
+    def hold_up():
+        worker.suspend()
+        threading.Timer(2, worker.resume).start()
+
+    visitor.functions = {"hold_up": hold_up}
+    assert visitor.fail("<% hold_up()\nwhile True: pass %>").reason == "time"
+    assert workers_of(engine) == [worker]
+    engine.close()
+
+
 def test_a_worker_that_dies_costs_one_request(tmp_path):
     engine = Engine(portico.PageLimits(), 1)
     visitor = Visitor(tmp_path, engine=engine)

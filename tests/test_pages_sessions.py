@@ -47,9 +47,9 @@ def status_and_text(reply):
 
 def test_pages_may_say_for_how_long_a_session_is_idle(tmp_path, serve):
     (tmp_path / "n.psp").write_text(COUNT)
-    with contextlib.closing(portico.Pages(tmp_path, timeout=0.5)) as pages, serve(pages).httpx() as client:
+    with contextlib.closing(portico.Pages(tmp_path, timeout=2)) as pages, serve(pages).httpx() as client:
         assert [client.get("/n.psp").text for _ in range(2)] == ["1", "2"]
-        time.sleep(0.8)
+        time.sleep(2.5)
         assert client.get("/n.psp").text == "1"
     with pytest.raises(portico.ConfigError, match="timeout: a positive number"):
         portico.Pages(tmp_path, timeout=0)

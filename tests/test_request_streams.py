@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import portico
+from clients import wait_until
 
 POST = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 
@@ -216,7 +217,7 @@ def test_a_client_that_leaves_within_its_body_is_a_connection_error_in_the_strea
         assert called.wait(20)
         client.close()
         assert isinstance(raised.get(timeout=20), ConnectionResetError)
-        assert server.stats()["requests_aborted"] == 1
+        wait_until(lambda: server.stats()["requests_aborted"] == 1)
 
 
 def test_an_echo_goes_both_ways_at_once() -> None:

@@ -9,11 +9,12 @@ import socket
 import stat
 import threading
 
+import psutil
 import pytest
 
-from clients import Wire, refuses, request, trusting, wait_until
+from clients import Wire, ports_in_a_row, refuses, request, trusting, wait_until
 from portico.cli import _control
-from programs import Program
+from programs import Program, has_open
 from running import APP, Running, write
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
@@ -401,6 +402,30 @@ def test_sigusr2_has_a_successor_take_over(run, reload, tmp_path):
     wait_until(lambda: not (tmp_path / "pid").exists() and not (tmp_path / "mine.sock").exists(), "its files to go")
 
 
+def test_a_successor_has_the_admin_listener_and_the_dashboards(run, tmp_path):
+    admin = ports_in_a_row(3)
+    running = run("app:pid", "--workers", "2", "--admin", str(admin), "--pid-file", "pid", *CLEAR)
+    running.ready()
+    old = shown_by(admin)
+    running.signal(signal.SIGUSR2)
+    assert running.process.wait(60) == 0
+    successor = int((tmp_path / "pid").read_text())
+    try:
+        assert len(old) == 2
+        assert len(shown_by(admin)) == 2
+        assert not old & shown_by(admin), "nobody of before answers"
+        up = [f'portico_up{{worker="{number}"}} 1' for number in (0, 1)]
+        wait_until(lambda: [line for line in request(admin, path="/metrics").text.split("\n") if line in up] == up)
+    finally:
+        os.kill(successor, signal.SIGTERM)
+    wait_until(lambda: all(refuses(port) for port in range(admin, admin + 3)), "the successor to end")
+
+
+def shown_by(admin):
+    """The processes whose dashboards stand behind that port."""
+    return {request(port, path="/snapshot.json").json()["process"]["id"] for port in (admin + 1, admin + 2)}
+
+
 def test_a_successor_that_fails_leaves_the_old_serving(run, reload, tmp_path):
     version(tmp_path, 1)
     running = run("web:app", "--control", "mine.sock", "--pid-file", "pid", *CLEAR)
@@ -424,9 +449,11 @@ def test_sigusr1_opens_log_files_anew(run, tmp_path):
     log = tmp_path / "access.log"
     request(port, "GET", "/one")
     wait_until(lambda: "/one" in log.read_text(), "a line")
-    log.rename(tmp_path / "access.log.1")
+    old = log.rename(tmp_path / "access.log.1")
+    workers = [child.pid for child in psutil.Process(running.process.pid).children() if has_open(child.pid, old)]
+    assert len(workers) == 2
     running.signal(signal.SIGUSR1)
-    wait_until(log.exists, "a new file")
+    wait_until(lambda: not any(has_open(pid, old) for pid in workers), "both workers to let go of it")
     for _ in range(10):
         request(port, "GET", "/two")
     wait_until(lambda: log.read_text().count("/two") == 10, "both workers to write there")

@@ -462,11 +462,13 @@ def test_cancelling_a_read_loses_nothing(stream):
 
 
 def test_connections_wait_for_a_thread_and_not_for_ever(stream):
-    go_on = threading.Event()
-    served = stream(lambda conn: [go_on.wait(GENEROUS), conn.write(b"hi")],
+    entered, go_on = threading.Event(), threading.Event()
+    served = stream(lambda conn: [entered.set(), go_on.wait(GENEROUS), conn.write(b"hi")],
                     settings={"stream_threads": 1, "stream_timeout": 1})  # fmt: skip
-    with served.connect() as first, served.connect() as second:
-        assert second.rest() == b""
+    with served.connect() as first:
+        assert entered.wait(GENEROUS)
+        with served.connect() as second:
+            assert second.rest() == b""
         error, _ = served.errors.next(portico.LimitError)
         assert error.reason == "stream_threads"
         with served.connect() as third:

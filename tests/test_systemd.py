@@ -109,14 +109,14 @@ def test_it_is_not_ready_before_it_serves(run, manager, tmp_path):
 
 
 def test_signs_of_life_come_in_time(run, manager):
-    run("app:hello", *CLEAR, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000").ready()
+    run("app:hello", *CLEAR, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="2000000").ready()
     assert manager.next()["READY"] == "1"
     times = []
-    while len(times) < 5:
+    while len(times) < 4:
         assert select.select([manager.socket], [], [], GENEROUS)[0]
         assert manager.socket.recv(100) == b"WATCHDOG=1"
         times.append(time.monotonic())
-    assert max(late - early for early, late in itertools.pairwise(times)) < 0.4
+    assert max(late - early for early, late in itertools.pairwise(times)) < 2
 
 
 def test_a_manager_that_is_gone_does_no_harm(run, tmp_path):

@@ -173,7 +173,7 @@ def test_unknown_name_is_reported_with_peer_and_name(serve, caplog):
 
 
 def test_silent_client_is_cut_while_others_are_served(serve):
-    served = serve(handshake_timeout=0.3, io_threads=1)
+    served = serve(handshake_timeout=1, io_threads=1)
     silent = [Wire(served.port) for _ in range(5)]
     try:
         silent[0].send(b"\x16\x03\x01")

@@ -458,7 +458,7 @@ def test_receive_with_a_timeout_loses_nothing(open_socket):
 
 def test_a_quiet_client_is_asked_and_then_taken_for_lost(open_socket):
     outcome = Outcome(echo)
-    socket = open_socket(outcome, ping_interval=0.2)
+    socket = open_socket(outcome, ping_interval=1)
     assert socket.read() == (PING, b"")
     socket.send(frame(PONG))
     assert socket.read() == (PING, b"")
@@ -480,7 +480,7 @@ def test_pings_of_the_handler(open_socket):
 
 
 def test_a_socket_without_messages_is_ended(open_socket):
-    socket = open_socket(idle_timeout=0.3, ping_interval=None)
+    socket = open_socket(idle_timeout=1, ping_interval=None)
     socket.send(frame(PING))
     assert socket.read() == (PONG, b"")
     assert socket.read_close() == (1001, "idle")

@@ -1,7 +1,6 @@
 """One admin listener for all workers: their metrics and probes, put together by the supervisor."""
 
 import functools
-import json
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 import portico
 import worker_mains
 from clients import GENEROUS, ports_in_a_row, refuses, request, trusting, wait_until
-from programs import children
+from programs import children, hold
 
 CLEAR = {"port": 0, "tls": False}
 TOKEN = "a-token-of-the-tests"
@@ -46,10 +45,25 @@ def look(workers, path="/metrics", **headers):
     return request(port_of(workers), path=path, headers=headers)
 
 
+def wait_for_reply(workers, path, status, text):
+    """Not at once: on a busy machine one that is well may not answer in time."""
+
+    def said():
+        reply = look(workers, path)
+        return (reply.status, reply.text) == (status, text)
+
+    wait_until(said, f"{status} at {path}: {text!r}")
+
+
+def wait_for_workers(workers, *names, **headers):
+    """Until those have answered in time, and nobody else."""
+    wait_until(lambda: set(samples(workers, "portico_up", **headers)) == set(names), f"samples of {names}")
+
+
 def dashboards(workers):
     """The process that each of them shows."""
     ports = [int(url.rpartition(":")[2]) for url in workers.dashboard_urls]
-    return [json.loads(request(port, path="/snapshot.json").text)["process"]["id"] for port in ports]
+    return [request(port, path="/snapshot.json").json()["process"]["id"] for port in ports]
 
 
 def samples(workers, name, **headers):
@@ -66,28 +80,26 @@ def test_each_worker_has_its_samples_on_one_page(run, accept):
         request(workers.ports[0])
     name = "portico_connections_accepted_total"
     wait_until(lambda: sum(samples(workers, name).values()) == 20, "all of them to be counted")
-    assert set(samples(workers, name)) == {"0", "1"}
+    wait_for_workers(workers, "0", "1")
     parse = parse_openmetrics if "open" in accept else parse_prometheus
     families = list(parse(look(workers, accept=accept).text))
     assert len({family.name for family in families}) == len(families), "each family stands there once"
     assert all(family.type != "unknown" for family in families)
     assert samples(workers, "portico_workers") == {None: 2}
-    assert samples(workers, "portico_sessions_made_total") == {"0": 0, "1": 0}
-    assert set(samples(workers, "process_resident_memory_bytes")) == {None, "0", "1"}
+    wait_until(lambda: samples(workers, "portico_sessions_made_total") == {"0": 0, "1": 0}, "both to tell")
+    wait_until(lambda: set(samples(workers, "process_resident_memory_bytes")) == {None, "0", "1"}, "all three to tell")
 
 
 def test_probes_speak_for_all(run):
     workers = run()
     for probe, word in (("startup", "started"), ("readiness", "ready"), ("liveness", "alive")):
-        reply = look(workers, f"/probe/{probe}")
-        assert (reply.status, reply.text) == (200, f"worker 0: {word}\nworker 1: {word}\n")
+        wait_for_reply(workers, f"/probe/{probe}", 200, f"worker 0: {word}\nworker 1: {word}\n")
     # One that does not answer takes no part of the other's work, but is no living one either.
-    os.kill(workers.pids[0], signal.SIGSTOP)
+    hold(workers.pids[0])
     try:
-        reply = look(workers, "/probe/liveness")
-        assert (reply.status, reply.text) == (503, "worker 0: no answer within 800ms\nworker 1: alive\n")
-        assert look(workers, "/probe/readiness").status == 200
-        assert set(samples(workers, "portico_up")) == {"1"}
+        wait_for_reply(workers, "/probe/liveness", 503, "worker 0: no answer within 800ms\nworker 1: alive\n")
+        wait_for_reply(workers, "/probe/readiness", 200, "worker 0: no answer within 800ms\nworker 1: ready\n")
+        wait_for_workers(workers, "1")
     finally:
         os.kill(workers.pids[0], signal.SIGCONT)
     wait_until(lambda: look(workers, "/probe/liveness").status == 200, "the worker to go on")
@@ -97,12 +109,12 @@ def test_workers_come_and_go(run):
     workers = run()
     os.kill(workers.pids[1], signal.SIGKILL)
     wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 1}, "the death to be counted")
-    wait_until(lambda: set(samples(workers, "portico_up")) == {"0", "1"}, "another one")
+    wait_for_workers(workers, "0", "1")
     assert len(os.listdir(workers._admin._folder)) == 2, "no socket's file is left behind"
     before = set(workers.pids)
     workers.reload()
     assert not before & set(workers.pids)
-    assert set(samples(workers, "portico_up")) == {"0", "1"}
+    wait_for_workers(workers, "0", "1")
     assert samples(workers, "portico_workers_ended_total") == {None: 3}
 
 
@@ -112,8 +124,8 @@ def test_a_reload_that_fails_leaves_the_metrics_of_those_that_go_on(run):
     with pytest.raises(portico.WorkerError, match="worker 1 is not to serve"):
         workers.reload(0, 0, main=main)
     wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 2}, "the new ones to end")
-    assert set(samples(workers, "portico_up")) == {"0", "1"}
-    assert look(workers, "/probe/liveness").text == "worker 0: alive\nworker 1: alive\n"
+    wait_for_workers(workers, "0", "1")
+    wait_for_reply(workers, "/probe/liveness", 200, "worker 0: alive\nworker 1: alive\n")
 
 
 def test_each_worker_has_its_dashboard_at_an_address_of_its_own(run):
@@ -123,7 +135,8 @@ def test_each_worker_has_its_dashboard_at_an_address_of_its_own(run):
     assert workers.dashboard_urls == [f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port + 2}"]
     assert dashboards(workers) == workers.pids
     os.kill(workers.pids[1], signal.SIGKILL)
-    wait_until(lambda: set(samples(workers, "portico_up")) == {"0", "1"}, "another one")
+    wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 1}, "the death to be counted")
+    wait_for_workers(workers, "0", "1")
     assert dashboards(workers) == workers.pids
     workers.reload()
     assert dashboards(workers) == workers.pids, "nothing of the old ones answers"
@@ -134,7 +147,7 @@ def test_one_worker_has_everything_at_the_address(run):
     assert workers.dashboard_urls == [workers.admin_url]
     assert dashboards(workers) == workers.pids
     assert look(workers, "/probe/readiness").text == "ready\n"
-    assert set(samples(workers, "portico_up")) == {None}
+    wait_for_workers(workers, None)
 
 
 def test_a_reload_changes_how_many_there_are_and_where_they_are_looked_at(run):
@@ -143,17 +156,17 @@ def test_a_reload_changes_how_many_there_are_and_where_they_are_looked_at(run):
     for count, labels in ((2, {"0", "1"}), (1, {None}), (3, {"0", "1", "2"})):
         workers.reload(workers=count)
         assert port_of(workers) == port
-        assert set(samples(workers, "portico_up")) == labels
+        wait_for_workers(workers, *labels)
         assert dashboards(workers) == workers.pids
     workers.reload(admin={"port": 0, "token": TOKEN})
     assert refuses(port) or port == port_of(workers)
     assert look(workers).status == 401
-    assert set(samples(workers, "portico_up", authorization=f"Bearer {TOKEN}")) == {"0", "1", "2"}
+    wait_for_workers(workers, "0", "1", "2", authorization=f"Bearer {TOKEN}")
     port = port_of(workers)
     workers.reload(admin=False)
     assert (workers.admin_url, workers.dashboard_urls, refuses(port)) == (None, [], True)
     workers.reload(admin=0)
-    assert set(samples(workers, "portico_up")) == {"0", "1", "2"}
+    wait_for_workers(workers, "0", "1", "2")
 
 
 def test_a_reload_whose_admin_address_is_taken_changes_nothing(run):
@@ -162,7 +175,23 @@ def test_a_reload_whose_admin_address_is_taken_changes_nothing(run):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(portico.ListenError, match="in use"):
         workers.reload(admin=taken.getsockname()[1])
     assert workers.pids == before
-    assert set(samples(workers, "portico_up")) == {"0", "1"}
+    wait_for_workers(workers, "0", "1")
+
+
+def test_unix_sockets_have_the_number_of_the_worker_behind_their_path(run, tmp_path):
+    path = tmp_path / "admin.sock"
+    workers = run({"unix": str(path)})
+    assert [workers.admin_url, *workers.dashboard_urls] == [f"http+unix://{path}{end}" for end in ("", ".0", ".1")]
+    workers.reload()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{path}.1")
+        client.sendall(b"GET /snapshot.json HTTP/1.0\r\n\r\n")
+        with client.makefile("rb") as answer:
+            assert f'"id":{workers.pids[1]}'.encode() in answer.read()
+    workers.reload(workers=1)
+    assert os.listdir(tmp_path) == ["admin.sock"]
+    workers.close(0)
+    assert os.listdir(tmp_path) == []
 
 
 def test_over_tls_with_certificates_for_the_supervisor(run, tmp_path, issue, ca_pem):

@@ -1,7 +1,7 @@
 """What the workers of `test_workers.py` run. A module of its own, because other interpreters import it.
 
 Requests tell them what to do: `/pid`, `/slow?SECONDS`, `/exit?CODE`, `/raise`, `/close`, `/number`. With a folder, a
-request leaves a file `NAME.PID` there when it has come in, for `/slow/NAME`.
+request leaves a file `NAME.PID` there when it has come in, for `/slow/NAME`, and is over sooner when there is a file `go`.
 """
 
 import asyncio
@@ -21,7 +21,9 @@ def answer(worker, folder, request):
     what, argument = request.path.split("/")[1], request.queryString
     if what == "slow":
         (pathlib.Path(folder) / f"{request.path.split('/')[2]}.{os.getpid()}").touch()
-        time.sleep(float(argument))
+        end = time.monotonic() + float(argument)
+        while time.monotonic() < end and not (pathlib.Path(folder) / "go").exists():
+            time.sleep(0.01)
     elif what == "exit":
         os._exit(int(argument))
     elif what == "close":

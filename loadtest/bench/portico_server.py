@@ -37,10 +37,7 @@ def plain() -> portico.Handler:
         return answer(apps.slow(request.path))
 
     def echo(request: portico.Request) -> dict[str, Any]:
-        if request.method == "GET":
-            return hello(request)
-        headers = {"content-length": request.headers["content-length"]}
-        return {"statusCode": 200, "headers": headers, "body": request.stream()}
+        return hello(request) if request.method == "GET" else echoed(request)
 
     echo.stream_body = True  # type: ignore[attr-defined]
 
@@ -58,6 +55,12 @@ def plain() -> portico.Handler:
         "isolation": isolation,
         "echo": echo,
     }[apps.NAME]
+
+
+def echoed(request: portico.Request) -> dict[str, Any]:
+    """What a client sends, sent back while it comes."""
+    headers = {"content-length": request.headers["content-length"]}
+    return {"statusCode": 200, "headers": headers, "body": request.stream()}
 
 
 def beside(hello: Any, socket: Any) -> portico.Handler:
@@ -88,10 +91,7 @@ def asynchronous() -> portico.Handler:
         return answer(await apps.slow_async(request.path))
 
     async def echo(request: portico.Request) -> dict[str, Any]:
-        if request.method == "GET":
-            return await hello(request)
-        headers = {"content-length": request.headers["content-length"]}
-        return {"statusCode": 200, "headers": headers, "body": request.stream()}
+        return await hello(request) if request.method == "GET" else echoed(request)
 
     echo.stream_body = True  # type: ignore[attr-defined]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import functools
 import logging
@@ -22,6 +21,7 @@ from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
 from ._errors import ClosedError, ConfigError, Error
 from ._handlers import Function, is_async
+from ._interpreter_end import ending, enlist
 from ._loops import Loop
 from ._reports import OnError, Reports, name_of
 from ._router import Router
@@ -42,10 +42,6 @@ _logger = logging.getLogger("portico")
 _YEARS = 10 * 366 * 86_400.0
 # How long threads that have nothing left to do may take to be gone.
 _THREADS_END = 2.0
-# Servers that listen, to be closed when the interpreter ends; none starts after that.
-_listening: weakref.WeakSet[Server] = weakref.WeakSet()
-_starting = threading.Lock()
-_ending = False
 
 
 class Listener:
@@ -277,7 +273,7 @@ class Server:
         streams = None if stream is None else self._streams(stream, alpn)
         if streams is None and alpn:
             raise ConfigError("alpn: only with stream; what is offered for HTTP is a matter of add_context")
-        self._list()
+        enlist(self)
         if self._needs_loop:
             self._loop.start(self._core)
             self._loop.lifespans.start(self._loop.loop)
@@ -318,7 +314,7 @@ class Server:
         if not isinstance(token, (str, type(None))):
             raise ConfigError(f"token: a str or None, not {type(token).__name__}")
         path = None if unix is None else os.fspath(unix)
-        self._list()
+        enlist(self)
         return Listener(self._core.listen_admin(host, port, path, fd, tls, token), self)
 
     def close(self, grace: float = 30.0) -> None:
@@ -341,7 +337,7 @@ class Server:
             if not self._joined:
                 self._joined = True
                 busy = self._threads.join(time.monotonic() + _THREADS_END)
-                if busy and not _ending:
+                if busy and not ending.is_set():
                     _logger.warning("a server was closed with handlers still running on %s", ", ".join(busy))
 
     async def aclose(self, grace: float = 30.0) -> None:
@@ -504,13 +500,6 @@ class Server:
         if self._session_store is not None:
             self._session_store._warn_of_others()
 
-    def _list(self) -> None:
-        """Has it closed when the interpreter ends."""
-        with _starting:
-            if _ending:
-                raise ClosedError("cannot listen: the interpreter is ending")
-            _listening.add(self)
-
     def _streams(
         self, callback: StreamCallback, alpn: Iterable[str]
     ) -> tuple[Callable[[_core.Stream], Any], list[str], _core.Bridge | None]:
@@ -600,15 +589,3 @@ def _ended(closed: threading.Event, loop: Loop, waiting: set[Callable[[], None]]
     closed.set()
     for wake in list(waiting):
         wake()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Before the interpreter is taken down, so that no thread of ours meets it half gone."""
-    global _ending
-    with _starting:
-        _ending = True
-    for server in list(_listening):
-        server.close(0)
-        server._threads.end_handlers()
-    _core.close_door()

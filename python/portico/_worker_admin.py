@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from . import _core
 from ._addresses import Address, Held, Place, Sockets, parse, url_of
 from ._errors import ConfigError
+from ._interpreter_end import enlist
 from ._server import Listener, Server
 from ._succession import Inheritance
 from ._worker import Admin
@@ -86,7 +87,7 @@ class Listening:
         self._server = Server()
         if self.asked.contexts is not None:
             self.asked.contexts(self._server)
-        self._server._list()
+        enlist(self._server)
         fd, tls = self.sockets.held[0].descriptor, self.asked.place.tls
         listener = self._server._core.listen_admin("", 0, None, fd, tls, self.asked.token, seen)
         self._listener = Listener(listener, self._server)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FrameType, TracebackType
 
 from ._addresses import Address, Sockets, parse
+from ._backoff import Backoff
+from ._errands import Errands
 from ._errors import ClosedError, ConfigError, WorkerError
 from ._server import _check_grace
 from ._signals import ending_signals
@@ -34,25 +36,6 @@ _LOOK = 0.5
 _THREADS_END = 2.0
 # How long a successor may take beyond what its workers may.
 _START = 10.0
-
-
-class Backoff:
-    """How long to wait before a worker is replaced: not at all, unless the ones before it died young too."""
-
-    FIRST, MOST = 0.1, 5.0
-    # Who has served for so long did not die of what it began with.
-    GROWN_UP = 10.0
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def after(self, served: float) -> float:
-        """The pause after one that has served for so many seconds."""
-        if served >= self.GROWN_UP:
-            self._next = 0.0
-        pause = self._next
-        self._next = min(max(2 * pause, self.FIRST), self.MOST)
-        return pause
 
 
 class Workers:
@@ -121,9 +104,7 @@ class Workers:
         self._inheritance: Inheritance | None = None
         self._folder = os.getcwd()
         self._restarts = 0
-        # What signals have asked for: reload, upgrade.
-        self._asked: list[str] = []
-        self._errand: threading.Thread | None = None
+        self._errands = Errands({"reload": self._reload_by_signal, "upgrade": self.upgrade})
         # By number: the worker, or the dead one that waits to be replaced.
         self._current: list[Process | None] = [None] * workers
         self._backoffs = [Backoff() for _ in range(workers)]
@@ -165,7 +146,7 @@ class Workers:
         self._admin.close()
         atexit.unregister(self.close)
         end = time.monotonic() + _THREADS_END
-        for thread in self._threads:
+        for thread in [*self._threads, *self._errands.threads()]:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
 
@@ -199,7 +180,7 @@ class Workers:
                 left = grace
                 while (number := _next(signals)) is not None:
                     if number in (signal.SIGHUP, signal.SIGUSR2):
-                        self._soon("reload" if number == signal.SIGHUP else "upgrade", grace)
+                        self._errands.ask("reload" if number == signal.SIGHUP else "upgrade", grace)
                         continue
                     if number == signal.SIGUSR1:
                         self._pass_on(number)
@@ -240,6 +221,11 @@ class Workers:
             for process in old:
                 process.ended.wait(max(0.0, end - time.monotonic()))
             self._admin.end_old()
+
+    def _reload_by_signal(self, grace: float) -> None:
+        begun = time.monotonic()
+        self.reload(grace)
+        _logger.info("reloaded in %.1f s", time.monotonic() - begun)
 
     def _pass_on(self, number: int) -> None:
         """A signal, to every worker, also those that finish what is in flight."""
@@ -489,36 +475,6 @@ class Workers:
         sockets.take_over()
         self._admin.swap(listening)
         return old
-
-    def _soon(self, what: str, grace: float) -> None:
-        """Has a thread reload or upgrade. One that is asked for twice while it waits for its turn is done once."""
-        with self._lock:
-            if what not in self._asked:
-                self._asked.append(what)
-            if self._errand is None:
-                self._errand = threading.Thread(
-                    target=self._run_errands, args=(grace,), name="portico-workers-reload", daemon=True
-                )
-                self._errand.start()
-                self._threads.append(self._errand)
-
-    def _run_errands(self, grace: float) -> None:
-        while True:
-            with self._lock:
-                if not self._asked:
-                    self._errand = None
-                    return
-                what = self._asked.pop(0)
-            begun = time.monotonic()
-            _logger.info("%s", what)
-            try:
-                if what == "reload":
-                    self.reload(grace)
-                    _logger.info("reloaded in %.1f s", time.monotonic() - begun)
-                else:
-                    self.upgrade(grace)
-            except Exception as error:
-                _logger.error("cannot %s, what ran goes on: %s", what, error)
 
     def _begin_close(self, grace: float, idle: float | None = None) -> None:
         """Tells every worker to end, without waiting."""

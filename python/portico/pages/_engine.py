@@ -170,6 +170,8 @@ class Engine:
                         max_processes=self._workers,
                         checkout_timeout=_FREE_WITHIN,
                         request_timeout=self.limits.seconds + _GRACE,
+                        # So that the worker says itself that the time is over, also where it is held up.
+                        feed_duration_limit_grace=_GRACE,
                         max_checkouts_per_worker=_RECYCLED_AFTER,
                     )
                     try:
