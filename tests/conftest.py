@@ -17,6 +17,7 @@ import session_stores
 from clients import Errors, Served, Wire
 from demos import Demo
 from frames import H2
+from running import Running
 from sockets import OnHTTP1, OnHTTP2
 
 
@@ -95,6 +96,20 @@ def make_server():
             return server
 
         yield make_server
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Starts `portico run` in the folder of the test; nothing of it is left."""
+    started = []
+
+    def run(*arguments, **environment):
+        started.append(Running(tmp_path, *arguments, **environment))
+        return started[-1]
+
+    yield run
+    for running in started:
+        running.close()
 
 
 @pytest.fixture

@@ -63,11 +63,16 @@ class Program:
         self.process.send_signal(number)
         return self
 
-    def end(self):
-        """Waits for the end, reads what is left, and returns the exit code. A traceback is an error."""
+    def finish(self):
+        """Waits for the end, reads what is left, and returns the exit code."""
         code = self.process.wait(GENEROUS)
         while (line := self._lines.get(timeout=GENEROUS)) is not None:
             self.printed.append(line)
+        return code
+
+    def end(self):
+        """The same. A traceback, or a warning, is an error."""
+        code = self.finish()
         assert not re.search("traceback|panicked|warning", self.output, re.IGNORECASE), self.output
         return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ import portico
 from certificates import pair
 from clients import request, run, trusting
 from portico import _certs, cli
-from programs import shell
+from programs import Program, shell
 
 NAMES = ("localhost", "127.0.0.1", "::1", "*.shop.test")
 
@@ -446,6 +447,22 @@ def test_name_constraints_hold_with_openssl_too(certs, tmp_path):
     done = run("openssl", "verify", "-CAfile", str(certs.ca), str(leaf))
     assert done.returncode != 0
     assert "permitted subtree violation" in done.stdout + done.stderr
+
+
+def test_the_command_that_serves_with_it_is_printed_and_works(certs, tmp_path):
+    (line,) = [one for one in certs(*NAMES).splitlines() if one.startswith("  portico run ")]
+    (tmp_path / "shop.py").write_text("def app(request):\n    return {'statusCode': 200, 'body': 'sold'}\n")
+    command = shlex.split(line.replace("MODULE:NAME", "shop:app"))
+    hosts = [one.partition("=")[0] for flag, one in itertools.pairwise(command) if flag == "--host"]
+    assert hosts == ["localhost", "default", "*.shop.test"]
+    program = Program("-m", *command, "--app-dir", tmp_path, "--listen", "0", HOME=str(tmp_path))
+    try:
+        port = int(program.wait_for(r"https://localhost:(\d+)/")[1])
+        context = trusting(certs.ca.read_bytes())
+        for host in ("localhost", "a.shop.test"):
+            assert request(port, "GET", "/", host=host, context=context).text == "sold"
+    finally:
+        program.close()
 
 
 @pytest.mark.parametrize("days", ["0", "825", "-1", "x", "1.5"])

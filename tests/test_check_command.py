@@ -21,7 +21,7 @@ def check(tmp_path):
         start = f"import os, sys; os.chdir({str(tmp_path)!r}); from portico.cli import main; sys.exit(main())"
         program = Program("-c", start, "check", *arguments, HOME=str(tmp_path / "home"), **environment)
         try:
-            return program.end(), program.output
+            return program.finish(), program.output
         finally:
             program.close()
 
@@ -52,7 +52,7 @@ max_headers = 50
 def test_what_is_good_is_said_with_its_certificates(check, certificate):
     code, told = check(GOOD)
     assert code == 0
-    assert told.startswith("portico.toml is good: app:hello\n")
+    assert told.startswith("portico.toml is good, with 1 warning: app:hello\n")
     assert re.search(r"a\.test: .*, \d+ days left", told)
 
 
@@ -115,7 +115,7 @@ def test_flags_and_the_environment_count(check, certificate):
     assert check(GOOD, "--workers", "x")[0] == 1
     code, told = check(GOOD, PORTICO_MAX_HEADERS="0")
     assert code == 1
-    assert told.startswith("PORTICO_MAX_HEADERS: [settings] max_headers: expected")
+    assert told.startswith("PORTICO_MAX_HEADERS: expected")
 
 
 def test_a_file_that_is_not_there(check):
@@ -142,3 +142,70 @@ def test_what_is_printed_can_be_run_again(check, certificate):
     assert code == 0, again
     strip = lambda text: [line.split("  #")[0].rstrip() for line in text.splitlines() if line[:1] != "#"]  # noqa: E731
     assert strip(again) == strip(told)
+
+
+# ---- what `portico run` would only find when it listens
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("admin = '0.0.0.0:9443'", "portico.toml:2: admin: other machines can reach 0.0.0.0:9443, so it needs a token"),
+        ("admin = '[::ffff:10.0.0.1]:9443'", "portico.toml:2: admin: other machines can reach"),
+        ("[admin]\nlisten = 9443\ntoken_file = 'none'", "portico.toml:4: [admin] cannot read none: No such file"),
+        ("[admin]\nlisten = 9443\ntoken_file = 'short'", "portico.toml:4: [admin] token: 16 characters or more"),
+        ("workers = 3\nadmin = 65534", "portico.toml:3: admin: the dashboards of 3 workers take the ports that follow 65534"),
+        ("workers = 3\nlisten = 9445\nadmin = 9443", "portico.toml:4: admin: 127.0.0.1:9445 is there twice"),
+        ("listen = [443,\n'0.0.0.0:443']", "portico.toml:3: listen: 127.0.0.1:443 and 0.0.0.0:443 exclude each other"),
+        ("listen = ['unix:a', 'http://unix:a']", "portico.toml:2: listen: unix:a is there twice"),
+        (f"listen = ['unix:{'x' * 108}']", "portico.toml:2: listen: the path of a socket has 107 bytes at most, and this one 108"),
+        (f"workers = 11\nadmin = 'unix:{'x' * 105}'", "portico.toml:3: admin: the path of a socket has 107 bytes at most, and this one 108"),
+        (f"control = '{'x' * 108}'", "portico.toml:2: control: the path of a socket has 107 bytes at most"),
+        ('listen = "unix:a\\u0000b"', "is not PORT, ADDRESS:PORT, unix:PATH"),
+        ("pid_file = '/dev/null'", "portico.toml:2: pid_file: /dev/null is there, and is no file"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_listened_on_is_said(check, tmp_path, text, words):
+    (tmp_path / "short").write_text("a token\n")
+    (tmp_path / "portico.toml").write_text(f'handler = "app:hello"\n{text}\n')
+    code, told = check(None)
+    assert code == 1, told
+    assert words in told
+    assert told.endswith("portico check: 1 thing to mend\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "listen = [0, 0, '[::]:443', '0.0.0.0:443', 'unix:a', 'unix:b']",
+        "listen = [443, '127.0.0.2:443']",
+        "workers = 2\nlisten = 9446\nadmin = 9443",
+        "admin = 'localhost:9443'",
+        "[admin]\nlisten = '0.0.0.0:9443'\ntoken_file = 'token'",
+        f"listen = ['unix:{'x' * 107}']",
+    ],
+)
+def test_what_can_be_listened_on_is_good(check, tmp_path, text):
+    (tmp_path / "token").write_text("a-token-of-24-characters\n")
+    (tmp_path / "portico.toml").write_text(f'handler = "app:hello"\n{text}\n')
+    code, told = check(None)
+    assert code == 0, told
+    assert told.startswith("portico.toml is good: app:hello\n")
+
+
+def test_a_home_where_no_certificate_can_be_kept_is_said_where_one_is_made(check, certificate):
+    code, told = check('handler = "app:hello"', XDG_DATA_HOME="/dev/null/x")
+    assert code == 1
+    assert told.startswith(
+        "portico.toml:1: no host has a certificate, and none can be made: cannot keep the authority in /dev/null/x"
+    )
+    assert "/dev/null is no folder. Give --host NAME=CERT,KEY" in told
+    assert check('handler = "app:hello"\nlisten = "http://127.0.0.1:1"', XDG_DATA_HOME="/dev/null/x")[0] == 0
+    assert check(GOOD, XDG_DATA_HOME="/dev/null/x")[0] == 0
+
+
+def test_warnings_are_said_beside_what_is_good(check, certificate):
+    code, told = check('handler = "app:hello"\n[hosts."other.test"]\ncert = "a.crt"\nkey = "a.key"\n')
+    assert code == 0
+    assert told.startswith("portico.toml is good, with 2 warnings: app:hello\n")
+    assert re.search(r"^  warning: .*it does not cover other\.test", told, re.MULTILINE)

@@ -270,8 +270,8 @@ def test_addresses_and_hosts_of_flags(given, tmp_path):
 
 def test_a_mistake_in_the_environment_is_told_by_its_name(given):
     _, problems = given("", {"PORTICO_WORKERS": "many", "PORTICO_LISTEN": "8443, x"})
-    assert problems.splitlines()[0].startswith("PORTICO_LISTEN: listen: 'x' is not PORT")
-    assert problems.splitlines()[1].startswith("PORTICO_WORKERS: workers: expected a whole number")
+    assert problems.splitlines()[0].startswith("PORTICO_LISTEN: 'x' is not PORT")
+    assert problems.splitlines()[1].startswith("PORTICO_WORKERS: expected a whole number")
 
 
 def test_what_others_put_into_the_environment_is_nothing_to_us(given):

@@ -19,20 +19,6 @@ CLEAR = ("--listen", "http://127.0.0.1:0")
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Starts the command; nothing of it is left."""
-    started = []
-
-    def run(*arguments, **environment):
-        started.append(Running(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield run
-    for running in started:
-        running.close()
-
-
-@pytest.fixture
 def refused(tmp_path):
     """What the command says where it does not come to serve, and how it ends."""
 
@@ -221,7 +207,7 @@ def test_a_signal_while_it_starts_ends_it(run, tmp_path):
         (["app:hello", "--set", "max_header=3"], "unknown key `max_header`: did you mean `max_headers`?"),
         (["app:hello", "--set", "max_headers=0"], "expected a whole number of headers from 1 to 10000, not 0"),
         (["app:hello", "--set", "max_headers"], "--set 'max_headers' is not NAME=VALUE"),
-        (["app:hello", "--workers", "many"], '--workers: workers: expected a whole number from 0 to 1000, not "many"'),
+        (["app:hello", "--workers", "many"], '--workers: expected a whole number from 0 to 1000, not "many"'),
         (["app:hello", "--host", "a.test=none.crt"], '--host: [hosts."a.test"] certificate file none.crt: cannot read'),
         (["app:hello", "--config", "none.toml"], "cannot read none.toml: No such file"),
         (["--asgi"], "--asgi says what MODULE:NAME is, which is missing"),
@@ -269,6 +255,15 @@ def test_a_port_that_is_taken_is_told_with_advice(refused):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         output = refused("app:hello", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", code=3)
     assert "Address already in use; another program has it" in output
+
+
+def test_a_port_that_this_very_command_has_is_told_so(run, refused):
+    first = run("app:hello", *CLEAR)
+    (port,) = first.ready()
+    output = refused("app:hello", "--listen", f"http://127.0.0.1:{port}", code=3)
+    pid = first.process.pid
+    assert f"portico has it already, with the pid {pid} (app:hello at http://127.0.0.1:{port} by 1 worker)" in output
+    assert f"`portico reload --pid {pid}` has it take new code, `kill {pid}` ends it" in output
 
 
 def test_without_an_address_any_port_will_do(run):

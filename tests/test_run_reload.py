@@ -15,23 +15,9 @@ import pytest
 from clients import Wire, ports_in_a_row, refuses, request, trusting, wait_until
 from portico.cli import _control
 from programs import Program, has_open
-from running import APP, Running, write
+from running import APP, write
 
 CLEAR = ("--listen", "http://127.0.0.1:0")
-
-
-@pytest.fixture
-def run(tmp_path):
-    started = []
-
-    def run(*arguments, **environment):
-        environment.setdefault("RUNTIME_DIRECTORY", str(runtime(tmp_path)))
-        started.append(Running(tmp_path, *arguments, **environment))
-        return started[-1]
-
-    yield run
-    for running in started:
-        running.close()
 
 
 def runtime(folder):
@@ -47,10 +33,7 @@ def reload(tmp_path):
         environment.setdefault("RUNTIME_DIRECTORY", str(runtime(tmp_path)))
         program = Program("-m", "portico", "reload", *arguments, HOME=str(tmp_path), **environment)
         try:
-            code = program.process.wait(60)
-            while (line := program._lines.get(timeout=60)) is not None:
-                program.printed.append(line)
-            return code, program.output
+            return program.finish(), program.output
         finally:
             program.close()
 
@@ -378,6 +361,32 @@ def test_another_handler_is_taken(run, reload, tmp_path):
     assert request(port, "GET", "/x").text == "wsgi /x"
 
 
+def test_what_only_a_start_takes_is_said(run, reload, tmp_path):
+    text = 'handler = "app:hello"\nlisten = "http://127.0.0.1:0"\n'
+    write(tmp_path / "portico.toml", text)
+    running = run()
+    running.ready()
+    write(tmp_path / "portico.toml", text + 'control = "mine.sock"\npid_file = "pid"\n')
+    for _ in range(2):
+        code, told = reload()
+        assert code == 0
+        assert told.splitlines()[1:] == ["taken at the next start only: control and pid_file"]
+        running.wait_for("WARNING portico.run: taken at the next start only: control and pid_file")
+    write(tmp_path / "portico.toml", text)
+    assert len(reload()[1].splitlines()) == 1
+    assert not (tmp_path / "pid").exists()
+
+
+def test_a_server_is_named_by_a_host_that_has_a_certificate(run, reload, tmp_path, issue):
+    cert, key = issue("a.test").values()
+    (tmp_path / "a.pem").write_bytes(cert + key)
+    hosts = [f"--host={name}=a.pem" for name in ("default", "*.a.test", "a.test")]
+    (port, *_) = run("app:hello", "--listen", "0", *hosts).ready()
+    code, told = reload()
+    assert code == 0
+    assert told.endswith(f": app:hello at https://a.test:{port} by 1 worker\n")
+
+
 # ---- another process takes over
 
 
@@ -400,6 +409,31 @@ def test_sigusr2_has_a_successor_take_over(run, reload, tmp_path):
         os.kill(successor, signal.SIGTERM)
     wait_until(lambda: refuses(port), "the successor to end")
     wait_until(lambda: not (tmp_path / "pid").exists() and not (tmp_path / "mine.sock").exists(), "its files to go")
+
+
+def test_a_predecessor_that_ends_is_not_asked(run, reload, tmp_path):
+    running = run("app:slow", "--pid-file", "pid", *CLEAR)
+    (port,) = running.ready()
+    with Wire(port).send("GET /?60 HTTP/1.1\r\nHost: h\r\n\r\n"):
+        running.signal(signal.SIGUSR2)
+        running.wait_for("^Ctrl-C stops the server")
+        successor = int((tmp_path / "pid").read_text())
+        try:
+            wait_until(
+                lambda: told_by(tmp_path, running.process.pid)["state"] == "closing", "the old one to be told to end"
+            )
+            code, told = reload()
+            assert code == 0, told
+            assert running.process.poll() is None, "what is in flight there has its grace"
+            code, told = reload("--pid", str(running.process.pid))
+            assert (code, told.splitlines()[-1]) == (1, "it is closing")
+        finally:
+            os.kill(successor, signal.SIGTERM)
+            running.process.kill()
+
+
+def told_by(folder, pid):
+    return _control.ask(runtime(folder) / f"{pid}.sock", "status", 10)
 
 
 def test_a_successor_has_the_admin_listener_and_the_dashboards(run, tmp_path):

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,41 @@ def test_a_trace_is_printed(serve):
     serving = serve("--listen", "http://127.0.0.1:0", "--trace")
     request(serving.ports[0], "GET", "/")
     serving.wait_for("closed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_for_supervisors_does_not_end_it(serve, number):
+    serving = serve("--listen", "http://127.0.0.1:0")
+    serving.signal(number)
+    if number == signal.SIGHUP:
+        serving.wait_for("portico.run: SIGHUP: certificates are read again, and nothing else is")
+    assert request(serving.ports[0], "GET", "/sub/a.txt").status == 200
+    assert serving.signal(signal.SIGTERM).end() == 0
+
+
+def test_sighup_reads_certificates_again(serve, issue, ca_pem, tmp_path):
+    def certificate():
+        cert, key = issue("a.test").values()
+        (tmp_path / "a.pem").write_bytes(cert + key)
+
+    def serial():
+        with (
+            socket.create_connection(("127.0.0.1", serving.ports[0])) as plain,
+            trusting(ca_pem).wrap_socket(plain, server_hostname="a.test") as secure,
+        ):
+            return secure.getpeercert()["serialNumber"]
+
+    certificate()
+    (tmp_path / "portico.toml").write_text(f'[hosts."a.test"]\ncert = "{tmp_path}/a.pem"\nwatch = false\n')
+    serving = serve("--listen", "0", "--config", str(tmp_path / "portico.toml"))
+    before = serial()
+    certificate()
+    assert serial() == before
+    serving.signal(signal.SIGHUP)
+    serving.wait_for("certificates are read again")
+    after = serial()
+    assert after != before
+    (tmp_path / "a.pem").write_text("none")
+    serving.signal(signal.SIGHUP)
+    serving.wait_for("portico.run: not read again, what was there stays: ")
+    assert serial() == after

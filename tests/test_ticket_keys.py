@@ -1,7 +1,10 @@
 """Ticket keys in a Redis, by which several machines take up each other's TLS sessions."""
 
+import contextlib
 import logging
 import os
+import socketserver
+import threading
 import time
 
 import pytest
@@ -140,6 +143,54 @@ def test_what_else_is_written_there_is_let_out(make_keys, store):
         server.set("text", "that is no sorted set")
     for name in ("now", "text"):
         assert [len(key) for key in make_keys(store.url, name=name).current()] == [32]
+
+
+def test_however_many_keys_come_and_go_there_few_are_remembered(make_keys, store):
+    keys = make_keys(store.url)
+    with redis.Redis(port=store.port) as server:
+        for _ in range(8):
+            server.delete("portico:ticket-keys")
+            server.zadd("portico:ticket-keys", {os.urandom(32): time.time() * 1000 - 1 for _ in range(32)})
+            keys._refresh()
+    assert len(keys._seen) == len(keys.current()) == 32
+
+
+class Odd(socketserver.StreamRequestHandler):
+    """Speaks the protocol of a Redis, and answers scripts with what no Redis would."""
+
+    def handle(self):
+        with contextlib.suppress(OSError):
+            while line := self.rfile.readline():
+                words = []
+                for _ in range(int(line[1:])):
+                    words.append(self.rfile.read(int(self.rfile.readline()[1:])))
+                    self.rfile.readline()
+                self.wfile.write(self.server.answer if words[0].startswith(b"EVAL") else b"+OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b":5\r\n",
+        b"$-1\r\n",
+        b"*2\r\n:5\r\n:6\r\n",
+        b"*2\r\n$3\r\ninf\r\n*0\r\n",
+        b"*2\r\n:5\r\n*2\r\n:7\r\n:8\r\n",
+        b"*2\r\n:5\r\n*2\r\n$1\r\nk\r\n*0\r\n",
+        b"*3\r\n:5\r\n*0\r\n*0\r\n",
+    ],
+)
+def test_an_odd_answer_is_an_outage(make_keys, caplog, answer):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Odd) as server:
+        server.daemon_threads, server.answer = True, answer
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            keys = make_keys(f"redis://127.0.0.1:{server.server_address[1]}")
+            assert [len(key) for key in keys.current()] == [32]
+            assert "cannot be used: its answer is none to what it was asked" in caplog.text
+        finally:
+            keys.close()
+            server.shutdown()
 
 
 def test_one_object_for_many_contexts_that_come_and_go(make_server, make_keys, store, issue, ca_pem):

@@ -31,6 +31,14 @@ LOCAL = (
 )
 
 
+class CertsError(ConfigError):
+    """What can be mended by a flag of `portico certs`, for who has typed that."""
+
+    def __init__(self, why: str, advice: str) -> None:
+        super().__init__(f"{why}; {advice}")
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What the command was asked for."""
@@ -84,14 +92,14 @@ def make(wanted: Wanted) -> Made:
         with _authority.locked(folder):
             authority = _authority.keep_authority(folder, "portico development", MAX_DAYS, permitted)
     except OSError as error:
-        raise ConfigError(f"cannot keep the authority in {folder}: {error.strerror}; --ca names another") from error
+        raise CertsError(f"cannot keep the authority in {folder}: {error.strerror}", "--ca names another") from error
     try:
         cert.parent.mkdir(parents=True, exist_ok=True)
         with _authority.alone_in(cert.parent):
             kept = _keep(wanted, names, cert, key, authority)
         _, not_after = certificate_info(cert.read_bytes())
     except OSError as error:
-        raise ConfigError(f"cannot write to {cert.parent}: {error.strerror}; --out names another folder") from error
+        raise CertsError(f"cannot write to {cert.parent}: {error.strerror}", "--out names another folder") from error
     return Made(names, cert, key, not_after, kept, authority)
 
 
@@ -119,7 +127,7 @@ def _keep(wanted: Wanted, names: Sequence[str], cert: Path, key: Path, authority
         _refuse_to_overwrite(cert, key, names)
     for path in (cert, key):
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode) and not path.is_symlink():
-            raise ConfigError(f"not overwriting {path}, which is no file; --name gives both another name")
+            raise CertsError(f"not overwriting {path}, which is no file", "--name gives both another name")
     _authority.write(key, secret)
     _authority.write(cert, _authority.title(names) + chain, mode=0o644)
     return False
@@ -192,7 +200,7 @@ def _refuse_to_overwrite(cert: Path, key: Path, names: Sequence[str]) -> None:
         ours = False
     if not ours:
         files = " and ".join(map(str, there))
-        raise ConfigError(f"not overwriting {files}, which this command did not make for these names; --force does")
+        raise CertsError(f"not overwriting {files}, which portico did not make for these names", "--force does")
 
 
 def _report(made: Made) -> str:
@@ -208,6 +216,9 @@ def _report(made: Made) -> str:
         "",
         "Serve with it:",
         *(f"  {line}" for line in _python(made)),
+        "",
+        "Or by the command line, MODULE:NAME being what answers:",
+        f"  {_command(made)}",
         "",
         "Trust the authority once, and all that it signs is trusted:",
         *(f"  {where:<18}{how}" for where, how in trust.items()),
@@ -232,6 +243,13 @@ def _python(made: Made) -> list[str]:
     one = f"server.add_context({hosts[0]!r}, {files})"
     several = f"for name in {hosts!r}: server.add_context(name, {files})"
     return [one if len(hosts) == 1 else several, "listener = server.listen(8443)"]
+
+
+def _command(made: Made) -> str:
+    """The same by `portico run`."""
+    hosts = dict.fromkeys("default" if _is_address(name) else name for name in made.names)
+    told = [shlex.quote(f"{host}={made.cert},{made.key}") for host in hosts]
+    return f"portico run MODULE:NAME {' '.join(f'--host {one}' for one in told)}"
 
 
 def _target(name: str) -> str:

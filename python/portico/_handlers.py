@@ -29,11 +29,17 @@ def check_handler(handler: object) -> None:
         mounted = ", which is mounted" if type(handler).__name__ == "Router" else ""
         raise ConfigError(f"handler: a function of a request, not {type(handler).__name__}{mounted}")
     try:
-        inspect.signature(handler).bind(None)
+        signature = inspect.signature(handler)
     except ValueError:
         return  # It does not tell, as many that are written in C.
+    except Exception as error:
+        raise ConfigError(
+            f"handler: what arguments it takes cannot be found out ({type(error).__name__}: {error})"
+        ) from error
+    try:
+        signature.bind(None)
     except TypeError as error:
-        wanted = [one for one in inspect.signature(handler).parameters.values() if one.default is one.empty]
+        wanted = [one for one in signature.parameters.values() if one.default is one.empty]
         hint = {
             2: ": a WSGI application is given as portico.wsgi(app)",
             3: ": an ASGI application is given as portico.asgi(app)",

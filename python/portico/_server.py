@@ -21,6 +21,7 @@ from ._connection import StreamCallback, target
 from ._contexts import Context, Password, Source
 from ._errors import ClosedError, ConfigError, Error
 from ._handlers import Function, is_async
+from ._importing import refuse_to_wait
 from ._interpreter_end import ending, enlist
 from ._loops import Loop
 from ._reports import OnError, Reports, name_of
@@ -359,6 +360,7 @@ class Server:
     async def wait_closed(self) -> None:
         """Waits until the server has ended, by whomever it is closed."""
         self._check_process()
+        refuse_to_wait("wait_closed()")
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
@@ -386,6 +388,7 @@ class Server:
         that were there are put back at the end.
         """
         self._check_open("serve_forever on")
+        refuse_to_wait("serve_forever()")
         grace = _check_grace(grace)
         if self._loop.is_current():
             raise ConfigError(

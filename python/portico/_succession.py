@@ -115,7 +115,7 @@ class Inheritance:
         told = os.environ.pop(VARIABLE, None)
         try:
             return cls(json.loads(told) if told else {})
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
             raise ConfigError(f"{VARIABLE}: it is for portico's own use, and says {told!r} ({error})") from error
 
     def socket_for(self, place: Place) -> socket.socket | None:

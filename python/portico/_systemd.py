@@ -20,6 +20,8 @@ _FIRST = 3
 _HANDED_ON = "PORTICO_SYSTEMD_SOCKETS"
 # Nobody hands over more.
 _MOST = 1_000
+# sd_watchdog_enabled(3): what fits into 64 bits.
+_LONGEST = 2**64 - 1
 
 
 def handed_over(environment: Mapping[str, str] | None = None) -> dict[str, list[int]]:
@@ -29,18 +31,31 @@ def handed_over(environment: Mapping[str, str] | None = None) -> dict[str, list[
     Raises `ConfigError` where what it says is no number."""
     environment = os.environ if environment is None else environment
     if handed_on := environment.get(_HANDED_ON):
-        return dict(json.loads(handed_on))
+        return _handed_on(handed_on)
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return {}
     count = environment.get("LISTEN_FDS", "0")
-    if not (count.isascii() and count.isdigit() and int(count) <= _MOST):
-        raise ConfigError(f"LISTEN_FDS: a number of sockets up to {_MOST}, not {count!r}")
+    if not (count.isascii() and count.isdigit() and len(count) <= len(str(_MOST)) and int(count) <= _MOST):
+        raise ConfigError(f"LISTEN_FDS: a number of sockets up to {_MOST}, not {count[:80]!r}")
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, list[int]] = {}
     for number in range(int(count)):
         name = names[number] if number < len(names) and names[number] else "unknown"
         found.setdefault(name, []).append(_FIRST + number)
     return found
+
+
+def _handed_on(text: str) -> dict[str, list[int]]:
+    """What a predecessor tells by `hand_on`."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict) and all(_are_descriptors(numbers) for numbers in found.values()):
+            return found
+    raise ConfigError(f"{_HANDED_ON}: it is for portico's own use, and says {text!r}")
+
+
+def _are_descriptors(numbers: object) -> bool:
+    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**31 for number in numbers)
 
 
 def hand_on(sockets: Mapping[str, list[int]]) -> None:
@@ -61,19 +76,17 @@ class Manager:
     """The service manager that has started this process, if one has, and what it wants to be told.
 
     It is told from any thread. Where it does not listen nothing happens: a server does not end for want of a
-    listener."""
+    listener. Raises `ConfigError` where what it wants cannot be understood."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
         path = environment.get("NOTIFY_SOCKET", "")
         # An abstract name is written with @ for its first byte, which is none.
         self._address = "\0" + path[1:] if path.startswith("@") else path if path.startswith("/") else ""
-        usec = environment.get("WATCHDOG_USEC", "")
         wanted = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog: float | None = int(usec) / 2e6 if wanted and usec.isascii() and usec.isdigit() else None
+        usec = _usec(environment.get("WATCHDOG_USEC", "")) if wanted else 0
+        self.watchdog: float | None = usec / 2e6 if usec else None
         """How often, in seconds, a sign of life is due: twice in the time after which it would act."""
-        if self.watchdog == 0:
-            self.watchdog = None
 
     def ready(self, status: str) -> None:
         """Everything listens: at the start, and after a reload."""
@@ -108,3 +121,14 @@ class Manager:
             told.settimeout(1.0)
             told.connect(self._address)
             told.sendall(text.encode(errors="replace"))
+
+
+def _usec(text: str) -> int:
+    """Microseconds; 0 where nothing is said."""
+    if not text:
+        return 0
+    # By its length first: `int` raises for thousands of digits.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_LONGEST)) else -1
+    if not 0 <= number <= _LONGEST:
+        raise ConfigError(f"WATCHDOG_USEC: a number of microseconds up to {_LONGEST}, not {text[:80]!r}")
+    return number

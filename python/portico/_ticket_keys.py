@@ -166,8 +166,7 @@ class RedisTicketKeys:
         now = time.monotonic()
         arguments = [os.urandom(_LENGTH), _ms(self._rotate_every), _ms(self._keep), _MOST]
         try:
-            clock, found = self._turn([self._name], arguments)
-            clock, pairs = int(clock), list(zip(found[::2], map(float, found[1::2]), strict=True))
+            clock, pairs = _read(self._turn([self._name], arguments))
         except self._errors as error:
             if not self._failing:
                 _logger.warning(
@@ -191,6 +190,8 @@ class RedisTicketKeys:
         self._seen = {key: seen for key, seen in self._seen.items() if now - seen < self._keep}
         others = sorted((key for key in self._seen if key != sealing), key=lambda key: -self._seen[key])
         self._keys = [sealing, *others[: _MOST - 1]]
+        # What does not open any more is forgotten too, however many keys somebody writes there.
+        self._seen = {key: self._seen[key] for key in self._keys}
 
     def _make_do(self, now: float) -> None:
         if not self._keys:
@@ -199,6 +200,19 @@ class RedisTicketKeys:
 
     def _derive(self, key: bytes) -> bytes:
         return key if self._secret is None else hmac.digest(self._secret, key, "sha256")
+
+
+def _read(answer: Any) -> tuple[int, list[tuple[bytes, float]]]:
+    """The clock of the Redis, and keys with when they were made. Raises ValueError where it answers something else, as
+    what only looks like a Redis may."""
+    try:
+        clock, found = answer
+        pairs = list(zip(found[::2], map(float, found[1::2]), strict=True))
+        if not all(isinstance(key, bytes) for key, _ in pairs):
+            raise ValueError("keys that are no bytes")
+        return int(clock), pairs
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"its answer is none to what it was asked ({error})") from error
 
 
 def _ms(seconds: float) -> int:

@@ -31,7 +31,7 @@ _LOOK = 5.0
 # The most of a traceback that is sent, so that sending never waits for the supervisor to read.
 _TRACEBACK = 16_384
 
-READY, UNLOADABLE, RAISED = "ready", "unloadable", "raised"
+READY, UNLOADABLE, RAISED, BUSY = "ready", "unloadable", "raised", "busy"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ._addresses import Held
 from ._errors import ConfigError
-from ._worker import READY, UNLOADABLE, Admin, Boot
+from ._worker import BUSY, READY, UNLOADABLE, Admin, Boot
 
 # How long after its grace a process may take to end before it is killed: what is in flight has been dropped by then.
 END = 2.0
@@ -111,6 +111,8 @@ class Process:
         """It is ready, or has ended without."""
         self.ended = threading.Event()
         self._late: float | None = None
+        # What it said to be busy with, long before it was ready.
+        self._busy = ""
         self._ready_timeout = program.ready_timeout
         self._on_ready, self._on_ended = ready, ended
         self._lock = threading.Lock()
@@ -179,7 +181,8 @@ class Process:
         """Why it has ended, in words."""
         code = self.code or 0
         if self._late is not None:
-            return f"did not call worker.listen() within {self._late:g} s and was killed"
+            late = f"did not call worker.listen() within {self._late:g} s and was killed"
+            return f"{late}: {self._busy}" if self._busy else late
         if self.unloadable:
             return "could not load the program"
         if self.traceback:
@@ -230,6 +233,9 @@ class Process:
                 if what == READY:
                     self.ready_at = time.monotonic()
                     return True
+                if what == BUSY:
+                    self._busy = text
+                    continue
                 self.traceback = text
                 self.unloadable = what == UNLOADABLE
             return False

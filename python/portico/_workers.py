@@ -17,6 +17,7 @@ from ._addresses import Address, Sockets, parse
 from ._backoff import Backoff
 from ._errands import Errands
 from ._errors import ClosedError, ConfigError, WorkerError
+from ._importing import refuse_to_wait
 from ._server import _check_grace
 from ._signals import ending_signals
 from ._succession import Inheritance, Successor, own_command
@@ -348,6 +349,7 @@ class Workers:
 
     def _begin(self) -> None:
         """Binds and starts, without waiting."""
+        refuse_to_wait("starting workers")
         with self._lock:
             if self._state != "new":
                 raise ClosedError(f"cannot start workers that are {self._state}: workers start once")

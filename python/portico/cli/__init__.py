@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import traceback
 
 from portico import Error, ListenError, __version__
 
-from . import _certs, _check, _completion, _demo, _reload, _run, _serve
+from . import _certs, _check, _completion, _control, _demo, _reload, _run, _serve
+from ._arguments import refuse_unknown
 from ._exits import Exit
 
 # What can be done about an address that cannot be had.
@@ -29,14 +31,14 @@ def main(argv: list[str] | None = None) -> int:
 
     `argv` is what follows the program's name, by default that of `sys.argv`. Wrong arguments end the program
     with code 2, as argparse does."""
-    arguments = parser_of_all().parse_args(argv)
+    arguments = parse(argv)
     try:
         code: int = arguments.run(arguments)
         if sys.stdout is not None:  # as in `portico run … >&-`
             sys.stdout.flush()
         return code
     except Error as error:
-        advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, ListenError) else ""
+        advice = _advice(error) if isinstance(error, ListenError) else ""
         print(f"portico {arguments.command}: {error}{advice}", file=sys.stderr)
         return Exit.ADDRESS if isinstance(error, ListenError) else Exit.MISTAKE
     except BrokenPipeError:
@@ -50,6 +52,28 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         print(f"portico {arguments.command}: this should not happen: please report it", file=sys.stderr)
         return Exit.BUG
+
+
+def _advice(error: ListenError) -> str:
+    place = re.search(r"cannot listen on (\S+): ", str(error))
+    mine = _control.who_has(place[1]) if place and error.errno == errno.EADDRINUSE else None
+    if mine is None:
+        return _ADVICE.get(error.errno or 0, "")
+    pid = mine["pid"]
+    return (
+        f"; portico has it already, with the pid {pid} ({mine['text']}): `portico reload --pid {pid}` has it take "
+        f"new code, `kill {pid}` ends it"
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """What was typed. Ends the program where that is wrong, with the usage of the command that it was typed for."""
+    parser = parser_of_all()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        refuse_unknown(commands.choices[arguments.command], unknown)
+    return arguments
 
 
 def parser_of_all() -> argparse.ArgumentParser:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from portico import _logs
 from portico._errors import ConfigError
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
+
+# Flags of other servers, and of other commands, by what does the same here.
+_ELSEWHERE = {
+    **dict.fromkeys(("--port", "--bind", "--address", "-b", "-p", "--listen"), ("--listen", "--port")),
+    **dict.fromkeys(("--cert", "--certfile", "--ssl-certfile", "--key", "--keyfile", "--ssl-keyfile"), ("--host",)),
+    **dict.fromkeys(("-w", "--processes"), ("--workers",)),
+    **dict.fromkeys(("-c", "--conf"), ("--config",)),
+    **dict.fromkeys(("--chdir", "-d"), ("--app-dir",)),
+    **dict.fromkeys(("--graceful-timeout", "--timeout-graceful-shutdown"), ("--grace",)),
+}
 
 
 def add_command(commands: Commands, name: str, short: str, long: str, examples: str = "") -> argparse.ArgumentParser:
@@ -66,6 +77,19 @@ def each(flag: str, parse: Callable[[str], T], given: list[str]) -> list[T]:
         return [parse(text) for text in given]
     except ConfigError as error:
         raise ConfigError(f"{flag} {error}") from None
+
+
+def refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> NoReturn:
+    """Ends the program: the command does not take that. Says what was probably meant."""
+    flags = [one.partition("=")[0] for one in unknown if one.startswith("-")]
+    likely = _likely(flags[0], list(parser._option_string_actions)) if flags else None
+    advice = f": did you mean {likely}?" if likely else f"; {parser.prog} --help shows what there is"
+    parser.error(f"unrecognized arguments: {' '.join(flags[:1] or unknown)}{advice}")
+
+
+def _likely(flag: str, known: list[str]) -> str | None:
+    elsewhere = next((one for one in _ELSEWHERE.get(flag, ()) if one in known), None)
+    return elsewhere or next(iter(difflib.get_close_matches(flag, known, n=1)), None)
 
 
 def port(text: str) -> int:

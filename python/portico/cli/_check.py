@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
+import logging
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from portico import _logs, config
+from portico import config
+from portico._errors import ConfigError
 from portico._server import Server
 
 from ._arguments import add_command
@@ -56,34 +59,62 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments, None)
     configuration, problems = config.load(options)
-    _logs.to_stderr("error")
+    warnings = _Warnings()
     # Root checks what somebody else serves: the file must not be root's then.
     settings = {name: value for name, value in configuration.settings.items() if name != "access_log"}
     configuration = dataclasses.replace(configuration, settings=settings)
     with contextlib.ExitStack() as closing:
-        server = config.build(configuration, problems, closing)
+        server = config.build(configuration, problems, closing, functools.partial(print, file=sys.stderr, flush=True))
+        if server is not None:
+            _check_more(server, configuration, problems)
         if problems:
             print(problems, file=sys.stderr)
-            count = len(problems.told())
-            print(f"portico check: {count} thing{'s' * (count != 1)} to mend", file=sys.stderr)
+            print(f"portico check: {_counted(len(problems.told()), 'thing')} to mend", file=sys.stderr)
             return Exit.MISTAKE
         assert server is not None
         if arguments.print:
             print(config.effective(configuration))
         else:
-            print("\n".join(_summary(options, configuration, server)))
+            print("\n".join(_summary(options, configuration, server, warnings.found)))
     return Exit.DONE
 
 
-def _summary(options: config.Options, configuration: config.Configuration, server: Server) -> list[str]:
-    lines = [f"{options.file or 'What was typed'} is good: {what(configuration)}"]
+def _check_more(server: Server, configuration: config.Configuration, problems: config.Problems) -> None:
+    """What `portico run` does when it begins to listen, as far as that can be had without it."""
+    config.check_admin(server, configuration, problems)
+    if not configuration.hosts and (not configuration.listen or any(place.tls for place in configuration.listen)):
+        try:
+            config.check_own_certificate()
+        except ConfigError as error:
+            problems.add(configuration.root, ("",), str(error))
+
+
+def _summary(
+    options: config.Options, configuration: config.Configuration, server: Server, warnings: list[str]
+) -> list[str]:
+    good = f"good, with {_counted(len(warnings), 'warning')}" if warnings else "good"
+    lines = [f"{options.file or 'What was typed'} is {good}: {what(configuration)}"]
     for certificate in server.stats()["certificates"]:
         lines.append(f"  {certificate['host'] or 'every other host'}: {_days(certificate)}")
-    for context in server.contexts:
-        lines += [f"  {context.host or 'every other host'}: {warning}" for warning in context.warnings]
     if not configuration.hosts:
         lines.append("  no host has a certificate: one for this machine alone is made where TLS is spoken")
-    return lines
+    return [*lines, *(f"  warning: {warning}" for warning in warnings)]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+class _Warnings(logging.Handler):
+    """What portico warns of meanwhile, which `portico run` logs. Not at once, so that it stands with what is good."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+        logging.getLogger("portico").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(record.getMessage())
 
 
 def _days(certificate: dict[str, Any]) -> str:

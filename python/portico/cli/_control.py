@@ -130,6 +130,19 @@ def running() -> dict[Path, Answer]:
     return found
 
 
+def who_has(place: str) -> Answer | None:
+    """What the server of this user that listens on `ADDRESS:PORT` or `unix:PATH` tells of itself, if there is one."""
+    _, _, end = place.rpartition(":")
+    return next(
+        (
+            told
+            for told in running().values()
+            if any(url.endswith(f":{end}") or url.endswith(f"//{end}") for url in told.get("urls", []))
+        ),
+        None,
+    )
+
+
 def _sockets() -> Iterator[Path]:
     for folder in folders():
         if _is_own(folder):

@@ -69,6 +69,9 @@ def _path(arguments: argparse.Namespace) -> Path | None:
     running = _control.running()
     if arguments.pid is not None:
         running = {path: told for path, told in running.items() if told.get("pid") == arguments.pid}
+    else:
+        # A predecessor that finishes what is in flight, while its successor serves.
+        running = {path: told for path, told in running.items() if told.get("state") != "closing"}
     if len(running) == 1:
         return next(iter(running))
     if not running:

@@ -28,7 +28,7 @@ from . import _watching, _worker_main
 from ._control import Answer, Control
 from ._exits import Exit
 from ._pid_file import pid_file
-from ._words import welcome, what
+from ._words import status, welcome
 
 _logger = logging.getLogger("portico.run")
 
@@ -62,9 +62,10 @@ class Supervisor:
         # Taking over from another process, whose socket and file these become when this one serves.
         self._succeeds = VARIABLE in os.environ
         self._closing = contextlib.ExitStack()
+        # What others find it by, from its start to its end.
+        self._found_by = {"control": configuration.control, "pid_file": configuration.pid_file}
         # Where to listen if nobody says it.
-        port = int(os.environ.pop(_PORT_BY_ITSELF, _greeting.PORT))
-        self._by_itself: list[dict[str, Any]] = [{"port": port}]
+        self._by_itself: list[dict[str, Any]] = [{"port": _port_by_itself()}]
         self._state = "starting"  # then running, closing, ended; or failed, while a change is waited for
         self._failure: BaseException | None = None
         self._reloading = threading.Lock()
@@ -134,7 +135,7 @@ class Supervisor:
         try:
             if self._succeeds:
                 self._be_found()
-            if (path := self._configuration.pid_file) is not None:
+            if (path := self._found_by["pid_file"]) is not None:
                 # Not before it serves: one that cannot, as its port is taken, must not take the file of who does.
                 self._closing.enter_context(pid_file(path))
         except ConfigError as error:
@@ -182,7 +183,7 @@ class Supervisor:
         assert self._workers is not None
         count = len(self._workers.pids)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        return f"{what(self._configuration)} at {', '.join(self._workers.urls)} by {workers}"
+        return f"{status(self._configuration, self._workers.urls, self._made)} by {workers}"
 
     # ---- reload
 
@@ -217,11 +218,21 @@ class Supervisor:
                 )
                 self._manager.ready(f"{self._status()}; the last reload failed")
                 return {"ok": False, "text": text}
+            stays = self._what_stays(configuration)
             self._configuration = configuration
             text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
             _logger.info("%s", text)
+            if stays:
+                _logger.warning("%s", stays)
+                text += f"\n{stays}"
             self._manager.ready(self._status())
             return {"ok": True, "text": text}
+
+    def _what_stays(self, configuration: config.Configuration) -> str:
+        """What has changed, and only a start takes; empty if nothing has."""
+        now = {"control": configuration.control, "pid_file": configuration.pid_file}
+        changed = [name for name, path in now.items() if path != self._found_by[name]]
+        return f"taken at the next start only: {' and '.join(changed)}" if changed else ""
 
     def _load(self) -> config.Configuration:
         configuration, problems = config.load(self._options)
@@ -264,12 +275,14 @@ class Supervisor:
                 return
             self._manager.main_pid(pid)
             self._state = "closing"
-            self._workers._closed.wait()
-            self._events.put(self._on_closed)
+        # Not with the lock: who asks for a reload meanwhile is told so at once.
+        self._workers._closed.wait()
+        self._events.put(self._on_closed)
 
     def _tell(self) -> Answer:
         text = self._status() if self._state == "running" else self._state
-        return {"ok": True, "pid": os.getpid(), "text": text}
+        urls = self._workers.urls if self._workers is not None else []
+        return {"ok": True, "pid": os.getpid(), "state": self._state, "urls": urls, "text": text}
 
     # ---- development
 
@@ -304,6 +317,7 @@ class Supervisor:
             configuration = self._load()
             addresses = self._addresses_of(configuration)
             self._configuration, self._state = configuration, "starting"
+            self._found_by["pid_file"] = configuration.pid_file
             self._start(addresses, or_any_port=addresses is self._by_itself)
         except ConfigError as error:
             self._fail(error)
@@ -339,7 +353,7 @@ class Supervisor:
 
     def _be_found(self) -> None:
         """Makes the socket for `portico reload` and the file with the number of the process, until the end."""
-        path = self._configuration.control
+        path = self._found_by["control"]
         commands = {"reload": lambda: self._reload("portico reload"), "status": self._tell}
         try:
             self._closing.callback(Control(path, commands, self._succeeds).close)
@@ -352,6 +366,14 @@ class Supervisor:
     @staticmethod
     def _on_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"portico-run-{name}", daemon=True).start()
+
+
+def _port_by_itself() -> int:
+    """That of a predecessor, which tells it once."""
+    text = os.environ.pop(_PORT_BY_ITSELF, str(_greeting.PORT))
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535):
+        raise ConfigError(f"{_PORT_BY_ITSELF}: it is for portico's own use, and says {text!r}")
+    return int(text)
 
 
 def _told(error: WorkerError) -> str:

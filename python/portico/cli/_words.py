@@ -19,14 +19,9 @@ def welcome(
 ) -> str:
     """Where it is to be found, and how it is asked. `made` is the certificate that was made where none was given;
     `dashboards` are those of the workers, where these are several."""
-    names = [name for name, _ in configuration.hosts if name != "default" and not name.startswith("*")]
-    names = list(dict.fromkeys(names)) or (["localhost"] if made else [])
     lines = [f"Serving {what(configuration)}:"]
     for url in urls:
-        if url.startswith("https:") and names:
-            lines += [f"  https://{name}:{urlsplit(url).port}/" for name in names]
-        else:
-            lines.append(f"  {url}/")
+        lines += [f"  {one}/" for one in by_name(configuration, url, made)]
     if remark:
         lines.append(remark)
     if admin is not None and len(dashboards) > 1:
@@ -37,6 +32,20 @@ def welcome(
     if made and (secure := next((url for url in urls if url.startswith("https:")), None)):
         lines += _how_to_trust(made, secure)
     return "\n".join([*lines, "", "Ctrl-C stops the server."])
+
+
+def by_name(configuration: config.Configuration, url: str, made: _certs.Made | None) -> list[str]:
+    """Where clients find a listener by the names of its certificates, which seldom cover its address."""
+    names = [name for name, _ in configuration.hosts if name != "default" and not name.startswith("*")]
+    names = list(dict.fromkeys(names)) or (["localhost"] if made else [])
+    if not url.startswith("https:") or not names:
+        return [url]
+    return [f"https://{name}:{urlsplit(url).port}" for name in names]
+
+
+def status(configuration: config.Configuration, urls: Sequence[str], made: _certs.Made | None) -> str:
+    """What is served, and one address for each listener."""
+    return f"{what(configuration)} at {', '.join(by_name(configuration, url, made)[0] for url in urls)}"
 
 
 def _how_to_trust(made: _certs.Made, url: str) -> list[str]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import sys
+from collections.abc import Callable
 
 from portico import _certs, _logs, config
 from portico._errors import ClosedError, ConfigError
 from portico._server import Server
-from portico._worker import RAISED, Worker
+from portico._worker import BUSY, RAISED, Worker
 
 from ._exits import Exit
 from ._words import what
+
+_logger = logging.getLogger("portico.run")
 
 
 def main(worker: Worker, options: config.Options) -> None:
@@ -25,7 +30,7 @@ def main(worker: Worker, options: config.Options) -> None:
     try:
         with contextlib.ExitStack() as closing:
             made = certificate(configuration, worker._listen)
-            server = prepare(configuration, problems, closing, made)
+            server = prepare(configuration, problems, closing, made, functools.partial(_tell_of_long, worker))
             worker.listen(server)
             server.serve_forever(configuration.grace)
     except ConfigError as error:
@@ -44,12 +49,13 @@ def prepare(
     problems: config.Problems,
     closing: contextlib.ExitStack,
     made: _certs.Made | None,
+    tell: Callable[[str], object] = _logger.warning,
 ) -> Server:
-    """A server with everything but listeners, and with that certificate for every name. Raises `ConfigError` with
-    everything that is wrong."""
+    """A server with everything but listeners, and with that certificate for every name. `tell` is for what takes long.
+    Raises `ConfigError` with everything that is wrong."""
     problems.raise_any()
     _logs.to_stderr(configuration.log_level)
-    server = config.build(configuration, problems, closing)
+    server = config.build(configuration, problems, closing, tell)
     problems.raise_any()
     assert server is not None
     if made is not None:
@@ -61,10 +67,10 @@ def certificate(configuration: config.Configuration, addresses: list[dict[str, o
     """One for this machine alone, where no host has one and TLS is spoken. Raises `ConfigError`."""
     if configuration.hosts or not any(keywords.get("tls", True) for keywords in addresses):
         return None
-    try:
-        return config.own_certificate()
-    except ConfigError as error:
-        raise ConfigError(
-            f"no host has a certificate, and none can be made: {error}. Give --host NAME=CERT,KEY, or hosts in "
-            "portico.toml, or listen in the clear by http://"
-        ) from error
+    return config.own_certificate()
+
+
+def _tell_of_long(worker: Worker, text: str) -> None:
+    """Now, and where it was too long."""
+    _logger.warning("%s", text)
+    worker._tell(BUSY, text)

@@ -8,7 +8,7 @@ served and finds out what it is; `_build` makes the server."""
 
 from __future__ import annotations
 
-from ._build import add_host, admin, build, listen_admin, own_certificate
+from ._build import add_host, admin, build, check_admin, check_own_certificate, listen_admin, own_certificate
 from ._effective import effective
 from ._load import DEFAULT_FILE, Configuration, Options, load
 from ._nodes import Problems
@@ -28,6 +28,8 @@ __all__ = [
     "addresses",
     "admin",
     "build",
+    "check_admin",
+    "check_own_certificate",
     "effective",
     "json_schema",
     "listen_admin",

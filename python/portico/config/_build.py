@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,18 @@ _NAMES = ("localhost", "127.0.0.1", "::1")
 _MAX_SECRET_BYTES = 65_536
 
 
-def build(configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> Server | None:
+def build(
+    configuration: Configuration,
+    problems: Problems,
+    closing: contextlib.ExitStack,
+    tell: Callable[[str], object] = _logger.warning,
+) -> Server | None:
     """A server with its handlers and hosts; None where something is wrong, all of which `problems` then has.
 
-    `closing` ends it, and what of its handlers has to be ended."""
+    `closing` ends it, and what of its handlers has to be ended. Where loading one takes long `tell` is called, with a
+    line about it."""
     _program.add_to_path(configuration.app_dir)
-    handlers = _Handlers(configuration, problems, closing)
+    handlers = _Handlers(configuration, problems, closing, tell)
     default = handlers.get(configuration.handler, ("handler",))
     if configuration.handler is None and not any(host.get("handler") for _, host in configuration.hosts):
         problems.add(
@@ -80,6 +88,19 @@ def listen_admin(server: Server, configuration: Configuration) -> Listener:
     return server.listen_admin(place.port or 0, place.host, unix=place.unix, tls=place.tls, token=token)
 
 
+def check_admin(server: Server, configuration: Configuration, problems: Problems) -> None:
+    """Whether `listen_admin` would take what is said of it: on a socket that nobody finds."""
+    if configuration.admin is None:
+        return
+    path = ("admin", "token_file" if configuration.admin_token is not None else "")
+    try:
+        with tempfile.TemporaryDirectory(prefix="portico-") as folder:
+            tls = configuration.admin.tls and bool(configuration.hosts)
+            server.listen_admin(unix=f"{folder}/admin", tls=tls, token=_admin_token(configuration)).close()
+    except ConfigError as error:
+        problems.add(configuration.node(*path), path, str(error))
+
+
 def _admin_token(configuration: Configuration) -> str | None:
     file = configuration.admin_token
     return None if file is None else _first_line(file).decode(errors="replace")
@@ -94,11 +115,35 @@ def _add_certificates(configuration: Configuration, made: _certs.Made | None, se
 
 
 def own_certificate() -> _certs.Made:
-    """A certificate for this machine alone, kept where the user keeps those of other commands."""
+    """A certificate for this machine alone, kept where the user keeps those of other commands. Raises `ConfigError`."""
     folder = _authority.user_folder("serve")
-    return _certs.make(
-        _certs.Wanted(_NAMES, folder, None, folder, days=_certs.DEFAULT_DAYS, force=False, any_name=False)
-    )
+    wanted = _certs.Wanted(_NAMES, folder, None, folder, days=_certs.DEFAULT_DAYS, force=False, any_name=False)
+    with _for_lack_of_a_certificate():
+        return _certs.make(wanted)
+
+
+def check_own_certificate() -> None:
+    """Raises `ConfigError` where `own_certificate` could not keep one, as far as that can be told without doing it."""
+    folder = _authority.user_folder("serve")
+    # The nearest that is there, in which the others would be made.
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    with _for_lack_of_a_certificate():
+        if not there.is_dir():
+            raise ConfigError(f"cannot keep the authority in {folder}: {there} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"cannot keep the authority in {folder}: {there} may not be written")
+
+
+@contextlib.contextmanager
+def _for_lack_of_a_certificate() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        why = error.why if isinstance(error, _certs.CertsError) else str(error)
+        raise ConfigError(
+            f"no host has a certificate, and none can be made: {why}. Give --host NAME=CERT,KEY, or hosts in "
+            "portico.toml, or listen in the clear by http://"
+        ) from error
 
 
 def add_host(server: Server, name: str, host: Mapping[str, Any], handler: Any = None) -> None:
@@ -112,7 +157,14 @@ def add_host(server: Server, name: str, host: Mapping[str, Any], handler: Any = 
 class _Handlers:
     """Every handler of a configuration, made once."""
 
-    def __init__(self, configuration: Configuration, problems: Problems, closing: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        problems: Problems,
+        closing: contextlib.ExitStack,
+        tell: Callable[[str], object],
+    ) -> None:
+        self._tell = tell
         self._configuration = configuration
         self._problems = problems
         self._closing = closing
@@ -140,7 +192,7 @@ class _Handlers:
     def _make(self, table: Mapping[str, Any], path: tuple[str, ...]) -> Any:
         try:
             if "call" in table:
-                return _program.load(table["call"], table.get("kind", "auto"), table.get("factory", False))
+                return _program.load(table["call"], table.get("kind", "auto"), table.get("factory", False), self._tell)
             if "files" in table:
                 return self._files(table["files"], table)
             if "site" in table:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _core
 from .._errors import ConfigError
-from ._nodes import Node, Problems
+from ._nodes import Node, Problems, escaped
 
 Path_ = tuple[str, ...]
 _ABSENT = object()
@@ -229,7 +229,7 @@ class Table(Kind):
             if name in known:
                 values[name] = known[name].kind.check(entry, (*path, name), problems)
             else:
-                problems.add(entry, (*path, name), f"unknown key `{name}`{nearest(name, known)}")
+                problems.add(entry, (*path, name), f"unknown key `{escaped(name)}`{nearest(name, known)}")
         return values
 
     def schema(self) -> dict[str, Any]:
@@ -256,7 +256,7 @@ class Named(Kind):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`: did you mean ...?`, or what there is."""
-    names = list(known)
+    names = [escaped(one) for one in known]
     found = difflib.get_close_matches(name, names, n=1)
     return f": did you mean `{found[0]}`?" if found else f"; there is {', '.join(names)}"
 
@@ -269,7 +269,7 @@ def written(value: Any) -> str:
         return "a table"
     if isinstance(value, list):
         return "a list"
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = escaped(f'"{value}"' if isinstance(value, str) else str(value))
     return text if len(text) <= 80 else f"{text[:76]}..."
 
 
@@ -281,4 +281,4 @@ def _as_toml(text: str) -> str:
 
 
 def _called(path: Path_) -> str:
-    return path[-1] if path else "the whole"
+    return escaped(path[-1]) if path else "the whole"

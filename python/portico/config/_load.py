@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 from .. import _core
 from .._errors import ConfigError
 from ._kinds import Setting, nearest
-from ._nodes import Node, Problems, from_plain, from_text, merged, read_file, table
+from ._nodes import Node, Problems, escaped, from_plain, from_text, merged, read_file, table
 from ._places import Place
 from ._schema import ROOT, SETTING_KEYS
+from ._sockets import check_places
 
 DEFAULT_FILE = "portico.toml"
 _PREFIX = "PORTICO_"
@@ -169,6 +172,8 @@ def _configuration(values: dict[str, Any], given: Node, options: Options, proble
         **got,
     )
     _check_hosts(configuration, problems)
+    check_places(configuration, problems)
+    _check_pid_file(configuration, problems)
     if any(place.proxy_protocol for place in configuration.listen) and not configuration.settings.get(
         "trusted_proxies"
     ):
@@ -190,6 +195,14 @@ def _check_hosts(configuration: Configuration, problems: Problems) -> None:
             problems.add(node, path, "key goes with cert")
 
 
+def _check_pid_file(configuration: Configuration, problems: Problems) -> None:
+    """A pipe has whoever opens it wait, and a device takes a number for something else."""
+    path = configuration.pid_file
+    with contextlib.suppress(OSError):
+        if path is not None and not stat.S_ISREG(os.stat(path).st_mode):
+            problems.add(configuration.node("pid_file"), ("pid_file",), f"pid_file: {path} is there, and is no file")
+
+
 def _check_handlers(configuration: Configuration, problems: Problems) -> None:
     """What refers to a handler refers to one that is there; each table says one thing."""
     known = configuration.handlers
@@ -198,7 +211,9 @@ def _check_handlers(configuration: Configuration, problems: Problems) -> None:
         if isinstance(handler, str):
             if ":" not in handler and handler not in known:
                 named = nearest(handler, known) if known else "; there are none"
-                problems.add(node, path, f"{path[-1]}: {handler!r} is not module:name, nor one of [handlers]{named}")
+                problems.add(
+                    node, path, f"{escaped(path[-1])}: {handler!r} is not module:name, nor one of [handlers]{named}"
+                )
         elif isinstance(handler, dict):
             says = [key for key in _SAYS if key in handler]
             if len(says) != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +50,15 @@ class Problem:
     line: int
     table: str
     """The table that it is in, as its head is written; empty outside of one."""
+    key: str
     text: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {f'[{self.table}] ' if self.table else ''}{self.text}"
+        text = f"[{self.table}] {self.text}" if self.table else self.text
+        # `--pid-file`, `PORTICO_PID_FILE`: it has been said which key it is.
+        if self.where.lower().removeprefix("--").removeprefix("portico_").replace("-", "_") == self.key:
+            text = self.text.removeprefix(f"{self.key}: ")
+        return escaped(f"{self.where}: {text}" if self.where else text, but="\n")
 
 
 class Problems:
@@ -62,7 +69,9 @@ class Problems:
 
     def add(self, node: Node, path: tuple[str, ...], text: str) -> None:
         """`path` leads to the value: the tables it is in, and its key."""
-        self.found.append(Problem(node.where, node.line, ".".join(map(key_text, path[:-1])), text))
+        self.found.append(
+            Problem(node.where, node.line, ".".join(map(key_text, path[:-1])), path[-1] if path else "", text)
+        )
 
     def __bool__(self) -> bool:
         return bool(self.found)
@@ -97,7 +106,7 @@ def read_file(path: Path) -> Node:
         raise ConfigError(f"{path} is larger than {_MAX_BYTES >> 20} MiB: is it the right file?")
     table, mistakes = parse_toml(text)
     if mistakes:
-        raise ConfigError("\n".join(f"{path}:{line}: {message}" for line, message in mistakes))
+        raise ConfigError("\n".join(f"{path}:{line}: {escaped(message, but=chr(10))}" for line, message in mistakes))
     folder = path.parent
 
     def node(line: int, value: Any) -> Node:
@@ -111,7 +120,10 @@ def read_file(path: Path) -> Node:
 
 
 def from_text(text: str, where: str) -> Node:
-    """A value that was given as text, on the command line or in the environment: as TOML has it, or as it is."""
+    """A value that was given as text, on the command line or in the environment: as TOML has it, or as it is. Raises
+    `ConfigError` where it is not UTF-8."""
+    if any("\ud800" <= one <= "\udfff" for one in text):
+        raise ConfigError(f"{where}: {os.fsencode(text)!r} is not UTF-8")
     found, mistakes = parse_toml(f"value = {text}")
     return from_plain(text if mistakes or found.keys() != {"value"} else _plain(*found["value"]), where)
 
@@ -153,4 +165,14 @@ def table(entries: Mapping[str, Node], where: str = "") -> Node:
 
 def key_text(name: str) -> str:
     """A key as TOML has it."""
-    return name if name and all(one.isascii() and (one.isalnum() or one in "-_") for one in name) else f'"{name}"'
+    bare = name and all(one.isascii() and (one.isalnum() or one in "-_") for one in name)
+    return name if bare else escaped(json.dumps(name, ensure_ascii=False))
+
+
+def escaped(text: str, but: str = "") -> str:
+    """With what does not print, or moves the cursor of a terminal, as TOML and JSON escape it."""
+    return "".join(one if one.isprintable() or one in but else _escape(one) for one in text)
+
+
+def _escape(one: str) -> str:
+    return f"\\u{ord(one):04x}" if ord(one) <= 0xFFFF else f"\\U{ord(one):08x}"

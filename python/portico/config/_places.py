@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ class Place:
         tls = not text.startswith("http://")
         place = text.removeprefix("https://").removeprefix("http://")
         kind, found, rest = place.partition(":")
-        if found and rest and kind == "unix":
+        if found and rest and kind == "unix" and "\0" not in rest:
             return cls(unix=rest, tls=tls)
         if found and rest and kind == "systemd":
             return cls(systemd=rest, tls=tls)
@@ -43,9 +44,33 @@ class Place:
             raise ConfigError(f"{text!r}: an IPv6 address stands in brackets, as [::1]:8443")
         return cls(_number(text, port, "a port", 65_535), host.strip("[]") or "127.0.0.1", tls=tls)
 
+    def __str__(self) -> str:
+        """Without how it is used."""
+        if self.port is not None:
+            return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return next(f"{kind}:{getattr(self, kind)}" for kind in ("unix", "fd", "systemd") if getattr(self, kind))
+
+    def excludes(self, other: Place) -> bool:
+        """Whether the kernel does not let both be listened on. Names of hosts are not looked up."""
+        if self.unix is not None or other.unix is not None:
+            return self.unix == other.unix
+        if not self.port or self.port != other.port:
+            return False
+        mine, others = ip(self.host), ip(other.host)
+        if mine is None or others is None or mine.version != others.version:
+            return self.host == other.host
+        return mine == others or mine.is_unspecified or others.is_unspecified
+
     def keywords(self) -> dict[str, Any]:
         """What is not as it would be by itself, under the names of `Server.listen`."""
         return {name: value for name, value in vars(self).items() if value != getattr(Place, name)}
+
+
+def ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def _number(text: str, digits: str, what: str, most: int) -> int:
@@ -59,8 +84,10 @@ def parse_host(text: str) -> tuple[str, dict[str, str]]:
     name, and what `portico.toml` would say of it. Raises `ConfigError`."""
     name, found, files = text.partition("=")
     first, _, second = files.partition(",")
-    if not (found and name and first):
-        raise ConfigError(f"{text!r} is not NAME=CERT,KEY or, with both in one file, NAME=CERT or NAME=FILE.pfx")
+    # What is not UTF-8 comes with surrogates; files may have such names, hosts not.
+    if not (found and name.isprintable() and name and first):
+        forms = "NAME=CERT,KEY or, with both in one file, NAME=CERT or NAME=FILE.pfx"
+        raise ConfigError(f"{text!r} is not {forms}{'' if found else '; an address to listen on goes with --listen'}")
     if first.lower().endswith((".pfx", ".p12")):
         return name, {"pfx": first, **({"password_file": second} if second else {})}
     return name, {"cert": first, "key": second or first}

@@ -6,36 +6,59 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .._asgi import asgi
-from .._errors import ConfigError, Error
+from .._errors import ConfigError, Error, ListenError
 from .._files import StaticFiles
 from .._handlers import is_async
+from .._importing import ADVICE, is_of_a_program, loading
 from .._lambda import aws_lambda
 from .._router import Router
 from .._wsgi import wsgi
 
 # The most lines of a traceback that are told.
 _LINES = 40
+# What is served is often called so.
+_USUAL = ("app", "application", "handler")
+# How many names are told where one is not there.
+_TOLD = 8
 
 
-def load(call: str, kind: str, factory: bool) -> Any:
+def load(call: str, kind: str, factory: bool, tell: Callable[[str], object]) -> Any:
     """The handler that `module:name` means; `module:make()`, or `factory`, calls what makes it. `kind` is one of
-    `KINDS`.
+    `KINDS`. Where that takes long `tell` is called with a line about it.
 
     Raises `ConfigError` for what cannot be imported, with the lines of the program that are to blame, and for what is
     no handler, saying what to write."""
     where, _, name = call.partition(":")
     makes = factory or name.endswith("()")
-    module = _import(where, call)
-    found = _attribute(module, name.removesuffix("()"), call)
-    if makes:
-        found = _make(found, call)
-    return _wrap(found, kind, call, makes)
+    with loading(call, tell):
+        module = _import(where, call)
+        with _blamed(call, f"looking at {name}"):
+            found = _attribute(module, name.removesuffix("()"), call)
+            if makes:
+                found = _make(found, call)
+            return _wrap(found, kind, call, makes)
+
+
+@contextmanager
+def _blamed(call: str, doing: str) -> Iterator[None]:
+    """What lines of the program raise meanwhile is told as a mistake of theirs."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ConfigError(f"handler {call!r}: {doing} called sys.exit({error.code!r})") from error
+    except Exception as error:
+        lines = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, ConfigError) and not any(is_of_a_program(line.filename) for line in lines):
+            raise  # said here, of the program
+        advice = f"\n    {ADVICE}" if isinstance(error, ListenError) else ""
+        raise ConfigError(f"handler {call!r}: {doing} failed\n{told(error)}{advice}") from error
 
 
 def add_to_path(folder: Path) -> None:
@@ -51,20 +74,17 @@ def _import(where: str, call: str) -> ModuleType:
         raise ConfigError(f"handler {call!r}: a module is written as it is imported: {advice}:NAME")
     if not where or not all(part.isidentifier() for part in where.split(".")):
         raise ConfigError(f"handler {call!r} is not module:name")
-    try:
-        return importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        if error.name and (where == error.name or where.startswith(f"{error.name}.")):
+    with _blamed(call, f"importing {where}"):
+        try:
+            return importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            if not error.name or (where != error.name and not where.startswith(f"{error.name}.")):
+                raise
             folder = sys.path[0] or "the current folder"
             raise ConfigError(
                 f"handler {call!r}: there is no module {error.name} in {folder} or where Python looks else; "
                 "app_dir, --app-dir on the command line, says where yours are"
             ) from None
-        raise ConfigError(f"handler {call!r}: importing {where} failed\n{told(error)}") from error
-    except SystemExit as error:
-        raise ConfigError(f"handler {call!r}: importing {where} called sys.exit({error.code!r})") from error
-    except Exception as error:
-        raise ConfigError(f"handler {call!r}: importing {where} failed\n{told(error)}") from error
 
 
 def _attribute(module: ModuleType, name: str, call: str) -> Any:
@@ -80,16 +100,32 @@ def _attribute(module: ModuleType, name: str, call: str) -> Any:
 
 
 def _candidates(module: ModuleType) -> str:
-    """What of a module somebody may have meant."""
+    """What of a module somebody may have meant, the likeliest first."""
+    there = vars(module)
+    usual = [name for name in _USUAL if name in there and _may_answer(there[name])]
     own = [
         name
-        for name, thing in vars(module).items()
-        if not name.startswith("_")
-        and not isinstance(thing, (type, ModuleType))
-        and (callable(thing) or isinstance(thing, Router))
-        and (getattr(thing, "__module__", None) == module.__name__ or not inspect.isroutine(thing))
+        for name, thing in there.items()
+        if not name.startswith("_") and name not in usual and _may_answer(thing) and not _is_imported(module, name)
     ]
-    return f" it has {', '.join(own[:8])}: type {module.__name__}:{own[0]}, say" if own else ""
+    names = [*usual, *own][:_TOLD]
+    return f" it has {', '.join(names)}: type {module.__name__}:{names[0]}, say" if names else ""
+
+
+def _may_answer(thing: Any) -> bool:
+    return not isinstance(thing, (type, ModuleType)) and (callable(thing) or isinstance(thing, Router))
+
+
+def _is_imported(module: ModuleType, name: str) -> bool:
+    """Whether it is another module's, as Flask's `request` and whatever else `from … import` brings."""
+    thing = vars(module)[name]
+    if inspect.isroutine(thing):
+        return getattr(thing, "__module__", None) != module.__name__
+    return any(
+        vars(other).get(name) is thing
+        for other in list(sys.modules.values())
+        if isinstance(other, ModuleType) and other is not module
+    )
 
 
 def _make(factory: Any, call: str) -> Any:
@@ -101,10 +137,8 @@ def _make(factory: Any, call: str) -> Any:
         raise ConfigError(f"handler {call!r}: it cannot be called without arguments ({error})") from None
     except ValueError:
         pass  # It does not tell, as many that are written in C.
-    try:
+    with _blamed(call, "making it"):
         made = factory()
-    except Exception as error:
-        raise ConfigError(f"handler {call!r}: making it failed\n{told(error)}") from error
     if inspect.iscoroutine(made):
         made.close()
         raise ConfigError(f"handler {call!r}: what makes a handler is no `async def`")
@@ -156,8 +190,6 @@ def _kind_of(found: Any, call: str, made: bool) -> str:
 
 def told(error: BaseException) -> str:
     """A traceback for who wrote the program: without the lines of portico and of Python's import."""
-    frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parents[1])
-    own = [one for one in frames if not one.filename.startswith((here, "<frozen ")) and "importlib" not in one.filename]
+    own = [one for one in traceback.extract_tb(error.__traceback__) if is_of_a_program(one.filename)]
     lines = traceback.format_list(own) + traceback.format_exception_only(type(error), error)
     return "\n".join(f"    {line}" for line in "".join(lines).rstrip().splitlines()[-_LINES:])
