@@ -101,6 +101,16 @@ def test_a_file_that_says_much(given, tmp_path):
     assert found.app_dir == tmp_path
 
 
+def test_the_path_of_a_socket_is_relative_to_the_file_however_it_is_written(given, tmp_path):
+    text = "listen = ['unix:run/a.sock', { unix = 'run/b.sock' }, 'unix:/c.sock']\nadmin = 'unix:d.sock'"
+    found, problems = given(text, {"PORTICO_ADMIN": ""})
+    assert problems == ""
+    assert [place.unix for place in found.listen] == [f"{tmp_path}/run/a.sock", f"{tmp_path}/run/b.sock", "/c.sock"]
+    assert found.admin.unix == f"{tmp_path}/d.sock"
+    found, _ = given(text, {"PORTICO_LISTEN": "unix:a.sock"})
+    assert [place.unix for place in found.listen] == ["a.sock"], "relative to the current folder"
+
+
 def test_what_is_not_given_is_the_default(given):
     found, problems = given("")
     assert problems == ""

@@ -122,7 +122,9 @@ def test_a_snapshot_says_what_stats_say(serve):
     assert told["state"] == "serving"
     assert told["listeners"] == [f"https://127.0.0.1:{served.port}"]
     assert told["handlers_total"] == len(told["handlers"]) == 1
-    assert told["handlers"][0]["runs"] == "threads"
+    (handler,) = told["handlers"]
+    assert {handler.pop("name"): handler} == stats["handlers"]
+    assert handler["runs"] == "threads"
     assert abs(told["time"] - time.time()) < 10
     assert 0 < told["uptime"] < 60
     assert told["process"]["resident_bytes"] > 2**20

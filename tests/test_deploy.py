@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import GENEROUS, request
+from clients import GENEROUS, request, trusting
 from portico import config
 from portico.cli._exits import Exit
 from programs import Program
@@ -119,15 +119,20 @@ def test_what_the_container_runs_serves_and_is_found_healthy(tmp_path):
     assert command == ["portico", "run", "--config", "/srv/app/portico.toml"]
     variables = dict(re.findall(r'(PORTICO_\w+)="([^"]*)"', last["ENV"]))
     assert variables == {"PORTICO_LISTEN": "0.0.0.0:8443", "PORTICO_ADMIN": "127.0.0.1:9443"}
-    places = {"PORTICO_LISTEN": "http://127.0.0.1:0", "PORTICO_ADMIN": "127.0.0.1:0"}
+    places = {"PORTICO_LISTEN": "127.0.0.1:0", "PORTICO_ADMIN": "127.0.0.1:0"}
     for name in ("app.py", "portico.toml"):
         shutil.copy(DEPLOY / name, tmp_path)
+    # The certificate that the image has, and who can be told to trust it, which nobody is there.
+    (certs,) = (shlex.split(rest) for name, rest in instructions() if name == "RUN" and "portico certs" in rest)
+    certs = [one.replace("/tmp/", f"{tmp_path}/") for one in certs[1:]]
+    subprocess.run([sys.executable, "-m", "portico", *certs], cwd=tmp_path, check=True, timeout=GENEROUS)
+    context = trusting((tmp_path / "authority" / "ca.crt").read_bytes())
     arguments = [str(tmp_path / "portico.toml") if one.endswith(".toml") else one for one in command[1:]]
     program = Program("-m", "portico", *arguments, HOME=str(tmp_path), **places)
     try:
         program.wait_for("^Ctrl-C stops the server")
-        port, admin = map(int, re.findall(r"http://127\.0\.0\.1:(\d+)/", program.output)[:2])
-        assert request(port, "GET", "/x").text == "hello /x\n"
+        port, admin = map(int, re.findall(r"https?://127\.0\.0\.1:(\d+)/", program.output)[:2])
+        assert request(port, "GET", "/x", host="localhost", context=context).text == "hello /x\n"
         # The words after the options of HEALTHCHECK.
         check = json.loads(re.search(r"CMD (\[.*\])$", last["HEALTHCHECK"])[1])
         check = [sys.executable, *(one.replace("9443", str(admin)) for one in check[1:])]

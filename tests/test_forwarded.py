@@ -1,6 +1,7 @@
 """`Forwarded` and `X-Forwarded-`: what trusted proxies tell of a request, and what nobody else can."""
 
 import contextlib
+import json
 from ast import literal_eval
 
 import pytest
@@ -64,6 +65,17 @@ def test_x_forwarded_tells_client_scheme_host_and_port(behind):
     assert told["url"] == "https://localhost/path?q=1"
     told = ask(("X-Forwarded-Host", "www.example.com:444"), ("X-Forwarded-Port", "445"))
     assert told["url"] == "http://www.example.com:444/path?q=1"
+
+
+def test_a_port_that_is_empty_is_none(behind):
+    ask = behind("x-forwarded")
+    for host in ("www.example.com", "192.0.2.7", "[2001:db8::1]"):
+        told = ask(("X-Forwarded-Host", f"{host}:"), ("X-Forwarded-Proto", "https"))
+        assert (told["host"], told["url"]) == (host, f"https://{host}/path?q=1")
+        told = ask(("X-Forwarded-Host", f"{host}:"), ("X-Forwarded-Port", "8080"))
+        assert told["host"] == f"{host}:8080"
+    assert behind("forwarded")(("Forwarded", 'host="a.test:"'))["host"] == "a.test"
+    assert ask(host="a.test:")["url"] == "http://a.test/path?q=1"
 
 
 def test_one_kind_is_believed_and_never_the_other(behind):
@@ -221,6 +233,40 @@ def test_lambda_functions_see_them(behind):
     ask = behind("x-forwarded", portico.aws_lambda(function))
     told = ask(("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https"))
     assert told == "192.0.2.1 https 192.0.2.1, 127.0.0.1"
+
+
+def by_lambda(event, context):
+    names = ("x-forwarded-proto", "x-forwarded-port", "x-forwarded-for", "host")
+    told = [event["headers"].get(name) for name in names]
+    return {"statusCode": 200, "body": json.dumps([*told, event["requestContext"]["domainName"]])}
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_lambda_functions_get_the_port_and_the_host_of_the_client(behind, version):
+    ask = behind("x-forwarded", portico.aws_lambda(by_lambda, version=version))
+    own = str(behind.served.clear)
+    client, here = [("X-Forwarded-For", "192.0.2.1")], "192.0.2.1, 127.0.0.1"
+    for told, expected in (
+        ([("X-Forwarded-Proto", "https"), ("X-Forwarded-Port", "8443")], ["https", "8443"]),
+        ([("X-Forwarded-Proto", "https")], ["https", "443"]),
+        ([("X-Forwarded-Proto", "http")], ["http", "80"]),
+        ([("X-Forwarded-Host", "a.test:81")], ["http", "81"]),
+        ([], ["http", own]),
+    ):
+        host = dict(told).get("X-Forwarded-Host", "localhost").partition(":")[0]
+        assert json.loads(ask(*client, *told)) == [*expected, here, "localhost", host], told
+    # What whoever is no proxy says of it counts for nothing.
+    ask = behind("x-forwarded", portico.aws_lambda(by_lambda, version=version), trusted_proxies=("10.0.0.1",))
+    told = json.loads(ask(("X-Forwarded-Proto", "https"), ("X-Forwarded-Port", "1"), ("X-Forwarded-Host", "evil.test")))
+    assert told == ["http", str(behind.served.clear), "127.0.0.1", "localhost", "localhost"]
+
+
+def test_lambda_functions_behind_a_proxy_on_a_unix_socket(serve, tmp_path):
+    served = serve(portico.aws_lambda(by_lambda), forwarded="x-forwarded", trusted_proxies=("unix",))
+    served.server.listen(unix=tmp_path / "socket", tls=False)
+    with Wire(0, unix=str(tmp_path / "socket")) as wire:
+        lines = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n"
+        assert json.loads(wire.get("/", lines).text) == ["https", "443", "192.0.2.1", "localhost", "localhost"]
 
 
 def test_the_real_host_finds_the_handler(serve):

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -193,6 +194,61 @@ def test_requests_are_counted_by_host_route_method_and_status(observed, ca_pem):
     assert page.value("portico_body_received_bytes_total") == 500
     assert page.value("portico_body_sent_bytes_total") >= 1_000
     assert page.value("portico_requests_ended_total", outcome="whole") == 9
+
+
+class Counting:
+    """A client that speaks TLS on a socket by itself, and counts what goes over it."""
+
+    def __init__(self, port, context):
+        self.sock = socket.create_connection(("127.0.0.1", port), GENEROUS)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="one.test")
+        self.sent = self.received = 0
+
+    def _send(self):
+        self.sent += self.outgoing.pending
+        self.sock.sendall(self.outgoing.read())
+
+    def until(self, done):
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if (result := done()) is not None:
+                    self._send()
+                    return result
+            self._send()
+            data = self.sock.recv(65536)
+            assert data
+            self.received += len(data)
+            self.incoming.write(data)
+
+
+def network(page):
+    return [page.value(f"portico_network_{way}_bytes_total") for way in ("received", "sent")]
+
+
+def test_bytes_on_the_wire_without_tls(observed):
+    sent = "GET /users/1 HTTP/1.1\r\nHost: a\r\n\r\n"
+    with Wire(observed.clear) as wire:
+        wire.send(sent)
+        head = b"".join(iter(wire.file.readline, b"\r\n"))
+        assert wire.file.read(1) == b"1"
+        # Of a connection that goes on, too.
+        assert network(Page(observed.admin)) == [len(sent), len(head) + 3]
+
+
+def test_bytes_on_the_wire_with_tls(observed, ca_pem):
+    client = Counting(observed.secure, trusting(ca_pem))
+    with contextlib.closing(client.sock):
+        client.until(lambda: client.tls.do_handshake() or True)
+        client.tls.write(b"GET /users/1 HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n")
+        answer = bytearray()
+        client.until(lambda: answer.extend(client.tls.read()) or (True if answer.endswith(b"\r\n\r\n1") else None))
+        with contextlib.suppress(ssl.SSLZeroReturnError):
+            client.until(lambda: client.tls.read() or True)
+        wait_until(lambda: observed.stats()["connections_open"] == 0, "it to be gone")
+        assert network(Page(observed.admin)) == [client.sent, client.received]
+        assert client.sent > 300
+        assert client.received > 700, "its certificate is among them"
 
 
 def test_how_long_requests_took(observed):

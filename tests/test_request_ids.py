@@ -117,6 +117,24 @@ def test_logs_name_it(serve, http2, tmp_path, caplog):
     assert "trace_id" not in second
 
 
+def test_a_body_that_is_refused_behind_its_handler_is_named(serve, http2, caplog):
+    def handler(request):
+        return {"statusCode": 200, "body": str(len(b"".join(request.stream())))}
+
+    handler.stream_body = True
+    served = serve(handler, request_id_header="x-request-id", max_request_read_bytes=100_000)
+    with caplog.at_level(logging.INFO, "portico.error"), served.httpx(http2=http2) as client:
+        pieces = (b"x" * 10_000 for _ in range(12))
+        assert client.post("/", content=pieces, headers={"x-request-id": "mine"}).status_code == 413
+
+        def told():
+            texts = [record.getMessage() for record in caplog.records]
+            return [text for text in texts if "max_request_read_bytes" in text]
+
+        wait_until(told, "the refusal to be logged")
+    assert all("request id mine" in text for text in told()), told()
+
+
 def test_traceparent_is_checked(serve, http2):
     with serve(tell).httpx(http2=http2) as client:
         assert client.get("/", headers={"traceparent": TRACE}).json() == [None, TRACE]

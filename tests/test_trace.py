@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -30,6 +31,14 @@ def steps(trace, connection=1):
 
 def events(trace, connection=1, stream=None):
     return [event for of, event in steps(trace, connection) if stream in (of, None)]
+
+
+def test_of_several_processes_it_says_which(traced):
+    served = traced()
+    with served.wire() as wire:
+        wire.get()
+    record = served.trace.wait("closed")
+    assert record.pid == record.as_dict()["pid"] == os.getpid()
 
 
 # ---- requests

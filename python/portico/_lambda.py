@@ -232,7 +232,7 @@ def _event_2(request: Request, request_id: str) -> dict[str, Any]:
 
 def _origin(request: Request, request_id: str) -> dict[str, Any]:
     """What both formats have in their context, under the same names."""
-    host = request.headers.get("host", "")
+    host = request.host
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return {
         "accountId": _ACCOUNT,
@@ -245,17 +245,17 @@ def _origin(request: Request, request_id: str) -> dict[str, Any]:
 
 
 def _forwarded(request: Request) -> dict[str, str]:
-    """What a gateway tells of its client; what the client itself said of scheme and port does not count."""
+    """What a gateway tells of its client, as this end or trusted proxies know it; what the client itself
+    said of scheme and port does not count."""
     connection = request.connection
-    if connection is None or isinstance(connection.sockname, str):
+    if connection is None or request._port is None:
         return {}
-    # A gateway adds the address that it sees itself, which is that of a proxy in front of it.
-    ip, before = connection.peername[0], request.headers.get("x-forwarded-for")
-    return {
-        "x-forwarded-for": f"{before}, {ip}" if before else ip,
-        "x-forwarded-port": str(connection.sockname[1]),
-        "x-forwarded-proto": request.scheme,
-    }
+    told = {"x-forwarded-port": str(request._port), "x-forwarded-proto": request.scheme}
+    if not isinstance(connection.peername, str):
+        # A gateway adds the address that it sees itself, which is that of a proxy in front of it.
+        ip, before = connection.peername[0], request.headers.get("x-forwarded-for")
+        told["x-forwarded-for"] = f"{before}, {ip}" if before else ip
+    return told
 
 
 def _ip(request: Request) -> str:

@@ -4,6 +4,7 @@ from this."""
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from .. import _core
@@ -41,7 +42,10 @@ class Address(Kind):
         value = node.value
         text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
         try:
-            return Place.parse(text)
+            place = Place.parse(text)
+            if place.unix is None:
+                return place
+            return dataclasses.replace(place, unix=str(node.folder / Path(place.unix).expanduser()))
         except ConfigError as error:
             told = f"{_called(path)}: {error}" if text else f"{_called(path)}: expected {self.expected}, not {value!r}"
             problems.add(node, path, told)

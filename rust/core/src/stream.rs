@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
@@ -11,11 +12,19 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::metrics::Metrics;
 use crate::tls::Flight;
 
-/// A connected socket.
+/// A connected socket, which counts what goes through it.
 #[derive(Debug)]
-pub(crate) enum Socket {
+pub(crate) struct Socket {
+    kind: Kind,
+    metrics: Arc<Metrics>,
+}
+
+/// What it is made of.
+#[derive(Debug)]
+pub(crate) enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -76,9 +85,9 @@ impl Stream {
         };
         let mut byte = [MaybeUninit::uninit()];
         // Not blocking: where there is nothing it is an error.
-        match socket {
-            Socket::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
-            Socket::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+        match &socket.kind {
+            Kind::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
+            Kind::Unix(socket) => SockRef::from(socket).peek(&mut byte),
         }
         .is_ok()
     }
@@ -119,52 +128,71 @@ fn poll_tls(
 }
 
 macro_rules! delegate {
-    ($self:ident, $inner:ident => $call:expr, $($variant:path),+) => {
-        match $self.get_mut() { $($variant($inner) => $call,)+ }
+    ($self:expr, $inner:ident => $call:expr, $($variant:path),+) => {
+        match $self { $($variant($inner) => $call,)+ }
     };
 }
 
+impl Socket {
+    pub(crate) fn new(kind: Kind, metrics: Arc<Metrics>) -> Self {
+        Socket { kind, metrics }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(length)) = written {
+            self.metrics.network_sent.add_many(length as u64);
+        }
+        written
+    }
+}
+
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_read(cx, buf), Socket::Tcp, Socket::Unix)
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = delegate!(&mut self.kind, io => Pin::new(io).poll_read(cx, buf), Kind::Tcp, Kind::Unix);
+        self.metrics.network_received.add_many((buf.filled().len() - before) as u64);
+        read
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate!(self, io => Pin::new(io).poll_write(cx, buf), Socket::Tcp, Socket::Unix)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = delegate!(&mut self.kind, io => Pin::new(io).poll_write(cx, buf), Kind::Tcp, Kind::Unix);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, io => Pin::new(io).poll_write_vectored(cx, bufs), Socket::Tcp, Socket::Unix)
+        let written =
+            delegate!(&mut self.kind, io => Pin::new(io).poll_write_vectored(cx, bufs), Kind::Tcp, Kind::Unix);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_flush(cx), Socket::Tcp, Socket::Unix)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(&mut self.kind, io => Pin::new(io).poll_flush(cx), Kind::Tcp, Kind::Unix)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_shutdown(cx), Socket::Tcp, Socket::Unix)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(&mut self.kind, io => Pin::new(io).poll_shutdown(cx), Kind::Tcp, Kind::Unix)
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_read(cx, buf), Stream::Plain, Stream::Tls)
+        delegate!(self.get_mut(), io => Pin::new(io).poll_read(cx, buf), Stream::Plain, Stream::Tls)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate!(self, io => Pin::new(io).poll_write(cx, buf), Stream::Plain, Stream::Tls)
+        delegate!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf), Stream::Plain, Stream::Tls)
     }
 
     fn poll_write_vectored(
@@ -172,7 +200,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, io => Pin::new(io).poll_write_vectored(cx, bufs), Stream::Plain, Stream::Tls)
+        delegate!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bufs), Stream::Plain, Stream::Tls)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -180,11 +208,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_flush(cx), Stream::Plain, Stream::Tls)
+        delegate!(self.get_mut(), io => Pin::new(io).poll_flush(cx), Stream::Plain, Stream::Tls)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, io => Pin::new(io).poll_shutdown(cx), Stream::Plain, Stream::Tls)
+        delegate!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx), Stream::Plain, Stream::Tls)
     }
 }
 

@@ -480,6 +480,12 @@ impl Request {
         self.request.authority()
     }
 
+    /// The port that the client connected to, as trusted proxies tell; None on a Unix socket.
+    #[getter]
+    fn _port(&self) -> Option<u16> {
+        self.request.port()
+    }
+
     /// The `portico.Server` that it came to; None once that is gone, and for `parse_request`.
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> Value<'py> {

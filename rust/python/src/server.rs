@@ -384,7 +384,7 @@ impl Server {
         };
         let told = given
             .into_iter()
-            .map(|(slot, told)| Ok((slot.get(py)?.unbind(), (told.runs, told.reason, told.moves, told.long_paths))));
+            .map(|(slot, told)| Ok((slot.get(py)?.unbind(), (told.runs, told.why, told.moves, told.slow_paths))));
         told.collect()
     }
 }

@@ -67,6 +67,12 @@ impl TraceRecord {
         self.0.event.name()
     }
 
+    /// The number of the process: of several, each counts its connections by itself.
+    #[getter]
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
     /// The number of the connection, as `request.connection.id` has it; None for one that was not let in.
     #[getter]
     fn connection(&self) -> Option<u64> {
@@ -106,6 +112,7 @@ impl TraceRecord {
         dict.set_item(intern!(py, "event"), self.event())?;
         dict.set_item(intern!(py, "time"), self.time())?;
         dict.set_item(intern!(py, "elapsed"), self.elapsed())?;
+        dict.set_item(intern!(py, "pid"), self.pid())?;
         dict.set_item(intern!(py, "connection"), self.connection())?;
         dict.set_item(intern!(py, "stream"), self.stream())?;
         self.fill(py, &dict)?;

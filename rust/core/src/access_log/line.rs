@@ -100,6 +100,8 @@ fn json(line: &mut Vec<u8>, finished: &Finished<'_>) {
             line.push(b'"');
         }
     }
+    // Of several processes each counts its connections by itself.
+    entry(line, b",\"pid\":", std::process::id().into());
     entry(line, b",\"connection\":", connection.id);
     match finished.method {
         Some(method) => {

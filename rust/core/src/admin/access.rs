@@ -118,7 +118,9 @@ impl Access {
         let secure = if secure { "; Secure" } else { "" };
         let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict{secure}", self.cookie);
         let mut response = Response::new(StatusCode::SEE_OTHER, "").with(header::REFERRER_POLICY, "no-referrer");
-        let values = [(header::SET_COOKIE, cookie), (header::LOCATION, request.target.raw_path().to_string())];
+        // One slash: behind two of them stands the name of another server (RFC 3986 section 4.2).
+        let path = format!("/{}", request.target.raw_path().trim_start_matches('/'));
+        let values = [(header::SET_COOKIE, cookie), (header::LOCATION, path)];
         for (name, value) in values {
             response.headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
         }

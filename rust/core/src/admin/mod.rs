@@ -9,7 +9,7 @@ mod probes;
 mod snapshot;
 mod workers;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
@@ -23,7 +23,7 @@ use crate::dispatch::{Handler, Reply};
 use crate::error::Error;
 use crate::http::{Request, Response};
 use crate::listener::{Endpoint, Listener};
-use crate::metrics::{self, Format};
+use crate::metrics::{self, Format, Metrics};
 use crate::server::{Server, Service, Spawn};
 use access::{Access, Entry};
 use dashboard::Dashboard;
@@ -46,9 +46,14 @@ impl Server {
     ) -> Result<Listener, Error> {
         let watched = self.service().clone();
         let access = Arc::new(Access::new(token));
-        let dashboard = Dashboard::new(watched.clone());
-        let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone(), dashboard, workers });
-        let admin = Arc::new(self.beside(config(), handler, |spawn| Arc::new(OneThread(spawn)))?);
+        let shows = match workers {
+            Some(workers) => Shows::Workers(workers),
+            None => Shows::Server(Dashboard::new(watched.clone())),
+        };
+        let own = OnceLock::new();
+        let handler = Arc::new(Admin { watched: watched.clone(), access: access.clone(), shows, own });
+        let admin = Arc::new(self.beside(config(), handler.clone(), |spawn| Arc::new(OneThread(spawn)))?);
+        let _ = handler.own.set(admin.service().metrics.clone());
         self.check_open("listen on")?;
         let bound = admin.bind(endpoint)?;
         access.check(bound.address())?;
@@ -67,14 +72,19 @@ impl Server {
     }
 }
 
+/// The most connections of an admin listener.
+const CONNECTIONS: usize = 512;
+/// With more than so many of them each is closed behind its response, so that there is always room for a probe.
+const CROWD: u64 = 64;
+
 /// The limits of an admin listener: those of a few people and programs.
 fn config() -> Config {
     let short = Duration::from_secs(5);
     Config {
         io_threads: 1,
-        max_connections: 128,
+        max_connections: CONNECTIONS,
         max_connections_per_ip: Some(64),
-        max_in_flight: 128,
+        max_in_flight: CONNECTIONS,
         max_request_read_bytes: 0,
         max_header_bytes: 16 * 1024,
         handshake_timeout: short,
@@ -100,17 +110,41 @@ impl Spawn for OneThread {
 struct Admin {
     watched: Arc<Service>,
     access: Arc<Access>,
-    dashboard: Dashboard,
-    /// Those whose admin listener it is, where it is a supervisor's.
-    workers: Option<Arc<Workers>>,
+    shows: Shows,
+    /// The counters of the admin listener itself, once it is there.
+    own: OnceLock<Arc<Metrics>>,
+}
+
+/// Whose admin listener it is.
+enum Shows {
+    /// The server's that it watches.
+    Server(Dashboard),
+    /// That of a supervisor's workers.
+    Workers(Arc<Workers>),
 }
 
 impl Handler for Admin {
     fn call(&self, request: Box<Request>, reply: Reply) {
-        match &self.workers {
-            None => reply.send(dressed(self.answer(&request))),
-            Some(workers) => self.answer_for(workers, request, reply),
+        let is_crowded = self.own.get().is_some_and(|own| own.connections_open.get() > CROWD);
+        let reply = Answering { reply, is_crowded };
+        match &self.shows {
+            Shows::Server(dashboard) => reply.send(self.answer(dashboard, &request)),
+            Shows::Workers(workers) => self.answer_for(workers, request, reply),
         }
+    }
+}
+
+/// Where an answer goes.
+struct Answering {
+    reply: Reply,
+    /// Others shall have room.
+    is_crowded: bool,
+}
+
+impl Answering {
+    fn send(self, response: Response) {
+        let response = dressed(response);
+        self.reply.send(if self.is_crowded { response.with(header::CONNECTION, "close") } else { response });
     }
 }
 
@@ -124,7 +158,7 @@ fn dressed(response: Response) -> Response {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request) -> Response {
+    fn answer(&self, dashboard: &Dashboard, request: &Request) -> Response {
         if request.method != Method::GET && request.method != Method::HEAD {
             return not_allowed();
         }
@@ -134,37 +168,30 @@ impl Admin {
             return probe.answer(&self.watched);
         }
         match self.access.enter(request) {
-            Entry::Free => self.route(path, request),
             Entry::Not(response) => response,
+            Entry::Free if path == "/metrics" => metrics_page(&self.watched, request),
+            Entry::Free => dashboard.answer(path).unwrap_or_else(|| Response::plain(StatusCode::NOT_FOUND)),
         }
     }
 
     /// The same for a supervisor, which asks its workers.
-    fn answer_for(&self, workers: &Arc<Workers>, request: Box<Request>, reply: Reply) {
+    fn answer_for(&self, workers: &Arc<Workers>, request: Box<Request>, reply: Answering) {
         if request.method != Method::GET && request.method != Method::HEAD {
-            return reply.send(dressed(not_allowed()));
+            return reply.send(not_allowed());
         }
         let (workers, path) = (workers.clone(), request.target.raw_path().to_string());
         if Probe::at(&path).is_some() {
-            tokio::spawn(async move { reply.send(dressed(workers.probe(&path).await)) });
+            tokio::spawn(async move { reply.send(workers.probe(&path).await) });
             return;
         }
         match self.access.enter(&request) {
-            Entry::Not(response) => reply.send(dressed(response)),
+            Entry::Not(response) => reply.send(response),
             Entry::Free if path == "/metrics" => {
                 let format = Format::of(&request.headers.joined("accept").unwrap_or_default());
-                tokio::spawn(async move { reply.send(dressed(workers.metrics(format).await)) });
+                tokio::spawn(async move { reply.send(workers.metrics(format).await) });
             }
-            Entry::Free if path == "/" => reply.send(dressed(workers.page(request.host()))),
-            Entry::Free => reply.send(dressed(Response::plain(StatusCode::NOT_FOUND))),
-        }
-    }
-
-    /// What stands where, for those who may see it.
-    fn route(&self, path: &str, request: &Request) -> Response {
-        match path {
-            "/metrics" => metrics_page(&self.watched, request),
-            _ => self.dashboard.answer(path).unwrap_or_else(|| Response::plain(StatusCode::NOT_FOUND)),
+            Entry::Free if path == "/" => reply.send(workers.page(request.host())),
+            Entry::Free => reply.send(Response::plain(StatusCode::NOT_FOUND)),
         }
     }
 }

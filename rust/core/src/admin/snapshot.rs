@@ -68,7 +68,7 @@ fn snapshot(service: &Service) -> Map<String, Value> {
         .into_iter()
         .map(|(name, told)| {
             json!({
-                "name": name, "runs": told.runs, "reason": told.reason, "long_paths": told.long_paths,
+                "name": name, "runs": told.runs, "why": told.why, "slow_paths": told.slow_paths,
                 "promoted": told.moves.0, "demoted": told.moves.1,
             })
         })

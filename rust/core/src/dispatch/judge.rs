@@ -104,14 +104,14 @@ impl Judge {
     }
 
     /// The paths that run on the pool though the handler is inline.
-    pub fn long_paths(&self) -> Vec<String> {
+    pub fn slow_paths(&self) -> Vec<String> {
         let long = self.long.lock();
         let on_pool = long.iter().filter(|(_, verdict)| !verdict.inline);
         on_pool.map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect()
     }
 
     /// Where it runs and why, for people.
-    pub fn reason(&self) -> String {
+    pub fn why(&self) -> String {
         let whole = *self.whole.lock();
         match (whole.inline, whole.relapses) {
             (true, _) => format!("{} calls in a row took less than {SHORT:?}", whole.proof()),
@@ -210,13 +210,13 @@ mod tests {
         assert!(judge.is_inline_for("/") && judge.is_inline_for("/never seen"));
         call(&judge, "/long", Duration::from_secs(1));
         assert!(judge.is_inline_for("/") && !judge.is_inline_for("/long"));
-        assert_eq!(judge.long_paths(), ["/long"]);
+        assert_eq!(judge.slow_paths(), ["/long"]);
         short(&judge, "/long", PROOF);
         assert!(!judge.is_inline_for("/long"), "the second time takes more proof");
         short(&judge, "/long", 3 * PROOF);
         assert!(judge.is_inline_for("/long"));
         assert_eq!(judge.moves(), (2, 1));
-        assert_eq!(judge.reason(), "32 calls in a row took less than 1ms");
+        assert_eq!(judge.why(), "32 calls in a row took less than 1ms");
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
         assert!(judge.is_inline());
         call(&judge, paths[MOST_PATHS], long);
         assert!(!judge.is_inline());
-        assert!(judge.long_paths().is_empty());
+        assert!(judge.slow_paths().is_empty());
         short(&judge, "/", PROOF);
         assert!(!judge.is_inline());
         short(&judge, "/", 3 * PROOF);

@@ -21,11 +21,11 @@ pub struct Told {
     /// Where it runs: `inline`, `threads`, `asyncio`.
     pub runs: &'static str,
     /// Why there, for people.
-    pub reason: String,
+    pub why: String,
     /// How often it was moved to inline, and back.
     pub moves: (u32, u32),
     /// The paths that run on the pool though it is inline.
-    pub long_paths: Vec<String>,
+    pub slow_paths: Vec<String>,
 }
 
 impl Placing {
@@ -33,15 +33,14 @@ impl Placing {
     pub fn tell(&self) -> Told {
         match self {
             Placing::Set(runs) => {
-                let reason =
-                    if *runs == Runs::Asyncio { "it is async, or as dispatch says" } else { "as dispatch says" };
-                Told { runs: runs.label(), reason: reason.into(), moves: (0, 0), long_paths: Vec::new() }
+                let why = if *runs == Runs::Asyncio { "it is async, or as dispatch says" } else { "as dispatch says" };
+                Told { runs: runs.label(), why: why.into(), moves: (0, 0), slow_paths: Vec::new() }
             }
             Placing::Auto(judge) => {
                 let is_inline = judge.is_inline();
-                let long_paths = if is_inline { judge.long_paths() } else { Vec::new() };
+                let slow_paths = if is_inline { judge.slow_paths() } else { Vec::new() };
                 let runs = if is_inline { "inline" } else { "threads" };
-                Told { runs, reason: judge.reason(), moves: judge.moves(), long_paths }
+                Told { runs, why: judge.why(), moves: judge.moves(), slow_paths }
             }
         }
     }

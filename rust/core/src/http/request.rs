@@ -87,16 +87,34 @@ impl Request {
         if secure.unwrap_or(false) { "https" } else { "http" }
     }
 
-    /// Host and port as the client wrote them, as trusted proxies tell; else [`Request::host`].
+    /// Host and port as the client wrote them, as trusted proxies tell; else [`Request::host`]. A port that is empty, as it may
+    /// be (RFC 3986 section 3.2.3), is left out.
     pub fn authority(&self) -> Cow<'_, str> {
         let told = self.told();
         let host = told.and_then(|told| told.host.as_deref()).unwrap_or_else(|| self.host());
+        let host = host.strip_suffix(':').unwrap_or(host);
         let usual = if self.scheme() == "https" { 443 } else { 80 };
         match told.and_then(|told| told.port).filter(|port| *port != usual) {
             Some(port) if !host.is_empty() && target::split_port(host.as_bytes()).1.is_none() => {
                 Cow::Owned(format!("{host}:{port}"))
             }
             _ => Cow::Borrowed(host),
+        }
+    }
+
+    /// The port that the client connected to: where trusted proxies tell how it came to them, what they say; else that of this
+    /// end. None on a Unix socket, and without a connection.
+    pub fn port(&self) -> Option<u16> {
+        let told = self.told().filter(|told| told.secure.is_some() || told.host.is_some() || told.port.is_some());
+        if told.is_some() {
+            let authority = self.authority();
+            let written = target::split_port(authority.as_bytes()).1;
+            let written = written.and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+            return written.or(Some(if self.scheme() == "https" { 443 } else { 80 }));
+        }
+        match &self.connection.as_ref()?.local {
+            Address::Inet(address) => Some(address.port()),
+            Address::Unix(_) => None,
         }
     }
 

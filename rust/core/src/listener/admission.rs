@@ -16,7 +16,7 @@ use crate::proxy;
 use crate::raw::Streams;
 use crate::server::Service;
 use crate::shutdown::out_of_patience;
-use crate::stream::Socket;
+use crate::stream::{Kind, Socket};
 use crate::trace::{self, Event, Opened};
 
 /// Linux copies the option from the listener to what it accepts: one system call less for each connection.
@@ -70,7 +70,7 @@ pub(super) fn admit(
         return turned_away(service, Turned::UntrustedProxy, message);
     }
     // Whose seat it is a proxy has yet to say.
-    let mut seat = match service.seat(network(&peer).filter(|_| !spoken.proxy_protocol)) {
+    let mut seat = match service.seat(network(&peer).filter(|_| !spoken.proxy_protocol && !service.spares(&peer))) {
         Ok(seat) => seat,
         Err(why) => {
             trace::turned_away(service.trace.get(), &peer, listener, why.label());
@@ -94,11 +94,11 @@ pub(super) fn admit(
     one.spawn(async move {
         let _place = place;
         let socket = match socket {
-            Accepted::Tcp(socket) => TcpStream::from_std(socket).map(Socket::Tcp),
-            Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
+            Accepted::Tcp(socket) => TcpStream::from_std(socket).map(Kind::Tcp),
+            Accepted::Unix(socket) => UnixStream::from_std(socket).map(Kind::Unix),
         };
         let mut socket = match socket {
-            Ok(socket) => socket,
+            Ok(socket) => Socket::new(socket, service.metrics.clone()),
             Err(error) => {
                 opened.close("aborted");
                 return accept_failed(&service, &local, &error);
@@ -170,6 +170,12 @@ fn network(address: &Address) -> Option<IpAddr> {
 }
 
 impl Service {
+    /// Whether connections from there are not counted by address: at an admin listener those of this machine, from where probes
+    /// come, and whatever comes through a tunnel.
+    fn spares(&self, peer: &Address) -> bool {
+        self.only.is_some() && matches!(peer, Address::Inet(address) if address.ip().to_canonical().is_loopback())
+    }
+
     /// Takes a seat for one connection, where there is one; dropping it gives it back.
     fn seat(self: &Arc<Self>, network: Option<IpAddr>) -> Result<Seat, Turned> {
         let open = &self.metrics.connections_open;

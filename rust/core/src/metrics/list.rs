@@ -131,6 +131,12 @@ impl Metrics {
             self.total("accept_errors", "times the machine could not accept, as without free descriptors", |c| {
                 &c.accept_errors
             }),
+            self.total(
+                "network_received_bytes",
+                "bytes that came over connections, heads and what TLS makes of it all among them",
+                |c| &c.network_received,
+            ),
+            self.total("network_sent_bytes", "bytes that went over connections, the same", |c| &c.network_sent),
             self.handshakes(),
             self.by("version", TLS_VERSIONS, "handshakes_by_version", "TLS handshakes completed, by version", |c| {
                 &c.handshakes

@@ -67,6 +67,8 @@ pub(crate) struct Counters {
     turned: [Counter; TURNED.len()],
     closed: [Counter; CLOSES.len()],
     pub(crate) accept_errors: Counter,
+    pub(crate) network_received: Counter,
+    pub(crate) network_sent: Counter,
     handshakes: [Counter; TLS_VERSIONS.len()],
     handshakes_resumed: Counter,
     handshake_failures: [Counter; HANDSHAKE_FAILURES.len()],

@@ -123,7 +123,7 @@ function daysLeft(host, time) {
 function showHandlers({ handlers, handlers_total: all, counters, loops }) {
   tables.handlers.show(handlers, (handler, index) => `${index} ${handler.name}`, (handler) => [
     { text: handler.name },
-    { text: handler.runs, small: [handler.reason, ...handler.long_paths.map((path) => `on the pool: ${path}`)].join("; ") },
+    { text: handler.runs, small: [handler.why, ...handler.slow_paths.map((path) => `on the pool: ${path}`)].join("; ") },
   ]);
   const calls = Object.entries(counters.handler_calls ?? {}).map(([runs, all]) => [runs, model.grown("handler_calls", runs), all]);
   tables.calls.show(calls, (row) => row[0], ([runs, minute, all]) => [{ text: runs }, number(count(minute), !minute), number(count(all), !all)]);

@@ -63,6 +63,9 @@ impl RequestCoding {
 
 /// A body on its way through its decoders, the coding that was applied last first.
 pub(crate) struct Decoding {
+    codings: Vec<RequestCoding>,
+    /// The decoders of these, made when there is something to decode: they take up to 73 KiB, and a client may leave a body at
+    /// its head.
     stages: Vec<Stage>,
     /// What came and was not decoded yet.
     input: Bytes,
@@ -108,7 +111,7 @@ impl Decoding {
         if config.decompression.is_empty() {
             return Ok(None);
         }
-        let mut stages = Vec::new();
+        let mut codings = Vec::new();
         let items = headers.get_all("content-encoding").flat_map(|value| value.split(|&byte| byte == b','));
         for name in items.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
             if name.eq_ignore_ascii_case(b"identity") {
@@ -119,22 +122,29 @@ impl Decoding {
                 let name = String::from_utf8_lossy(&name[..name.len().min(32)]).into_owned();
                 return Err(unacceptable(format!("the content coding {name:?} is not one of decompression")));
             };
-            if stages.len() == MAX_CODINGS {
+            if codings.len() == MAX_CODINGS {
                 return Err(unacceptable(format!("more than {MAX_CODINGS} content codings of one body")));
             }
-            let Some(decoder) = Decoder::new(coding) else {
-                return Err(RequestError::new(Refusal::InFlight, "no memory for a decoder of a request body"));
-            };
-            let name = coding.name();
-            stages.push(Stage { decoder, name, input: BytesMut::new(), gave: 0, over: false });
+            codings.push(coding);
         }
-        if stages.is_empty() {
+        if codings.is_empty() {
             return Ok(None);
         }
-        stages.reverse();
+        codings.reverse();
         let limit = config.max_request_read_bytes as u64;
-        let output = vec![0; WRITE].into_boxed_slice();
-        Ok(Some(Box::new(Decoding { stages, input: Bytes::new(), came: 0, ended: false, limit, output })))
+        let (stages, input, output) = (Vec::new(), Bytes::new(), Box::default());
+        Ok(Some(Box::new(Decoding { codings, stages, input, came: 0, ended: false, limit, output })))
+    }
+
+    /// Makes the decoders.
+    fn begin(&mut self) -> Result<(), RequestError> {
+        let no_memory = || RequestError::new(Refusal::InFlight, "no memory for a decoder of a request body");
+        for coding in &self.codings {
+            let decoder = Decoder::new(*coding).ok_or_else(no_memory)?;
+            self.stages.push(Stage { decoder, name: coding.name(), input: BytesMut::new(), gave: 0, over: false });
+        }
+        self.output = vec![0; WRITE].into_boxed_slice();
+        Ok(())
     }
 
     /// Takes more of what came, when a step was hungry for it.
@@ -155,11 +165,17 @@ impl Decoding {
     /// Decodes a little of what is here.
     ///
     /// # Errors
-    /// [`Refusal::Undecodable`] and [`Refusal::BodyBytes`].
+    /// [`Refusal::Undecodable`] and [`Refusal::BodyBytes`]; [`Refusal::InFlight`]: there is no memory.
     pub(crate) fn step(&mut self) -> Result<Step, RequestError> {
         if self.ended && self.came == 0 {
             // No body has no coding, whatever its headers say.
             return Ok(Step::Whole);
+        }
+        if self.stages.is_empty() {
+            if self.came == 0 {
+                return Ok(Step::Hungry);
+            }
+            self.begin()?;
         }
         let mut at = self.stages.len() - 1;
         // From the last towards the first, to one that can do something.

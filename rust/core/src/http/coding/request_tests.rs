@@ -178,6 +178,25 @@ fn what_is_not_offered_is_refused() {
 }
 
 #[test]
+fn a_body_that_does_not_begin_has_no_decoders() {
+    let mut idle = decoding("zstd, br, gzip", 1 << 20).unwrap().unwrap();
+    assert_eq!(idle.step().unwrap(), Step::Hungry);
+    assert!(idle.stages.is_empty() && idle.output.is_empty());
+    let coded = code("gzip", &code("br", &code("zstd", TEXT.as_bytes())));
+    let mut out = Vec::new();
+    idle.push(coded.into());
+    idle.end();
+    loop {
+        match idle.step().unwrap() {
+            Step::Data(data) => out.extend_from_slice(&data),
+            Step::Whole => break,
+            _ => {}
+        }
+    }
+    assert_eq!(out, TEXT.as_bytes());
+}
+
+#[test]
 fn deflate_without_its_wrapper_is_refused() {
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(6));
     encoder.write_all(TEXT.as_bytes()).unwrap();

@@ -142,6 +142,7 @@ impl Exchange {
             }
             Ok((here, Some(mut rest))) => {
                 let came = self.open.record.count_upload();
+                rest.belong_to(request.id.clone());
                 if waits && here.is_empty() {
                     let (respond, waiting) = self.respond.leave_to_say();
                     self.respond = respond;

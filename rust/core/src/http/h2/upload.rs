@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::HeaderValue;
 use tokio::sync::oneshot;
 
 use super::read::{self, Coming, Unread};
@@ -32,6 +33,8 @@ pub(super) struct Upload {
     decoding: Option<Box<Decoding>>,
     /// A client that sends nothing before it is told to, which the handler's first question brings about.
     waiting: Option<Continue>,
+    /// What its request is called.
+    id: Option<HeaderValue>,
 }
 
 impl Upload {
@@ -45,7 +48,7 @@ impl Upload {
             return Err(read::too_large(limit).into());
         }
         if decoding.is_some() {
-            return Ok((Bytes::new(), Some(Upload { stream, came: 0, decoding, waiting: None })));
+            return Ok((Bytes::new(), Some(Upload { stream, came: 0, decoding, waiting: None, id: None })));
         }
         let mut here = Collected::default();
         let mut cx = Context::from_waker(Waker::noop());
@@ -69,6 +72,7 @@ impl Upload {
             came,
             decoding: None,
             waiting: None,
+            id: None,
         });
         Ok((here.finish(), rest))
     }
@@ -76,6 +80,11 @@ impl Upload {
     /// Leaves it to the handler when the client is told to send the body.
     pub(super) fn wait_to_be_asked(&mut self, waiting: Continue) {
         self.waiting = Some(waiting);
+    }
+
+    /// By what name its request is told of, where more of it is refused.
+    pub(super) fn belong_to(&mut self, id: Option<HeaderValue>) {
+        self.id = id;
     }
 
     /// Hands it over as it comes, until it is whole, refused or broken off, or the exchange is `over`: then nobody wants the
@@ -154,7 +163,7 @@ impl Upload {
 
     /// Tells the handler that no more of it is read, and why.
     fn refuse(&self, feeder: &Feeder, connection: &Connection, error: &RequestError) {
-        connection.refused(error, None);
+        connection.refused(error, self.id.as_ref());
         connection.trace.of(self.stream.stream_id().into()).refused(error);
         feeder.end(Err(Cut::Refused(error.clone())));
     }

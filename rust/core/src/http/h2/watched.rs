@@ -255,7 +255,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::stream::{Socket, Stream};
+    use crate::stream::{Kind, Socket, Stream};
 
     /// How much is read of so many frames until the turn is over.
     async fn a_turn(frame: &[u8], times: usize) -> (usize, bool) {
@@ -266,7 +266,8 @@ mod tests {
             let _ = client.write_all(&sent).await;
             client
         });
-        let stream = Prefixed { read: BytesMut::new(), stream: Stream::Plain(Socket::Unix(server)) };
+        let socket = Socket::new(Kind::Unix(server), Arc::default());
+        let stream = Prefixed { read: BytesMut::new(), stream: Stream::Plain(socket) };
         let (mut watched, seen) = Watched::new(stream, Instant::now(), &Trace::default());
         let (mut space, mut read) = (vec![0; 64 * 1024], 0);
         let mut ended = false;
