@@ -386,6 +386,22 @@ def test_start_tells_why_a_worker_did_not_come_to_listen(run, main, error, messa
         workers.start()
 
 
+def test_a_start_that_fails_in_this_process_is_told_and_not_waited_for(run, caplog):
+    def fail(record):
+        raise ZeroDivisionError("the program's own, in its logging")
+
+    caplog.set_level(logging.INFO, "portico.workers")
+    logger = logging.getLogger("portico.workers")
+    logger.addFilter(fail)
+    try:
+        with pytest.raises(
+            portico.WorkerError, match="(?s)ended by an exception.*ZeroDivisionError: the program's own"
+        ):
+            run()
+    finally:
+        logger.removeFilter(fail)
+
+
 def test_a_worker_that_does_not_listen_in_time_is_killed(run):
     workers = run(worker_mains.never_listen, ready_timeout=1, start=False)
     with pytest.raises(portico.WorkerError, match=r"did not call worker.listen\(\) within 1 s"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
@@ -204,7 +205,12 @@ class Process:
         self._wait_until_ready()
         if self.ready_at is not None:
             self.settled.set()
-            self._on_ready(self)
+            try:
+                self._on_ready(self)
+            except Exception:
+                # Whoever waits for it is told, and not left waiting.
+                self.traceback = traceback.format_exc()
+                self._popen.kill()
         code = self._popen.wait()
         with self._lock:
             self._read()

@@ -152,8 +152,8 @@ pub(crate) struct Record {
     pub(crate) id: Option<Box<HeaderValue>>,
     /// How it ended, once that is known.
     pub(crate) outcome: Option<Outcome>,
-    /// Boxed, as the id is, so that those of whom nothing more is said have no room for it.
-    details: Option<Box<Details>>,
+    /// Not boxed: an allocation for each request is more than the room.
+    details: Option<Details>,
     /// What came of a body that another task reads.
     upload: Option<Arc<AtomicU64>>,
 }
@@ -163,7 +163,7 @@ impl Record {
     /// place.
     pub(crate) fn without_head(began: Instant, line: Bytes, connection: &Connection, stream: u32) -> Self {
         let service = &connection.service;
-        let details = service.wants_details().then(|| Box::new(Details { target: line, ..Details::default() }));
+        let details = service.wants_details().then(|| Details { target: line, ..Details::default() });
         let id = service.request_id(|_| None).map(Box::new);
         Record { has_head: false, id, details, ..Record::new(began, Version::HTTP_11, Method::GET, stream) }
     }
@@ -213,7 +213,7 @@ impl Record {
             if let Some(forwarding) = &connection.info.forwarding {
                 details.client = forwarding.read(headers).map(|told| told.client);
             }
-            self.details = Some(Box::new(details));
+            self.details = Some(details);
         }
         let given = |name: &HeaderName| headers.get(name.as_str());
         self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
@@ -281,7 +281,7 @@ impl Record {
             duration,
             outcome,
             id: self.id.as_deref(),
-            details: self.details.as_deref(),
+            details: self.details.as_ref(),
         });
     }
 }
