@@ -395,7 +395,7 @@ def test_a_start_that_fails_in_this_process_is_told_and_not_waited_for(run, capl
     logger.addFilter(fail)
     try:
         with pytest.raises(
-            portico.WorkerError, match="(?s)ended by an exception.*ZeroDivisionError: the program's own"
+            portico.WorkerError, match=r"(?s)ended by an exception.*ZeroDivisionError: the program's own"
         ):
             run()
     finally:
