@@ -123,8 +123,11 @@ def test_a_program_that_takes_a_port_is_told_so(told, tmp_path):
     assert output.rstrip().endswith('goes under `if __name__ == "__main__":`')
 
 
-def test_a_program_that_does_not_come_to_its_end_is_told_of_before_it_is_too_late(run, tmp_path):
-    write(tmp_path / "late.py", "import time\n\ntime.sleep(600)\n")
+@pytest.mark.parametrize(
+    "waits", ["import time\n\ntime.sleep(600)\n", "import threading\n\nthreading.Event().wait()\n"]
+)
+def test_a_program_that_does_not_come_to_its_end_is_told_of_before_it_is_too_late(run, tmp_path, waits):
+    write(tmp_path / "late.py", waits)
     running = run("late:app", *CLEAR, PORTICO_READY_TIMEOUT="8")
     said = rf"loading late:app still goes on after 5 s, at line 3 of {tmp_path}/late.py; what starts a server, or works"
     running.wait_for(f"portico.run: {said}")
@@ -139,6 +142,22 @@ def test_a_program_that_takes_long_is_served_and_dies_of_what_it_dies_of(run, tm
     (port,) = running.ready()
     os.kill(int(request(port, "GET", "/").text), signal.SIGKILL)
     running.wait_for("was killed by SIGKILL; it is replaced")
+
+
+def test_a_program_that_has_another_one_checked_is_served(run, tmp_path):
+    write(tmp_path / "other.toml", 'handler = "app:hello"\nlisten = "http://127.0.0.1:0"\n')
+    write(tmp_path / "own.py", f"{APP}from portico import cli\nassert cli.main(['check', 'other.toml']) == 0\n")
+    running = run("own:hello", *CLEAR)
+    (port,) = running.ready()
+    assert request(port, "GET", "/x").text == "hello /x"
+
+
+def test_a_program_in_a_folder_named_like_one_of_python_is_told_by_its_lines(told, tmp_path):
+    (tmp_path / "my_importlib").mkdir()
+    write(tmp_path / "my_importlib" / "broken.py", "def inner():\n    return 1 / 0\n\ninner()\n")
+    output = told("broken:app", "--app-dir", "my_importlib", *CLEAR)
+    assert "my_importlib/broken.py" in output
+    assert "line 2, in inner" in output
 
 
 # ---- arguments and environment
