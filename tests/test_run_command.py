@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -264,6 +265,32 @@ def test_a_port_that_this_very_command_has_is_told_so(run, refused):
     pid = first.process.pid
     assert f"portico has it already, with the pid {pid} (app:hello at http://127.0.0.1:{port} by 1 worker)" in output
     assert f"`portico reload --pid {pid}` has it take new code, `kill {pid}` ends it" in output
+
+
+@pytest.mark.parametrize(
+    ("theirs", "wanted", "in_the_way"),
+    [
+        ("127.0.0.2", "127.0.0.1", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "localhost", True),
+    ],
+)
+def test_a_server_of_another_address_is_not_told_to_have_the_port(run, refused, theirs, wanted, in_the_way):
+    (port,) = run("app:hello", "--listen", f"http://{theirs}:0").ready()
+    with contextlib.ExitStack() as closing:
+        if not in_the_way:
+            closing.enter_context(socket.create_server((wanted, port)))
+        output = refused("app:hello", "--listen", f"http://{wanted}:{port}", code=3)
+    assert ("portico has it already" in output) == in_the_way
+    assert ("another program has it" in output) != in_the_way
+
+
+def test_a_unix_socket_that_this_very_command_has_is_told_so(run, refused, tmp_path):
+    first = run("app:hello", "--listen", f"http://unix:{tmp_path}/app.sock")
+    first.ready()
+    output = refused("app:hello", "--listen", f"http://unix:{tmp_path}/app.sock", code=3)
+    assert f"portico has it already, with the pid {first.process.pid}" in output
 
 
 def test_without_an_address_any_port_will_do(run):

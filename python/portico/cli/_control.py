@@ -14,11 +14,13 @@ import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from portico._addresses import _file, _is_left_over
 from portico._errors import ConfigError
+from portico.config import Place
 
 Answer = dict[str, Any]
 
@@ -132,15 +134,21 @@ def running() -> dict[Path, Answer]:
 
 def who_has(place: str) -> Answer | None:
     """What the server of this user that listens on `ADDRESS:PORT` or `unix:PATH` tells of itself, if there is one."""
-    _, _, end = place.rpartition(":")
     return next(
-        (
-            told
-            for told in running().values()
-            if any(url.endswith(f":{end}") or url.endswith(f"//{end}") for url in told.get("urls", []))
-        ),
-        None,
+        (told for told in running().values() if any(_is_in_the_way(url, place) for url in told.get("urls", []))), None
     )
+
+
+def _is_in_the_way(url: str, place: str) -> bool:
+    """Whether what listens at `url` leaves nobody else that place."""
+    if place.startswith("unix:"):
+        return url.partition("+unix://")[2] == place.removeprefix("unix:")
+    try:
+        there, wanted = Place.parse(url), Place.parse(place)
+        found = socket.getaddrinfo(wanted.host, None, type=socket.SOCK_STREAM)
+    except (ConfigError, OSError):
+        return False
+    return any(there.excludes(replace(wanted, host=str(address[0]))) for *_, address in found)
 
 
 def _sockets() -> Iterator[Path]:
