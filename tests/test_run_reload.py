@@ -387,6 +387,18 @@ def test_a_server_is_named_by_a_host_that_has_a_certificate(run, reload, tmp_pat
     assert told.endswith(f": app:hello at https://a.test:{port} by 1 worker\n")
 
 
+def test_a_server_is_named_by_the_certificate_that_is_made_once_its_last_host_is_gone(run, reload, tmp_path, issue):
+    cert, key = issue("a.test").values()
+    (tmp_path / "a.pem").write_bytes(cert + key)
+    text = 'handler = "app:hello"\nlisten = "0"\n'
+    write(tmp_path / "portico.toml", f'{text}[hosts."a.test"]\ncert = "a.pem"\n')
+    (port,) = run().ready()
+    write(tmp_path / "portico.toml", text)
+    code, told = reload()
+    assert code == 0
+    assert told.endswith(f": app:hello at https://localhost:{port} by 1 worker\n")
+
+
 # ---- another process takes over
 
 

@@ -199,7 +199,8 @@ class Supervisor:
             try:
                 configuration = self._load()
                 addresses = self._addresses_of(configuration)
-                admin = config.admin(configuration, _worker_main.certificate(configuration, addresses))
+                made = _worker_main.certificate(configuration, addresses)
+                admin = config.admin(configuration, made)
                 # The wait is so that who asks next is answered by new code. What old workers still have to finish may
                 # take longer.
                 self._workers.reload(
@@ -219,7 +220,7 @@ class Supervisor:
                 self._manager.ready(f"{self._status()}; the last reload failed")
                 return {"ok": False, "text": text}
             stays = self._what_stays(configuration)
-            self._configuration = configuration
+            self._configuration, self._made = configuration, made
             text = f"reloaded in {time.monotonic() - begun:.1f} s: {self._status()}"
             _logger.info("%s", text)
             if stays:
