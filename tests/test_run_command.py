@@ -183,11 +183,50 @@ def test_a_second_signal_drops_it(run):
     assert running.process.wait(30) == 0
 
 
-def test_a_signal_while_it_starts_ends_it(run, tmp_path):
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it(run, tmp_path, number, workers):
     (tmp_path / "late.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
-    running = run("late:app", *CLEAR)
-    wait_until(lambda: (tmp_path / "begun").exists(), "the worker to import")
+    running = run("late:app", "--workers", workers, *CLEAR)
+    wait_until(lambda: (tmp_path / "begun").exists(), "the program to be imported")
+    assert running.signal(number).end() == 0
+
+
+def test_a_program_does_not_swallow_the_signal_to_end(run, tmp_path):
+    waits = "import pathlib, time\ntry:\n    pathlib.Path('begun').touch()\n    time.sleep(60)\nexcept:\n    pass\n"
+    write(tmp_path / "late.py", waits + APP)
+    running = run("late:hello", "--workers", "0", *CLEAR)
+    wait_until(lambda: (tmp_path / "begun").exists(), "the program to be imported")
     assert running.signal(signal.SIGTERM).end() == 0
+    assert "Ctrl-C stops the server" not in running.output
+
+
+def test_a_second_signal_does_not_break_off_the_end(run, tmp_path):
+    # The app says at its shutdown that it has begun with it, and is done when it is told so.
+    write(
+        tmp_path / "web.py",
+        """
+        import asyncio, pathlib
+
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            pathlib.Path("ending").touch()
+            while not pathlib.Path("go_on").exists():
+                await asyncio.sleep(0.01)
+            pathlib.Path("ended").touch()
+            await send({"type": "lifespan.shutdown.complete"})
+        """,
+    )
+    running = run("web:app", "--asgi", "--workers", "0", *CLEAR)
+    running.ready()
+    running.signal(signal.SIGTERM)
+    wait_until(lambda: (tmp_path / "ending").exists(), "the end to begin")
+    running.signal(signal.SIGTERM).signal(signal.SIGINT)
+    (tmp_path / "go_on").touch()
+    assert running.end() == 0
+    assert (tmp_path / "ended").exists()
 
 
 # ---- what is wrong is said

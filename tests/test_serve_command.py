@@ -227,12 +227,19 @@ def test_a_trace_is_printed(serve):
     serving.wait_for("closed")
 
 
+def test_a_socket_for_reloads_wants_a_supervisor(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["serve", ".", "--control", "mine.sock", "--listen", "http://127.0.0.1:0"]) == 1
+    said = "control: without a supervisor nobody can be told to reload; leave it out, or say `--workers 1`"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_for_supervisors_does_not_end_it(serve, number):
     serving = serve("--listen", "http://127.0.0.1:0")
     serving.signal(number)
     if number == signal.SIGHUP:
-        serving.wait_for("portico.run: SIGHUP: certificates are read again, and nothing else is")
+        serving.wait_for("portico.run: SIGHUP: there are no certificates to read again: new code and settings want")
     assert request(serving.ports[0], "GET", "/sub/a.txt").status == 200
     assert serving.signal(signal.SIGTERM).end() == 0
 
@@ -256,10 +263,11 @@ def test_sighup_reads_certificates_again(serve, issue, ca_pem, tmp_path):
     certificate()
     assert serial() == before
     serving.signal(signal.SIGHUP)
-    serving.wait_for("certificates are read again")
+    serving.wait_for("portico.run: SIGHUP: 1 of 1 certificates are read again, and nothing else is: new code")
     after = serial()
     assert after != before
     (tmp_path / "a.pem").write_text("none")
     serving.signal(signal.SIGHUP)
     serving.wait_for("portico.run: not read again, what was there stays: ")
+    serving.wait_for("portico.run: SIGHUP: 0 of 1 certificates are read again")
     assert serial() == after

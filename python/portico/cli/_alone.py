@@ -11,6 +11,7 @@ from types import FrameType
 from portico import _greeting, _systemd, config
 from portico._errors import ConfigError, Error
 from portico._server import Listener, Server
+from portico._signals import taken
 
 from ._exits import Exit
 from ._pid_file import pid_file
@@ -27,13 +28,14 @@ def run(options: config.Options) -> int:
         signals = _Signals(closing)
         if configuration.control is not None:
             raise ConfigError(
-                "control: without a supervisor nobody can be told to reload; leave it or `--workers 0` out"
+                "control: without a supervisor nobody can be told to reload; leave it out, or say `--workers 1`"
             )
         addresses = config.addresses(configuration.listen)
         manager = _systemd.Manager()
-        made = certificate(configuration, addresses or [{"port": _greeting.PORT}])
-        server = signals.server = prepare(configuration, problems, closing, made)
         try:
+            made = certificate(configuration, addresses or [{"port": _greeting.PORT}])
+            server = signals.server = prepare(configuration, problems, closing, made)
+            signals.end_if_told()
             admin = None if configuration.admin is None else config.listen_admin(server, configuration).url
             listeners, remark = _listen(server, addresses)
             if configuration.pid_file is not None:
@@ -44,8 +46,11 @@ def run(options: config.Options) -> int:
             server.serve_forever(configuration.grace)
         except KeyboardInterrupt:
             pass  # Ctrl-C or SIGTERM before serve_forever was there to take it.
-        server.close(configuration.grace)
-        _greeting.say(_greeting.stopped(server))
+        finally:
+            signals.interrupt = False  # no call: at its beginning the next signal would be taken
+        if signals.server is not None:
+            signals.server.close(configuration.grace)
+            _greeting.say(_greeting.stopped(signals.server))
     return Exit.DONE
 
 
@@ -54,11 +59,24 @@ class _Signals:
 
     def __init__(self, closing: contextlib.ExitStack) -> None:
         self.server: Server | None = None
-        # `serve_forever` has its own for SIGTERM, which is Ctrl-C until then, and for SIGUSR1 with a log file.
-        taken = dict.fromkeys((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), self._on_signal)
-        for number, handler in {**taken, signal.SIGTERM: signal.default_int_handler}.items():
-            before = signal.signal(number, handler)
-            closing.callback(signal.signal, number, signal.SIG_DFL if before is None else before)
+        # Whether SIGINT and SIGTERM break off what is being done: not what is done at the end, by a second one.
+        self.interrupt = True
+        self._told_to_end = False
+        # `serve_forever` has its own for SIGINT and SIGTERM, and for SIGUSR1 with a log file.
+        others = dict.fromkeys((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), self._on_signal)
+        closing.enter_context(taken({signal.SIGINT: self._on_end, signal.SIGTERM: self._on_end, **others}))
+
+    def end_if_told(self) -> None:
+        """Raises KeyboardInterrupt where a program has swallowed it while it was imported."""
+        if self._told_to_end:
+            raise KeyboardInterrupt
+
+    def _on_end(self, number: int, frame: FrameType | None) -> None:
+        self._told_to_end = True
+        # `serve_forever` gives the signals back once nobody is served, and then waits for what apps do at their end.
+        served = self.server is not None and self.server._closed.is_set()
+        if self.interrupt and not served:
+            raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # On a thread: what takes a lock may be what this handler has interrupted.
@@ -67,14 +85,18 @@ class _Signals:
 
     def _reload(self) -> None:
         contexts = [] if self.server is None else self.server.contexts
+        read = 0
         for context in contexts:
             try:
                 context.reload()
+                read += 1
             except Error as error:
                 _logger.error("not read again, what was there stays: %s", error)
         _logger.info(
-            "SIGHUP: certificates are read again, and nothing else is: new code and settings want another start, or, "
-            "from the start, --workers 1"
+            "SIGHUP: %s: new code and settings want another start, or, from the start, --workers 1",
+            f"{read} of {len(contexts)} certificates are read again, and nothing else is"
+            if contexts
+            else "there are no certificates to read again",
         )
 
 

@@ -14,13 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from portico import _certs, _greeting, _systemd, config
 from portico._errors import ConfigError, Error, ListenError, WorkerError
+from portico._signals import taken
 from portico._succession import VARIABLE
 from portico._workers import Workers
 
@@ -32,6 +33,7 @@ from ._words import status, welcome
 
 _logger = logging.getLogger("portico.run")
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # How often the main thread looks for signals that did not wake it.
 _LOOK = 0.5
 # While somebody develops, old workers are not waited for longer: browsers hold connections open.
@@ -78,7 +80,7 @@ class Supervisor:
         does not come to serve."""
         addresses = self._addresses_of(self._configuration)
         _systemd.forget_handed_over()
-        with self._signals(), self._closing:
+        with taken(dict.fromkeys(_SIGNALS, self._take_signal)), self._closing:
             if not self._succeeds:
                 self._be_found()
             self._start(addresses, or_any_port=addresses is self._by_itself)
@@ -325,19 +327,9 @@ class Supervisor:
 
     # ---- who may tell it
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
-            self._events.put(functools.partial(self._on_signal, number))
-
-        taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-        before = {number: signal.signal(number, on_signal) for number in taken}
-        try:
-            yield
-        finally:
-            for number, previous in before.items():
-                signal.signal(number, signal.SIG_DFL if previous is None else previous)
+    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+        # Whatever takes a lock may be what this handler has interrupted; this queue is made for it.
+        self._events.put(functools.partial(self._on_signal, number))
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
