@@ -456,10 +456,34 @@ def test_a_bug_is_told_as_one(tmp_path):
         program.close()
 
 
-def test_a_lifespan_that_fails_is_told_by_its_own_lines(refused, tmp_path):
+def test_a_bug_in_a_worker_is_told_as_one(tmp_path):
+    # Workers run the lines of the program too.
+    start = """
+    import sys
+    from portico import cli, config
+
+    config.build = None
+    if __name__ == "__main__":
+        sys.exit(cli.main())
+    """
+    write(tmp_path / "start.py", start)
+    (tmp_path / "run").mkdir(mode=0o700)
+    home = {"HOME": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    program = Program(tmp_path / "start.py", "run", "app:hello", *CLEAR, **home)
+    try:
+        assert program.finish() == 70
+        assert "_worker_main.py" in program.output
+        assert "TypeError: 'NoneType' object is not callable" in program.output
+        assert "portico run: this should not happen: please report it" in program.output
+    finally:
+        program.close()
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_lifespan_that_fails_is_told_in_its_own_words(refused, tmp_path, workers):
     (tmp_path / "web.py").write_text(
         "async def app(scope, receive, send):\n    await receive()\n"
         "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
     )
-    output = refused("web:app", "--asgi", *CLEAR)
-    assert "no database" in output
+    output = refused("web:app", "--asgi", "--workers", workers, *CLEAR)
+    assert output == "portico run: an ASGI app failed to start: no database\n"

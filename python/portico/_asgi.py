@@ -209,12 +209,10 @@ class Lifespan:
                 await _end(task)
         raised = None if task.cancelled() else task.exception()
         if self._started.done():
-            raise ListenError(
-                f"an ASGI app failed to start: {self._started.result() or 'it does not say why'}"
-            ) from raised
+            raise _failed(self._started.result() or "it does not say why") from raised
         what = "returned" if raised is None else f"raised {raised!r}"
         if self._mode == "on":
-            raise ListenError(f"an ASGI app failed to start: it {what} where its lifespan was to begin") from raised
+            raise _failed(f"it {what} where its lifespan was to begin") from raised
         _logger.debug("an ASGI app is taken to have no lifespan: it %s", what)
         self.ready = True
 
@@ -248,6 +246,12 @@ class Lifespan:
     def _lived(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (raised := task.exception()) is not None:
             _logger.error("the lifespan of an ASGI app raised", exc_info=raised)
+
+
+def _failed(why: str) -> ListenError:
+    error = ListenError(f"an ASGI app failed to start: {why}")
+    error._of_app = True
+    return error
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -41,6 +41,9 @@ class CertificateError(ConfigError):
 class ListenError(Error, OSError):
     """An address cannot be listened on. `errno` is the operating system's number, where it gave one."""
 
+    # An ASGI app failed to start, and no address is to blame.
+    _of_app: bool = False
+
 
 class ClosedError(Error, RuntimeError):
     """The server is closed, or was started by another process (before a fork)."""

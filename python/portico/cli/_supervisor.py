@@ -119,7 +119,10 @@ class Supervisor:
                 else:
                     self._events.put(functools.partial(self._fail, error))
             except WorkerError as error:
-                self._events.put(functools.partial(self._fail, ConfigError(_told(error))))
+                told = _told(error)
+                # A worker tells of mistakes without the traceback that an exception has which it does not know.
+                bug = told.startswith("Traceback (")
+                self._events.put(functools.partial(self._fail, RuntimeError(str(error)) if bug else ConfigError(told)))
             except BaseException as error:
                 self._events.put(functools.partial(self._fail, error))
             else:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 
 from portico import _certs, _logs, config
-from portico._errors import ClosedError, ConfigError
+from portico._errors import ClosedError, ConfigError, Error
+from portico._importing import is_to_blame
 from portico._server import Server
 from portico._worker import BUSY, RAISED, Worker
 
@@ -33,13 +34,14 @@ def main(worker: Worker, options: config.Options) -> None:
             server = prepare(configuration, problems, closing, made, functools.partial(_tell_of_long, worker))
             worker.listen(server)
             server.serve_forever(configuration.grace)
-    except ConfigError as error:
-        worker._tell(RAISED, str(error))
-        sys.exit(Exit.MISTAKE)
     except ClosedError:
         raise  # the end came between two lines
+    except Error as error:  # as of a lifespan that fails
+        worker._tell(RAISED, str(error))
+        sys.exit(Exit.MISTAKE)
     except Exception as error:
-        # As a lifespan that fails: the program's own lines are to blame.
+        if not is_to_blame(error):
+            raise  # by which the supervisor knows a fault of portico
         worker._tell(RAISED, f"starting {what(configuration)} failed\n{config.told(error)}")
         sys.exit(Exit.MISTAKE)
 
