@@ -100,6 +100,53 @@ def test_those_that_have_to_make_room(serve):
     assert counted(served.server) == {"sessions_in_memory": 2, "sessions_made": 5, "sessions_ended evicted": 3}
 
 
+def test_one_that_two_requests_end_has_ended_once(stores, serve):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def handler(request):
+        if request.path == "/slow":
+            request.session.get("a")
+            entered.set()
+            assert go_on.wait(GENEROUS)
+            request.session.end()
+            return {"statusCode": 200}
+        return act(request)
+
+    served = serve(handler, sessions=stores.sessions(), dispatch="threads")
+    with served.httpx() as client:
+        ask(client, "/set/a/1")
+        with with_cookie(served, client.cookies["__Host-session"]) as other:
+            answers = []
+            thread = threading.Thread(target=lambda: answers.append(client.get("/slow").status_code))
+            thread.start()
+            assert entered.wait(GENEROUS)
+            ask(other, "/end")
+            go_on.set()
+            thread.join(GENEROUS)
+    assert answers == [200]
+    assert counted(served.server) == {"sessions_made": 1, "sessions_ended handler": 1}
+
+
+def test_one_that_ends_while_it_is_changed_is_in_memory_no_more(serve):
+    sessions, clock = Sessions(secret=SECRET), Clock()
+    sessions._clock = clock
+
+    def handler(request):
+        if request.path == "/late":
+            request.session["a"] = request.session["a"] + "2"
+            clock.now += 1000
+            return {"statusCode": 200}
+        return act(request)
+
+    served = serve(handler, sessions=sessions)
+    with served.httpx() as client:
+        ask(client, "/set/a/1")
+        assert client.get("/late").status_code == 503
+    seen = counted(served.server)
+    assert seen.pop("session_failures conflict") == 1
+    assert seen == {"sessions_made": 1, "sessions_ended expired": 1}
+
+
 def test_requests_in_each_others_way(stores, serve):
     entered, go_on = threading.Semaphore(0), threading.Event()
 

@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
+from ._errors import ClosedError, Error
+
 _logger = logging.getLogger("portico.workers")
 
 
@@ -26,10 +28,9 @@ class Errands:
             if what not in self._asked:
                 self._asked.append(what)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, args=(grace,), name="portico-workers-reload", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, args=(grace,), name="portico-workers-reload", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def threads(self) -> list[threading.Thread]:
         """Where it is busy."""
@@ -46,5 +47,9 @@ class Errands:
             _logger.info("%s", what)
             try:
                 self._known[what](grace)
+            except ClosedError as error:
+                # Nobody waits for it any more.
+                _logger.info("no %s: %s", what, error)
             except Exception as error:
-                _logger.error("cannot %s, what ran goes on: %s", what, error)
+                foreseen = isinstance(error, Error)
+                _logger.error("cannot %s, what ran goes on: %s", what, error, exc_info=None if foreseen else error)

@@ -284,12 +284,9 @@ class Workers:
             _logger.info("successor (pid %d) is started", successor.pid)
             successor.wait(self._ready_timeout + _START, self._closing)
             _logger.info("successor (pid %d) serves; this process ends", successor.pid)
-            with self._lock:
-                self._sockets.hand_over()
-                self._admin.sockets.hand_over()
+            self._begin_close(grace, idle, handed_over=True)
             # The successor's is asked from now on.
             self._admin.close()
-            self._begin_close(grace, idle)
             return successor.pid
 
     # ---- looking at it
@@ -473,16 +470,20 @@ class Workers:
             self._program, self._places = program, [one.place for one in sockets.held]
             for process in new:
                 self._admin.joined(process)
-        # Before the old workers let go of them, so that no connection waits for nobody.
-        sockets.take_over()
-        self._admin.swap(listening)
+            # Before the old workers let go of them, so that no connection waits for nobody, and before a new one that
+            # dies is replaced.
+            sockets.take_over()
+            self._admin.swap(listening)
         return old
 
-    def _begin_close(self, grace: float, idle: float | None = None) -> None:
-        """Tells every worker to end, without waiting."""
+    def _begin_close(self, grace: float, idle: float | None = None, handed_over: bool = False) -> None:
+        """Tells every worker to end, without waiting. The sockets may be `handed_over` to a successor."""
         with self._lock:
             if self._state == "closed":
                 return
+            if handed_over:
+                self._sockets.hand_over()
+                self._admin.sockets.hand_over()
             self._state = "closing"
             self._closing.set()
             self._settled.set()

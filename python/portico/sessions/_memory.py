@@ -79,6 +79,7 @@ class MemoryStore(Store):
             entry = _Entry(record, min(now + idle, record.ends))
             self._entries[key] = entry
             self._bytes += entry.size
+            self._counts.hold(len(self._entries))
             self._make_room(now)
             return True
 
@@ -88,10 +89,9 @@ class MemoryStore(Store):
             if entry is not None and entry.owner == owner:
                 entry.owner = ""
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> bool:
         with self._lock:
-            self._remove(key)
-            self._counts.hold(len(self._entries))
+            return self._remove(key)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -104,10 +104,13 @@ class MemoryStore(Store):
             return None
         return entry
 
-    def _remove(self, key: str) -> None:
+    def _remove(self, key: str) -> bool:
         entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry.size
+        if entry is None:
+            return False
+        self._bytes -= entry.size
+        self._counts.hold(len(self._entries))
+        return True
 
     def _make_room(self, now: float) -> None:
         evicted = expired = 0
@@ -120,7 +123,6 @@ class MemoryStore(Store):
             self._remove(oldest)
             evicted += not has_ended
             expired += has_ended
-        self._counts.hold(len(self._entries))
         if expired or evicted:
             self._counts.ended("expired", expired)
             self._counts.ended("evicted", evicted)

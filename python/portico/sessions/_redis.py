@@ -87,8 +87,8 @@ class RedisStore(Store):
     def unlock(self, key: str, owner: str) -> None:
         self._call(self._unlock, [self._prefix + key], [owner])
 
-    def delete(self, key: str) -> None:
-        self._call(self._client.delete, self._prefix + key)
+    def delete(self, key: str) -> bool:
+        return bool(self._call(self._client.delete, self._prefix + key))
 
     def close(self) -> None:
         self._client.close()

@@ -447,8 +447,7 @@ class Session(MutableMapping[str, Any]):
         key, sessions, timeout = self._key, self._sessions, self._timeout
 
         def keep() -> bool:
-            if ended is not None:
-                sessions._store.delete(ended)
+            if ended is not None and sessions._store.delete(ended):
                 sessions._counts.ended("handler")
             if record is None:
                 return True

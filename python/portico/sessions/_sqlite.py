@@ -121,9 +121,10 @@ class SQLiteStore(Store):
         with self._transaction(writes=True) as run:
             run("UPDATE sessions SET owner = '' WHERE key = ? AND owner = ?", (key, owner))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> bool:
         with self._transaction(writes=True) as run:
-            run("DELETE FROM sessions WHERE key = ?", (key,))
+            deleted: int = run("DELETE FROM sessions WHERE key = ?", (key,)).rowcount
+        return deleted > 0
 
     def close(self) -> None:
         with self._lock:

@@ -68,8 +68,8 @@ class Store(ABC):
         """Ends the lock of that owner, where there is one."""
 
     @abstractmethod
-    def delete(self, key: str) -> None:
-        """Ends a session, whoever has locked it."""
+    def delete(self, key: str) -> bool:
+        """Ends a session, whoever has locked it. Whether there was one."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Gives back what it holds: files, connections."""

@@ -1,6 +1,7 @@
 //! What is said of each request when it has ended: a [`Record`] follows it from its head on, and is told as a [`Finished`] to
 //! [`crate::server::Service::finished`], once, however the request ends.
 
+use std::cell::LazyCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -191,31 +192,37 @@ impl Record {
 
     /// Keeps what somebody wants to know of its head.
     pub(crate) fn describe(&mut self, target: &Target, headers: &Headers, connection: &Connection) {
-        self.describe_by(|| target.whole(), headers, connection);
+        self.describe_by(|| target.whole(), || headers, connection);
     }
 
     /// The same of a head that h2 has read, and that is refused.
     pub(crate) fn describe_parts(&mut self, parts: &Parts, connection: &Connection) {
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let host = parts.uri.authority().map(|host| host.as_str());
-        let (target, headers) = Headers::behind(target, host, &parts.headers);
-        self.describe_by(|| target.clone(), &headers, connection);
+        // Made where somebody asks for it: who sends what is refused may send much.
+        let both = LazyCell::new(|| Headers::behind(target, host, &parts.headers));
+        self.describe_by(|| both.0.clone(), || &both.1, connection);
     }
 
-    fn describe_by(&mut self, target: impl Fn() -> Bytes, headers: &Headers, connection: &Connection) {
+    fn describe_by<'a>(
+        &mut self,
+        target: impl Fn() -> Bytes,
+        headers: impl Fn() -> &'a Headers,
+        connection: &Connection,
+    ) {
         let service = &connection.service;
         connection
             .trace
             .of(self.stream)
-            .tell(|| trace::asked(&self.method, self.version, &Details::new(target(), headers)));
+            .tell(|| trace::asked(&self.method, self.version, &Details::new(target(), headers())));
         if service.wants_details() {
-            let mut details = Details::new(target(), headers);
+            let mut details = Details::new(target(), headers());
             if let Some(forwarding) = &connection.info.forwarding {
-                details.client = forwarding.read(headers).map(|told| told.client);
+                details.client = forwarding.read(headers()).map(|told| told.client);
             }
             self.details = Some(details);
         }
-        let given = |name: &HeaderName| headers.get(name.as_str());
+        let given = |name: &HeaderName| headers().get(name.as_str());
         self.id = service.request_id(|name| given(name).filter(|_| is_believed(connection))).map(Box::new);
     }
 
