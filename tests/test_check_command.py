@@ -158,6 +158,8 @@ def test_what_is_printed_can_be_run_again(check, certificate):
         ("workers = 3\nlisten = 9445\nadmin = 9443", "portico.toml:4: admin: 127.0.0.1:9445 is there twice"),
         ("listen = [443,\n'0.0.0.0:443']", "portico.toml:3: listen: 127.0.0.1:443 and 0.0.0.0:443 exclude each other"),
         ("listen = ['unix:a', 'http://unix:a']", "portico.toml:2: listen: unix:a is there twice"),
+        ("listen = ['fd:0', 'http://fd:0']", "portico.toml:2: listen: fd:0 is there twice"),
+        ("listen = ['systemd:web', 8443, 'systemd:web']", "portico.toml:2: listen: systemd:web is there twice"),
         (f"listen = ['unix:{'x' * 108}']", "portico.toml:2: listen: the path of a socket has 107 bytes at most, and this one 108"),
         (f"workers = 11\nadmin = 'unix:{'x' * 105}'", "portico.toml:3: admin: the path of a socket has 107 bytes at most, and this one 108"),
         (f"control = '{'x' * 108}'", "portico.toml:2: control: the path of a socket has 107 bytes at most"),
@@ -183,6 +185,7 @@ def test_what_cannot_be_listened_on_is_said(check, tmp_path, text, words):
         "admin = 'localhost:9443'",
         "[admin]\nlisten = '0.0.0.0:9443'\ntoken_file = 'token'",
         f"listen = ['unix:{'x' * 107}']",
+        "listen = ['fd:0', 'fd:1', 'systemd:0', 'systemd:1', 'unix:0']",
     ],
 )
 def test_what_can_be_listened_on_is_good(check, tmp_path, text):
@@ -200,8 +203,25 @@ def test_a_home_where_no_certificate_can_be_kept_is_said_where_one_is_made(check
         "portico.toml:1: no host has a certificate, and none can be made: cannot keep the authority in /dev/null/x"
     )
     assert "/dev/null is no folder. Give --host NAME=CERT,KEY" in told
-    assert check('handler = "app:hello"\nlisten = "http://127.0.0.1:1"', XDG_DATA_HOME="/dev/null/x")[0] == 0
+    clear = 'handler = "app:hello"\nlisten = "http://127.0.0.1:1"'
+    assert check(clear, XDG_DATA_HOME="/dev/null/x")[0] == 0
+    code, told = check(f'{clear}\nadmin = "https://127.0.0.1:2"', XDG_DATA_HOME="/dev/null/x")
+    assert code == 1
+    assert "no host has a certificate, and none can be made" in told
     assert check(GOOD, XDG_DATA_HOME="/dev/null/x")[0] == 0
+
+
+def test_a_folder_for_the_sockets_of_workers_is_looked_for_where_one_is_wanted(check, tmp_path):
+    (tmp_path / "long").mkdir()
+    long = tmp_path / "long" / ("x" * 100)
+    long.mkdir()
+    several, one = (f'handler = "app:hello"\nworkers = {count}\nadmin = 9443' for count in (2, 1))
+    code, told = check(several, TMPDIR=str(long))
+    assert code == 1, told
+    assert re.search(r"^portico\.toml:3: \[admin\] an admin listener of several .*is too long for the path", told), told
+    assert check(one, TMPDIR=str(long))[0] == 0
+    code, told = check(several, RUNTIME_DIRECTORY="/tmp", TMPDIR=str(long))
+    assert (code, list(long.iterdir())) == (0, []), told
 
 
 def test_warnings_are_said_beside_what_is_good(check, certificate):

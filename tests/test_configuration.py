@@ -158,6 +158,8 @@ def test_addresses_in_a_line():
     for text in ("", ":", "x", "1:2:3", "[::1]", "80x", "٣", "http://a/80", "fd:", "fd:x", "unix:", "-1", "1e3"):
         with pytest.raises(portico.ConfigError):
             parse(text)
+    for text in ("127.0.0.1:8443", "[::1]:443", "unix:/run/a.sock", "systemd:web", "fd:3", "fd:0"):
+        assert str(parse(text)) == text
 
 
 # ---- what is wrong
@@ -177,6 +179,11 @@ def test_addresses_in_a_line():
         ("listen = {}", "here is none of these"),
         ("listen = { fd = 3, host = 'x' }", "host goes with port"),
         ("[[listen]]\nport = 1\nproxy_protocol = true", "portico.toml:1: proxy_protocol: [settings] trusted_proxies says whose it is taken from"),
+        ("listen = 'unix:~nobody-of-here/a'", "portico.toml:1: listen: '~nobody-of-here/a': there is no home for ~nobody-of-here"),
+        ("listen = { unix = '~nobody-of-here/a' }", "portico.toml:1: [listen] unix: '~nobody-of-here/a': there is no home for ~nobody-of-here"),
+        ("admin = 'unix:~nobody-of-here/a'", "portico.toml:1: admin: '~nobody-of-here/a': there is no home"),
+        ("pid_file = '~nobody-of-here/a'", "portico.toml:1: pid_file: '~nobody-of-here/a': there is no home"),
+        ("[handlers.a]\nfiles = '~nobody-of-here'", "portico.toml:2: [handlers.a] files: '~nobody-of-here': there is no home"),
         ("admin = {}", "portico.toml:1: [admin] listen is missing"),
         ("admin = 'fd:3'", "portico.toml:1: admin: expected an address: PORT, ADDRESS:PORT or unix:PATH"),
         ("hosts = 3", "portico.toml:1: hosts: expected a table, not 3"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import Wire, ports_in_a_row, refuses, request, trusting, wait_until
+from clients import GENEROUS, Wire, ports_in_a_row, refuses, request, trusting, wait_until
 from portico import cli
 from programs import Program, lives
 from running import APP, Running, write
@@ -414,6 +415,31 @@ def test_an_admin_listener_over_tls_has_the_certificates_of_the_hosts(run, tmp_p
     # By its address, or a name of this machine: others are for nobody without a token.
     reply = request(admin, "GET", "/metrics", host="localhost", sni="a.test", context=trusting(ca_pem))
     assert "portico_up" in reply.text
+
+
+@pytest.mark.parametrize("workers", ["0", "1", "2"])
+def test_a_certificate_is_made_for_an_admin_listener_alone(run, tmp_path, workers):
+    """Where what is served is in the clear, and no host has one."""
+    admin = ports_in_a_row(3)
+    running = run("app:pid", "--workers", workers, "--admin", f"https://127.0.0.1:{admin}", *CLEAR)
+    running.ready()
+    (authority,) = (tmp_path / "home").rglob("ca.crt")
+    reply = request(admin, "GET", "/metrics", context=trusting(authority.read_bytes()))
+    assert "portico_up" in reply.text
+
+
+def test_a_reload_keeps_connections_to_an_admin_listener_that_stays(run):
+    admin = ports_in_a_row(3)
+    running = run("app:pid", "--workers", "2", "--admin", str(admin), *CLEAR)
+    running.ready()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin, timeout=GENEROUS)) as looking:
+        for _ in range(2):
+            # One that it closes is not made anew.
+            looking.auto_open = 0 if looking.sock else 1
+            looking.request("GET", "/probe/startup")
+            assert looking.getresponse().read()
+            running.signal(signal.SIGHUP)
+            running.wait_for("portico.run: reloaded in")
 
 
 def test_an_admin_listener_for_others_wants_a_token(refused, run, tmp_path):

@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -161,8 +163,9 @@ def test_a_reload_changes_how_many_there_are_and_where_they_are_looked_at(run):
         assert port_of(workers) == port
         wait_for_workers(workers, *labels)
         assert dashboards(workers) == workers.pids
-    workers.reload(admin={"port": 0, "token": TOKEN})
-    assert refuses(port) or port == port_of(workers)
+    other = ports_in_a_row(4)
+    workers.reload(admin={"port": other, "token": TOKEN})
+    assert (port_of(workers), refuses(port)) == (other, True)
     assert look(workers).status == 401
     wait_for_workers(workers, "0", "1", "2", authorization=f"Bearer {TOKEN}")
     port = port_of(workers)
@@ -170,6 +173,53 @@ def test_a_reload_changes_how_many_there_are_and_where_they_are_looked_at(run):
     assert (workers.admin_url, workers.dashboard_urls, refuses(port)) == (None, [], True)
     workers.reload(admin=0)
     wait_for_workers(workers, "0", "1", "2")
+
+
+def test_a_worker_is_replaced_whatever_became_of_its_socket(run):
+    workers = run()
+    for name in os.listdir(workers._admin._folder):
+        path = os.path.join(workers._admin._folder, name)
+        os.unlink(path)
+        os.mkdir(path)
+    os.kill(workers.pids[1], signal.SIGKILL)
+    wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 1}, "the death to be counted")
+    wait_until(lambda: set(samples(workers, "portico_up")) == {"1"}, "its successor to be looked at")
+
+
+def test_one_worker_wants_no_folder_for_sockets(run, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    workers = run(workers=1)
+    wait_for_workers(workers, None)
+    with pytest.raises(portico.ConfigError, match=r"wants a folder for sockets, and none can be made: .*TMPDIR"):
+        workers.reload(workers=2)
+    with pytest.raises(portico.ConfigError, match="wants a folder for sockets"):
+        run(workers=2)
+    assert dashboards(workers) == workers.pids
+    workers.reload()
+    assert dashboards(workers) == workers.pids
+
+
+def test_sockets_are_in_the_folder_of_the_service(run, monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("RUNTIME_DIRECTORY", f"{folder}:/nowhere")
+        monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+        workers = run()
+        wait_for_workers(workers, "0", "1")
+        assert len(list(Path(folder).glob("*/*"))) == 2
+        workers.close(0)
+        assert os.listdir(folder) == []
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(portico.ListenError, match="in use"):
+            run(taken.getsockname()[1])
+        assert os.listdir(folder) == [], "nor by those that never came to serve"
+
+
+def test_the_death_of_one_worker_alone_is_counted_for_several(run):
+    workers = run(workers=1)
+    os.kill(workers.pids[0], signal.SIGKILL)
+    wait_until(lambda: workers.restarts == 1 and workers.pids and not refuses(workers.ports[0]), "another one")
+    wait_until(lambda: dashboards(workers) == workers.pids, "it to be looked at")
+    workers.reload(workers=2)
+    wait_until(lambda: samples(workers, "portico_workers_ended_total") == {None: 2}, "both to be counted")
 
 
 def test_a_reload_whose_admin_address_is_taken_changes_nothing(run):
@@ -228,8 +278,10 @@ def test_wrong_addresses():
     make = portico.Workers
     with pytest.raises(portico.ConfigError, match="supervisor has no certificate"):
         make(worker_mains.serve, listen=CLEAR, admin={"port": 0, "tls": True})
-    with pytest.raises(portico.ConfigError, match="unknown keyword"):
+    with pytest.raises(portico.ConfigError, match=r"^admin: unknown keyword prot"):
         make(worker_mains.serve, listen=CLEAR, admin={"prot": 0})
+    with pytest.raises(portico.ConfigError, match=r"^admin: port: a whole number .*, not 65536"):
+        make(worker_mains.serve, listen=CLEAR, admin=65_536)
     with pytest.raises(portico.ConfigError, match="65535 is the last"):
         make(worker_mains.serve, workers=2, listen=CLEAR, admin=65_534).start()
     workers = make(worker_mains.serve, workers=2, listen=CLEAR, admin=("0.0.0.0", 0))
@@ -237,6 +289,10 @@ def test_wrong_addresses():
     with pytest.raises(portico.ConfigError, match="needs a token"):
         workers.start()
     workers.close(0)
+
+
+def test_false_is_none_at_the_start_too(run):
+    assert run(admin=False).admin_url is None
 
 
 def test_it_ends_with_them(run):

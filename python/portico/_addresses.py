@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Union
@@ -19,6 +20,8 @@ Address = Union[int, "tuple[str, int]", Mapping[str, Any]]
 
 # That of `Server.listen`, where the setting `backlog` is not changed.
 _BACKLOG = 1024
+# unix(7): sun_path with its last zero; BSD and macOS have 104 bytes.
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
 
 def url_of(address: tuple[str, int] | str, tls: bool) -> str:

@@ -38,8 +38,8 @@ READY, UNLOADABLE, RAISED, BUSY = "ready", "unloadable", "raised", "busy"
 class Admin:
     """How those who run the server look at one worker."""
 
-    socket: str
-    """The path of a Unix socket, on which the supervisor asks it."""
+    socket: str | None
+    """The path of a Unix socket, on which the supervisor asks it; None for one alone, which nobody has to ask."""
     listen: dict[str, Any] | None
     """The keywords of `Server.listen_admin` for a listener that is this worker's, with a descriptor."""
     port: int | None
@@ -122,7 +122,8 @@ class Worker:
         threading.Thread(target=self._obey, name="portico-worker", daemon=True).start()
 
     def _listen_admin(self, server: Server, admin: Admin) -> None:
-        server.listen_admin(unix=admin.socket)
+        if admin.socket is not None:
+            server.listen_admin(unix=admin.socket)
         if admin.listen is not None:
             self._shared_admin = server.listen_admin(**admin.listen)
             os.close(admin.listen["fd"])  # the listener has one of its own

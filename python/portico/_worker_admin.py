@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from . import _core
-from ._addresses import Address, Held, Place, Sockets, parse, url_of
+from ._addresses import LONGEST_PATH, Address, Held, Place, Sockets, parse, url_of
 from ._errors import ConfigError
 from ._interpreter_end import enlist
 from ._server import Listener, Server
@@ -21,6 +21,8 @@ from ._worker import Admin
 from ._worker_process import Process
 
 _LAST_PORT = 65_535
+# The most bytes of `/NUMBER.COUNT`, the socket of one worker.
+_LONGEST_NAME = 16
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Asked:
         token, contexts = keywords.pop("token", None), keywords.pop("contexts", None)
         if not isinstance(token, (str, type(None))):
             raise ConfigError(f"admin: token: a str, or None, not {type(token).__name__}")
-        places = parse({"tls": False, **keywords} if isinstance(given, Mapping) else given)
+        try:
+            places = parse({"tls": False, **keywords} if isinstance(given, Mapping) else given)
+        except ConfigError as error:
+            raise ConfigError(f"admin: {str(error).removeprefix('listen: ')}") from error
         if len(places) != 1 or places[0].proxy_protocol:
             raise ConfigError("admin: one address, without proxy_protocol")
         place = places[0] if isinstance(given, Mapping) else dataclasses.replace(places[0], tls=False)
@@ -79,7 +84,7 @@ class Listening:
     def answer(self, seen: _core.WorkersSeen, before: Listening | None = None) -> None:
         """From now on, for several workers; by the server that did so `before`, where nothing else is asked for. Raises
         what `Server.listen_admin` raises."""
-        if self.asked is None or self._workers == 1:
+        if self.asked is None or self.is_alone:
             return
         if before is not None and before._server is not None and before.asked == self.asked:
             self._server, self._listener = before._server, before._listener
@@ -93,9 +98,14 @@ class Listening:
         self._listener = Listener(listener, self._server)
 
     @property
+    def is_alone(self) -> bool:
+        """Whether it is for one worker, which answers at the address itself."""
+        return self._workers == 1
+
+    @property
     def dashboards(self) -> list[Held]:
         """By the number of the worker."""
-        return self.sockets.held if self._workers == 1 else self.sockets.held[1:]
+        return self.sockets.held if self.is_alone else self.sockets.held[1:]
 
     def let_go(self, after: Listening | None = None) -> None:
         """Accepts nobody any more, unless it is the one `after` it that does."""
@@ -113,7 +123,7 @@ class WorkersAdmin:
     sockets on which each worker has one."""
 
     def __init__(self, given: Address | None) -> None:
-        self._asked = None if given is None else Asked.of(given)
+        self._asked = None if given is None or given is False else Asked.of(given)
         self._seen = _core.WorkersSeen()
         self._number = itertools.count()
         self.now = Listening(None, 0, Sockets([]))
@@ -122,9 +132,9 @@ class WorkersAdmin:
 
     def open(self, workers: int, inheritance: Inheritance) -> Listening:
         """Binds, and answers from now on. Raises what `Server.listen_admin` raises."""
-        places = [] if self._asked is None else self._asked.places(workers)
-        self.now = Listening(self._asked, workers, Sockets(places, False, inheritance.socket_for))
         try:
+            places = self._places(self._asked, workers)
+            self.now = Listening(self._asked, workers, Sockets(places, False, inheritance.socket_for))
             self.now.answer(self._seen)
         except BaseException:
             self.close()
@@ -135,13 +145,22 @@ class WorkersAdmin:
         """For other workers: answers beside what is there, until one of both is told to end, by `swap` or `drop`. None
         is what was given before, False is nowhere."""
         asked = self.now.asked if given is None else None if given is False else Asked.of(given)
-        listening = Listening(asked, workers, self.now.sockets.again([] if asked is None else asked.places(workers)))
+        listening = Listening(asked, workers, self.now.sockets.again(self._places(asked, workers)))
         try:
             listening.answer(self._seen, self.now)
         except BaseException:
             self.drop(listening)
             raise
         return listening
+
+    def _places(self, asked: Asked | None, workers: int) -> list[Place]:
+        """What is to be bound, with a folder for the sockets of several workers. Raises `ConfigError`."""
+        if asked is None:
+            return []
+        places = asked.places(workers)
+        if workers > 1:
+            self._folder = self._folder or own_folder()
+        return places
 
     def swap(self, listening: Listening) -> None:
         """Puts it in the place of what is there, which still says what it was asked for until `end_old`."""
@@ -157,9 +176,10 @@ class WorkersAdmin:
 
     def end_old(self) -> None:
         """Ends what was there before the last `swap`."""
-        if self._old is not None:
-            self._old.close(self.now)
-            self._old = None
+        # Taken at once: who reloads and who closes may come here together.
+        old, self._old = self._old, None
+        if old is not None:
+            old.close(self.now)
 
     @property
     def sockets(self) -> Sockets:
@@ -180,11 +200,8 @@ class WorkersAdmin:
         asked = listening.asked
         if asked is None:
             return None
-        self._folder = self._folder or tempfile.mkdtemp(prefix="portico-")
-        socket, own = (
-            os.path.join(self._folder, f"{number}.{next(self._number)}"),
-            listening.dashboards[number : number + 1],
-        )
+        socket = None if listening.is_alone else os.path.join(self._folder, f"{number}.{next(self._number)}")
+        own = listening.dashboards[number : number + 1]
         if not own:
             return Admin(socket, None, None)
         keywords = {"fd": own[0].descriptor, "tls": asked.place.tls, "token": asked.token}
@@ -192,15 +209,17 @@ class WorkersAdmin:
 
     def joined(self, process: Process) -> None:
         """It serves, in place of the one that had its number."""
-        if process.admin is not None:
+        if process.admin is not None and process.admin.socket is not None:
             self._seen.joined(str(process.number), process.admin.socket, process.admin.port)
 
     def ended(self, process: Process) -> None:
         """It is gone, and its socket's file with it, also where it was killed."""
         if process.admin is not None:
-            self._seen.ended(process.admin.socket)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(process.admin.socket)
+            socket = process.admin.socket or ""  # one that nobody asked is counted all the same
+            self._seen.ended(socket)
+            # Whatever is there instead of it: the worker has to be replaced.
+            with contextlib.suppress(OSError):
+                os.unlink(socket)
 
     def close(self) -> None:
         """Answers no more. Safe to call twice."""
@@ -209,6 +228,27 @@ class WorkersAdmin:
         self.sockets.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def own_folder() -> str:
+    """A new folder that nobody else may open, for sockets: in the service's own, or a temporary one. Raises
+    `ConfigError` where none can be made."""
+    service = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]  # systemd.exec(5)
+    why = ""
+    for parent in [service, None] if service else [None]:
+        try:
+            folder = tempfile.mkdtemp(prefix="portico-", dir=parent)
+        except OSError as error:
+            why = str(error)
+            continue
+        if len(os.fsencode(folder)) + _LONGEST_NAME <= LONGEST_PATH:
+            return folder
+        os.rmdir(folder)
+        why = f"{folder} is too long for the path of a socket"
+    raise ConfigError(
+        f"an admin listener of several workers wants a folder for sockets, and none can be made: {why}; TMPDIR may "
+        "name another"
+    )
 
 
 def _urls(held: list[Held]) -> list[str]:

@@ -82,7 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check_more(server: Server, configuration: config.Configuration, problems: config.Problems) -> None:
     """What `portico run` does when it begins to listen, as far as that can be had without it."""
     config.check_admin(server, configuration, problems)
-    if not configuration.hosts and (not configuration.listen or any(place.tls for place in configuration.listen)):
+    # Where no place is named it is a port with TLS.
+    if config.wants_own_certificate(configuration, [place.keywords() for place in configuration.listen] or [{}]):
         try:
             config.check_own_certificate()
         except ConfigError as error:

@@ -67,9 +67,7 @@ def prepare(
 
 def certificate(configuration: config.Configuration, addresses: list[dict[str, object]]) -> _certs.Made | None:
     """One for this machine alone, where no host has one and TLS is spoken. Raises `ConfigError`."""
-    if configuration.hosts or not any(keywords.get("tls", True) for keywords in addresses):
-        return None
-    return config.own_certificate()
+    return config.own_certificate() if config.wants_own_certificate(configuration, addresses) else None
 
 
 def _tell_of_long(worker: Worker, text: str) -> None:

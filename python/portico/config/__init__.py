@@ -8,7 +8,16 @@ served and finds out what it is; `_build` makes the server."""
 
 from __future__ import annotations
 
-from ._build import add_host, admin, build, check_admin, check_own_certificate, listen_admin, own_certificate
+from ._build import (
+    add_host,
+    admin,
+    build,
+    check_admin,
+    check_own_certificate,
+    listen_admin,
+    own_certificate,
+    wants_own_certificate,
+)
 from ._effective import effective
 from ._load import DEFAULT_FILE, Configuration, Options, load
 from ._nodes import Problems
@@ -37,4 +46,5 @@ __all__ = [
     "own_certificate",
     "parse_host",
     "told",
+    "wants_own_certificate",
 ]

@@ -7,18 +7,19 @@ import functools
 import logging
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import _authority, _certs
-from .._errors import ConfigError
+from .._errors import ConfigError, Error
 from .._files import StaticFiles
 from .._router import Router
 from .._serve_pages import PagesAndFiles
 from .._server import Listener, Server
 from .._trace import print_trace
+from .._worker_admin import own_folder
 from ..sessions import Sessions
 from . import _program
 from ._load import Configuration
@@ -76,7 +77,8 @@ def admin(configuration: Configuration, made: _certs.Made | None) -> dict[str, A
     place = configuration.admin
     if place is None:
         return None
-    contexts = functools.partial(_add_certificates, configuration, made)
+    # Without TLS the same each time, so that a reload finds what is there already, and keeps it.
+    contexts = functools.partial(_add_certificates, configuration, made) if place.tls else None
     return {**place.keywords(), "tls": place.tls, "token": _admin_token(configuration), "contexts": contexts}
 
 
@@ -89,15 +91,18 @@ def listen_admin(server: Server, configuration: Configuration) -> Listener:
 
 
 def check_admin(server: Server, configuration: Configuration, problems: Problems) -> None:
-    """Whether `listen_admin` would take what is said of it: on a socket that nobody finds."""
+    """Whether there could be one as it is said: for a moment there is, on a port that nobody knows of."""
     if configuration.admin is None:
         return
     path = ("admin", "token_file" if configuration.admin_token is not None else "")
     try:
-        with tempfile.TemporaryDirectory(prefix="portico-") as folder:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            # Where no host has a certificate one is made, but not by a check.
             tls = configuration.admin.tls and bool(configuration.hosts)
-            server.listen_admin(unix=f"{folder}/admin", tls=tls, token=_admin_token(configuration)).close()
-    except ConfigError as error:
+            server.listen_admin(fd=listening.fileno(), tls=tls, token=_admin_token(configuration)).close()
+        if configuration.workers > 1:
+            os.rmdir(own_folder())
+    except (Error, OSError) as error:
         problems.add(configuration.node(*path), path, str(error))
 
 
@@ -112,6 +117,12 @@ def _add_certificates(configuration: Configuration, made: _certs.Made | None, se
         add_host(server, name, {key: value for key, value in host.items() if key != "handler"})
     if made is not None:
         add_host(server, "default", {"cert": made.cert, "key": made.key})
+
+
+def wants_own_certificate(configuration: Configuration, addresses: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether TLS is spoken at one of these addresses or by the admin listener, and no host has a certificate."""
+    admin = configuration.admin is not None and configuration.admin.tls
+    return not configuration.hosts and (admin or any(keywords.get("tls", True) for keywords in addresses))
 
 
 def own_certificate() -> _certs.Made:

@@ -65,7 +65,14 @@ class PathTo(Kind):
     def take(self, node: Node) -> Any:
         if not isinstance(node.value, str) or not node.value or "\0" in node.value:
             return _ABSENT
-        return node.folder / Path(node.value).expanduser()
+        return located(node.value, node.folder)
+
+    def check(self, node: Node, path: Path_, problems: Problems) -> Any:
+        try:
+            return super().check(node, path, problems)
+        except ConfigError as error:
+            problems.add(node, path, f"{_called(path)}: {error}")
+            return None
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "minLength": 1}
@@ -252,6 +259,14 @@ class Named(Kind):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": self.kind.schema()}
+
+
+def located(text: str, folder: Path) -> Path:
+    """A path as it is written: relative to that folder, and `~` is a home. Raises `ConfigError`."""
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text!r}: there is no home for {Path(text).parts[0]}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

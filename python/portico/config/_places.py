@@ -9,6 +9,7 @@ from typing import Any
 from .._errors import ConfigError
 
 FORMS = "PORT, ADDRESS:PORT, unix:PATH, fd:NUMBER or systemd:NAME, with http:// before it for one in the clear"
+_NO_PORTS = ("unix", "fd", "systemd")
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,20 @@ class Place:
         """Without how it is used."""
         if self.port is not None:
             return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        return next(f"{kind}:{getattr(self, kind)}" for kind in ("unix", "fd", "systemd") if getattr(self, kind))
+        return next(f"{kind}:{getattr(self, kind)}" for kind in _NO_PORTS if getattr(self, kind) is not None)
 
     def excludes(self, other: Place) -> bool:
-        """Whether the kernel does not let both be listened on. Names of hosts are not looked up."""
-        if self.unix is not None or other.unix is not None:
-            return self.unix == other.unix
+        """Whether not both can be listened on. Names of hosts are not looked up."""
+        for kind in _NO_PORTS:
+            mine, others = getattr(self, kind), getattr(other, kind)
+            if mine is not None or others is not None:
+                return mine == others
         if not self.port or self.port != other.port:
             return False
-        mine, others = ip(self.host), ip(other.host)
-        if mine is None or others is None or mine.version != others.version:
+        here, there = ip(self.host), ip(other.host)
+        if here is None or there is None or here.version != there.version:
             return self.host == other.host
-        return mine == others or mine.is_unspecified or others.is_unspecified
+        return here == there or here.is_unspecified or there.is_unspecified
 
     def keywords(self) -> dict[str, Any]:
         """What is not as it would be by itself, under the names of `Server.listen`."""

@@ -4,7 +4,6 @@ from this."""
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from .. import _core
@@ -26,6 +25,7 @@ from ._kinds import (
     Text,
     Whole,
     _called,
+    located,
 )
 from ._nodes import Node, Problems
 from ._places import FORMS, Place
@@ -45,7 +45,7 @@ class Address(Kind):
             place = Place.parse(text)
             if place.unix is None:
                 return place
-            return dataclasses.replace(place, unix=str(node.folder / Path(place.unix).expanduser()))
+            return dataclasses.replace(place, unix=str(located(place.unix, node.folder)))
         except ConfigError as error:
             told = f"{_called(path)}: {error}" if text else f"{_called(path)}: expected {self.expected}, not {value!r}"
             problems.add(node, path, told)

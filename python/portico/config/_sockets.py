@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 # The name of a socket that is served in the clear, where systemd hands it over and nobody says more.
 _CLEAR = "http"
-# unix(7): sun_path with its last zero; BSD and macOS have 104 bytes.
-_LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
 
 def addresses(places: Sequence[Place], given: Mapping[str, Sequence[int]] | None = None) -> list[dict[str, Any]]:
@@ -83,7 +80,6 @@ def _plain(place: _addresses.Place) -> Place:
 
 
 def _check_path(socket: str | os.PathLike[str] | None, node: Node, path: tuple[str, ...], problems: Problems) -> None:
-    if socket is not None and (length := len(os.fsencode(socket))) > _LONGEST_PATH:
-        problems.add(
-            node, path, f"{path[-1]}: the path of a socket has {_LONGEST_PATH} bytes at most, and this one {length}"
-        )
+    most = _addresses.LONGEST_PATH
+    if socket is not None and (length := len(os.fsencode(socket))) > most:
+        problems.add(node, path, f"{path[-1]}: the path of a socket has {most} bytes at most, and this one {length}")
