@@ -38,10 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except Error as error:
-        of_address = isinstance(error, ListenError) and not error._of_app
-        advice = _advice(error) if of_address else ""
-        print(f"portico {arguments.command}: {error}{advice}", file=sys.stderr)
-        return Exit.ADDRESS if of_address else Exit.MISTAKE
+        refused = error if isinstance(error, ListenError) and not error._of_app else None
+        print(f"portico {arguments.command}: {error}{_advice(refused) if refused else ''}", file=sys.stderr)
+        return Exit.ADDRESS if refused else Exit.MISTAKE
     except BrokenPipeError:
         # Whoever read our output has left, as in `portico demo | head`. At its end the interpreter flushes
         # standard output once more, and must not complain then.

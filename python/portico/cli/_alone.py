@@ -11,7 +11,7 @@ from types import FrameType
 from portico import _greeting, _systemd, config
 from portico._errors import ConfigError, Error
 from portico._server import Listener, Server
-from portico._signals import taken
+from portico._signals import Handler, taken
 
 from ._exits import Exit
 from ._pid_file import pid_file
@@ -63,8 +63,10 @@ class _Signals:
         self.interrupt = True
         self._told_to_end = False
         # `serve_forever` has its own for SIGINT and SIGTERM, and for SIGUSR1 with a log file.
-        others = dict.fromkeys((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), self._on_signal)
-        closing.enter_context(taken({signal.SIGINT: self._on_end, signal.SIGTERM: self._on_end, **others}))
+        ends, others = (signal.SIGINT, signal.SIGTERM), (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        handlers: dict[int, Handler] = dict.fromkeys(ends, self._on_end)
+        handlers |= dict.fromkeys(others, self._on_signal)
+        closing.enter_context(taken(handlers))
 
     def end_if_told(self) -> None:
         """Raises KeyboardInterrupt where a program has swallowed it while it was imported."""

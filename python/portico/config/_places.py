@@ -56,7 +56,7 @@ class Place:
         for kind in _NO_PORTS:
             mine, others = getattr(self, kind), getattr(other, kind)
             if mine is not None or others is not None:
-                return mine == others
+                return bool(mine == others)
         if not self.port or self.port != other.port:
             return False
         here, there = ip(self.host), ip(other.host)
