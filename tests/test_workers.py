@@ -16,7 +16,6 @@ import pytest
 import portico
 import worker_mains
 from clients import GENEROUS, Wire, refuses, request, trusting, wait_until
-from portico._backoff import Backoff
 from programs import children, hold, lives, starting_time
 
 CLEAR = {"port": 0, "tls": False}
@@ -331,13 +330,6 @@ def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(run, records
     flag.touch()
     ready(records, 3)
     assert len(see_all(workers)) == 2
-
-
-def test_the_pause_grows_to_five_seconds_and_is_forgotten_by_who_has_grown_up():
-    backoff = Backoff()
-    assert [backoff.after(0.0) for _ in range(9)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    assert backoff.after(9.9) == 5.0
-    assert [backoff.after(10.0), backoff.after(0.0)] == [0.0, 0.1]
 
 
 def test_a_death_is_noticed_while_a_child_of_the_worker_lives_on(run, records):

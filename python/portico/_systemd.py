@@ -58,6 +58,12 @@ def _are_descriptors(numbers: object) -> bool:
     return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**31 for number in numbers)
 
 
+def runtime_folder() -> str | None:
+    """The folder of the service that this process is, for what lasts as long as it does (systemd.exec(5)); of several
+    the first. None without one."""
+    return os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or None
+
+
 def hand_on(sockets: Mapping[str, list[int]]) -> None:
     """Tells a process that this one starts, to take its place, what was handed over: names, and the numbers by which it
     finds the sockets among those that it is given. It is the one that gives signs of life from then on."""

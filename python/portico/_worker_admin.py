@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import _core
+from . import _core, _systemd
 from ._addresses import LONGEST_PATH, Address, Held, Place, Sockets, parse, url_of
 from ._errors import ConfigError
 from ._interpreter_end import enlist
@@ -233,7 +233,7 @@ class WorkersAdmin:
 def own_folder() -> str:
     """A new folder that nobody else may open, for sockets: in the service's own, or a temporary one. Raises
     `ConfigError` where none can be made."""
-    service = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]  # systemd.exec(5)
+    service = _systemd.runtime_folder()
     why = ""
     for parent in [service, None] if service else [None]:
         try:

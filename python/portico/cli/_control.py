@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from portico import _systemd
 from portico._addresses import _file, _is_left_over
 from portico._errors import ConfigError
 from portico.config import Place
@@ -32,8 +33,8 @@ _PATIENCE = 5.0
 
 def folders() -> list[Path]:
     """Where the sockets of servers are that say nothing else, the one for new ones first."""
-    if own := os.environ.get("RUNTIME_DIRECTORY", ""):  # systemd.exec(5): the service's own, and of nobody else
-        return [Path(own.split(":")[0])]
+    if own := _systemd.runtime_folder():  # of nobody else
+        return [Path(own)]
     found = []
     if os.geteuid() == 0:
         found.append(Path("/run/portico"))

@@ -385,6 +385,7 @@ impl Io {
             }
             let may_read = hungry || (upload.is_none() && !machine.ended() && machine.buffered() < room);
             let deadline = machine.deadline().filter(|_| hungry).map(|(deadline, _)| deadline);
+            // For the last branch, which is made also where it is not taken: in place of a look at the clock.
             let since = machine.waits_since();
             tokio::select! {
                 biased;
